@@ -1,0 +1,1 @@
+//! Intel-syntax assembly text to machine code, over iced-x86's instruction tables.

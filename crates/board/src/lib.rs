@@ -1,0 +1,1 @@
+//! The PC around the processor: devices and image loaders.

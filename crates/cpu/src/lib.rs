@@ -1,0 +1,1 @@
+//! The processor core, which knows no vendor: decoding, execution, paging, exceptions, local APIC.

@@ -1,0 +1,1 @@
+//! A whole bare machine: processors, memory and board, interleaved in simulated time.

@@ -1,0 +1,1 @@
+//! Physical memory of a simulated machine: sparse copy-on-write pages and a dirty log.

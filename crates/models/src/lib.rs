@@ -1,0 +1,1 @@
+//! Processor models as data: CPUID, capabilities and costs.

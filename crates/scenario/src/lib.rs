@@ -1,0 +1,1 @@
+//! Scenario files: schema, loading with spans, running, expectations.

@@ -1,0 +1,1 @@
+//! What things cost: cost tables per processor model, each number with its source.

@@ -1,0 +1,1 @@
+//! Intel VMX: the silicon.
