@@ -12,3 +12,4 @@ pub mod paging;
 pub mod register;
 pub mod rflags;
 pub mod segment;
+pub mod svm;

@@ -78,6 +78,9 @@ msrs! {
     SYSCFG = 0xc001_0010 "System configuration (AMD).";
     HWCR = 0xc001_0015 "Hardware configuration (AMD).";
     VM_CR = 0xc001_0114 "SVM: lock and disable bits (AMD).";
+    IGNNE = 0xc001_0115 "SVM: ignore numeric error (AMD).";
+    SMM_CTL = 0xc001_0116 "SVM: system management mode control (AMD).";
     VM_HSAVE_PA = 0xc001_0117 "SVM: physical address of the host save area (AMD).";
+    SVM_KEY = 0xc001_0118 "SVM: the key that unlocks VM_CR (AMD).";
     DE_CFG = 0xc001_1029 "Decode configuration (AMD).";
 }
