@@ -13,3 +13,4 @@ pub mod register;
 pub mod rflags;
 pub mod segment;
 pub mod svm;
+pub mod vmx;
