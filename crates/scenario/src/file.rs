@@ -1,0 +1,436 @@
+//! The types of a scenario file; the JSON Schema, the reference in docs/scenarios.md and the checks of [`crate::schema`] come from them.
+//!
+//! A type here says what a file may contain, not whether it makes sense: that is decided in [`crate::load`], which knows the models,
+//! the guest's labels and the memory. Unknown keys are errors everywhere.
+
+use crate::quantity::{Lines, Quantity, Size};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A story about a guest on one or several machines, and what must hold at its end.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// The JSON Schema of this file, for editors; `trapline schema` prints it.
+    #[serde(rename = "$schema", default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// A short name.
+    pub title: String,
+    /// One sentence: what a reader learns from this scenario.
+    pub teaches: String,
+    /// The machine the guest starts on.
+    pub machine: Machine,
+    /// Lists of what to vary: the scenario runs once for every combination. A key here replaces the one of `machine` or `hypervisor`.
+    #[serde(default)]
+    pub matrix: Matrix,
+    /// The program, and how it starts.
+    pub guest: Guest,
+    /// The hypervisor between guest and machine.
+    #[serde(default)]
+    pub hypervisor: Hypervisor,
+    /// What happens to the machine while the guest runs.
+    #[serde(default)]
+    pub script: Vec<Step>,
+    /// When to give up on a guest that does not stop.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What must hold at the end, on every machine.
+    #[serde(default)]
+    pub expect: Expect,
+    /// What must hold on some of the machines, besides `expect`.
+    #[serde(default)]
+    pub cases: Vec<Case>,
+}
+
+/// The machine a guest starts on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// The CPU model, by name; it decides the vendor, the features and what everything costs. `matrix.cpu` may name several instead.
+    #[serde(default)]
+    pub cpu: Option<String>,
+    /// How many CPUs. The default is 1.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 64))]
+    pub vcpus: Option<u32>,
+    /// How much RAM, from address 0 on. The default is 16M.
+    #[serde(default)]
+    pub memory: Option<Size>,
+    /// Perturbs the order in which several CPUs take turns. The default, 0, is the plain order of simulated time.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+/// Lists of what to vary.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Matrix {
+    /// CPU models.
+    #[serde(default)]
+    pub cpu: Vec<String>,
+    /// Hypercall policies.
+    #[serde(default)]
+    pub policy: Vec<Policy>,
+    /// Seeds.
+    #[serde(default)]
+    pub seed: Vec<u64>,
+}
+
+/// The program, and how it starts. Exactly one of `assembly`, `file`, `flat`, `elf` and `multiboot` is present.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Guest {
+    /// Assembly text in Intel syntax, inline.
+    #[serde(default)]
+    pub assembly: Option<Lines>,
+    /// An assembly file beside the scenario.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// A file of raw machine code beside the scenario.
+    #[serde(default)]
+    pub flat: Option<String>,
+    /// A 64-bit ELF executable beside the scenario.
+    #[serde(default)]
+    pub elf: Option<String>,
+    /// A multiboot (version 1) image beside the scenario.
+    #[serde(default)]
+    pub multiboot: Option<String>,
+    /// Where assembly or flat code is loaded, and where it starts. The default is 0x10000.
+    #[serde(default)]
+    pub load: Option<Quantity>,
+    /// The environment assembly or flat code starts in. The default is `long64`.
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// Which CPUs run from the start. The default is `first`.
+    #[serde(default)]
+    pub start: Option<Start>,
+    /// Constants the assembly text can use, besides those that every guest has.
+    #[serde(default)]
+    pub constants: BTreeMap<String, Quantity>,
+    /// The command line of a multiboot image.
+    #[serde(default)]
+    pub command_line: Option<String>,
+    /// Files handed to a multiboot image as modules.
+    #[serde(default)]
+    pub modules: Vec<String>,
+}
+
+/// The environment a program starts in.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// 16-bit real mode.
+    Real16,
+    /// 32-bit protected mode, flat segments, no paging.
+    Protected32,
+    /// 64-bit mode, the first 4 GiB mapped to themselves.
+    #[default]
+    Long64,
+}
+
+/// Which CPUs run from the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// The first; the others wait for INIT and SIPI, as after a reset.
+    #[default]
+    First,
+    /// All of them, in the same environment; RDI holds the number of the CPU.
+    All,
+}
+
+/// The hypervisor between guest and machine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hypervisor {
+    /// What happens to hypercalls, or `none` for the bare machine. The default is `trap-and-patch`.
+    #[serde(default)]
+    pub policy: Option<Policy>,
+}
+
+/// What a hypervisor does about hypercalls.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// There is no hypervisor: the guest runs on the bare machine.
+    None,
+    /// A page with the host's instruction, written when the guest asks for it: what 2007 replaced.
+    HypercallPage,
+    /// The commit of 2007: intercept #UD, drop every mapping, patch and call in one exit.
+    #[serde(rename = "classic-2007")]
+    Classic2007,
+    /// KVM of today: intercept #UD, patch, let the guest execute the instruction again.
+    #[default]
+    TrapAndPatch,
+    /// As proposed in 2021: where the patch fails the guest gets #UD.
+    PatchOrUd,
+    /// No patching: a foreign hypercall is #UD.
+    QuirkOff,
+    /// The foreign hypercall is executed in place, and nothing is patched.
+    Direct,
+}
+
+/// Something that happens to the machine at a moment of the run.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// When.
+    pub at: Moment,
+    /// What, in this order.
+    #[serde(rename = "do")]
+    pub actions: Vec<Action>,
+}
+
+/// A moment of a run. Exactly one of `exit`, `cycle`, `instruction`, `hypercall` and `label` is present.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Moment {
+    /// After this many VM exits of all CPUs.
+    #[serde(default)]
+    pub exit: Option<u64>,
+    /// When the simulated time of the machine reaches this cycle.
+    #[serde(default)]
+    pub cycle: Option<u64>,
+    /// After this many instructions of all CPUs.
+    #[serde(default)]
+    pub instruction: Option<u64>,
+    /// After this many hypercalls.
+    #[serde(default)]
+    pub hypercall: Option<u64>,
+    /// Before the instruction at this label or address is executed.
+    #[serde(default)]
+    pub label: Option<Quantity>,
+    /// With `label`: the how-manieth time a CPU comes by. The default is 1.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub pass: Option<u64>,
+}
+
+/// What a script does.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Action {
+    /// Moves the machine to another CPU model, possibly of the other vendor.
+    Migrate(MigrateAction),
+    /// Raises an interrupt at the local APIC of a CPU.
+    Interrupt(InterruptAction),
+    /// Raises a non-maskable interrupt.
+    Nmi(NmiAction),
+    /// Writes guest-physical memory, as a device would.
+    Write(WriteAction),
+    /// Changes a register of a CPU.
+    Register(RegisterAction),
+    /// Sends bytes to the serial port.
+    SerialInput(String),
+    /// Ends the run.
+    Stop(String),
+}
+
+/// Where to move.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateAction {
+    /// The CPU model to go on with.
+    pub to: String,
+    /// The hypercall policy there. The default is the one so far.
+    #[serde(default)]
+    pub policy: Option<Policy>,
+}
+
+/// Which interrupt.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InterruptAction {
+    /// The CPU. The default is 0.
+    #[serde(default)]
+    pub vcpu: u32,
+    /// The vector.
+    #[schemars(range(min = 16, max = 255))]
+    pub vector: u8,
+}
+
+/// Which CPU.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NmiAction {
+    /// The CPU. The default is 0.
+    #[serde(default)]
+    pub vcpu: u32,
+}
+
+/// What is written where.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WriteAction {
+    /// Guest-physical address.
+    pub address: Quantity,
+    /// The bytes in hexadecimal, for example `"0f 01 c1"`.
+    pub bytes: String,
+}
+
+/// Which register.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterAction {
+    /// The register, for example `rax`, or `cpu1.rax` for another CPU than the first.
+    pub name: String,
+    /// Its new value.
+    pub value: Quantity,
+}
+
+/// When to give up.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Instructions of all CPUs. The default is 10 million.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub instructions: Option<u64>,
+    /// Cycles of simulated time. There is no default.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub cycles: Option<u64>,
+    /// VM exits. There is no default.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub exits: Option<u64>,
+}
+
+/// What must hold at the end.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// Why the run stops.
+    #[serde(default)]
+    pub stop: Option<Stop>,
+    /// The byte the guest wrote to the debug exit.
+    #[serde(default)]
+    pub exit_code: Option<u32>,
+    /// Registers by name: `rax`, or `cpu1.rax` for another CPU than the first.
+    #[serde(default)]
+    pub registers: BTreeMap<String, Quantity>,
+    /// Pieces of guest-physical memory.
+    #[serde(default)]
+    pub memory: Vec<MemoryExpectation>,
+    /// The whole output of the serial port.
+    #[serde(default)]
+    pub serial: Option<String>,
+    /// Texts that occur in the output of the serial port.
+    #[serde(default)]
+    pub serial_contains: Vec<String>,
+    /// How many VM exits there are of each of these reasons, by the kernel's name: `VMCALL`, `hypercall`.
+    #[serde(default)]
+    pub exits: BTreeMap<String, u64>,
+    /// How many events there are of each of these kinds: `kvm_hypercall`, `trapline_patch`.
+    #[serde(default)]
+    pub events: BTreeMap<String, u64>,
+    /// Texts that occur in lines of the trace, in this order, each in a later line than the one before.
+    #[serde(default)]
+    pub trace: Vec<String>,
+    /// Texts that occur in no line of the trace.
+    #[serde(default)]
+    pub trace_lacks: Vec<String>,
+    /// The numbers of all hypercalls, in order.
+    #[serde(default)]
+    pub hypercalls: Option<Vec<Quantity>>,
+    /// The guest-physical addresses the hypervisor patched, in order.
+    #[serde(default)]
+    pub patched: Option<Vec<Quantity>>,
+}
+
+/// Why a run stops.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stop {
+    /// Every CPU halted with interrupts off, or with nothing that could ever wake it.
+    Halted,
+    /// The guest wrote to the debug exit port 0xf4.
+    DebugExit,
+    /// The guest wrote `Shutdown` to port 0x8900.
+    Shutdown,
+    /// A CPU met a fault while delivering a double fault.
+    TripleFault,
+    /// The guest asked for a reset.
+    Reset,
+    /// The limit of instructions was reached.
+    InstructionLimit,
+    /// The limit of cycles was reached.
+    CycleLimit,
+    /// The limit of VM exits was reached.
+    ExitLimit,
+    /// The guest used something that is not modelled.
+    Unsupported,
+    /// A VM entry failed its checks.
+    EntryFailure,
+    /// The user-space half of the hypervisor would have to act, and has no part for it.
+    UserspaceExit,
+    /// The script ended it.
+    Script,
+}
+
+/// A piece of guest-physical memory. Exactly one of `bytes`, `text`, `dword` and `qword` is present.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryExpectation {
+    /// Guest-physical address.
+    pub address: Quantity,
+    /// Bytes in hexadecimal, for example `"0f 01 c1"`.
+    #[serde(default)]
+    pub bytes: Option<String>,
+    /// Characters.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// A 32-bit number, little-endian.
+    #[serde(default)]
+    pub dword: Option<Quantity>,
+    /// A 64-bit number, little-endian.
+    #[serde(default)]
+    pub qword: Option<Quantity>,
+}
+
+/// Expectations for some of the machines.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// Which machines.
+    pub when: When,
+    /// What must hold there.
+    pub expect: Expect,
+}
+
+/// Which machines of the matrix; every key that is present must fit.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct When {
+    /// The vendor of the CPU model the guest starts on.
+    #[serde(default)]
+    pub vendor: Option<Vendor>,
+    /// The CPU model the guest starts on.
+    #[serde(default)]
+    pub cpu: Option<String>,
+    /// One of these policies.
+    #[serde(default)]
+    pub policy: Vec<Policy>,
+    /// The seed.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+/// Whose virtualization extension a CPU has.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vendor {
+    /// VMX.
+    Intel,
+    /// SVM.
+    Amd,
+}
