@@ -14,7 +14,7 @@ pub mod instruction_information;
 pub mod qualification;
 pub mod state;
 
-pub use capability::{AllowedSettings, CapabilityMsr, EptVpidCapabilities, VmcsEnum, VmxBasic, VmxMisc};
+pub use capability::{AllowedSettings, CapabilityMsr, EptVpidCapabilities, VmcsEnum, VmxBasic, VmxCapabilities, VmxMisc};
 pub use control::{
     ControlBit, ControlWord, EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls, SecondaryExitControls,
     TertiaryControls, VmFunctionControls,
@@ -30,4 +30,4 @@ pub use qualification::{
     EptViolationQualification, InvalidGuestStateQualification, IoQualification, MovDrQualification, TaskSwitchQualification,
     TaskSwitchSource,
 };
-pub use state::{AccessRights, ActivityState, Interruptibility, PendingDebugExceptions};
+pub use state::{ActivityState, Interruptibility, PendingDebugExceptions};

@@ -1,7 +1,10 @@
 //! The VMX capability MSRs: which number, and what their bits say.
 //!
-//! Modelled: every MSR of SDM Appendix A "VMX Capability Reporting Facility". Not modelled: the values, which belong to a CPU model.
+//! Modelled: every MSR of SDM Appendix A "VMX Capability Reporting Facility", and one struct that a CPU model fills with what its
+//! processor offers. Not modelled: the values themselves, which belong to the CPU models.
 
+use super::control::{ControlBit, ControlWord, ExitControls, PrimaryControls, SecondaryControls};
+use super::field::VmcsField;
 use bitfield_struct::bitfield;
 use serde::{Deserialize, Serialize};
 
@@ -229,6 +232,128 @@ pub struct EptVpidCapabilities {
     __: u16,
 }
 
+/// Everything that the capability MSRs of one processor report, as data of a CPU model.
+///
+/// The control words hold the TRUE settings; what the older MSRs report follows from them and the default1 class.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmxCapabilities {
+    /// IA32_VMX_BASIC.
+    pub basic: VmxBasic,
+    /// IA32_VMX_TRUE_PINBASED_CTLS.
+    pub pin_based: AllowedSettings,
+    /// IA32_VMX_TRUE_PROCBASED_CTLS.
+    pub primary: AllowedSettings,
+    /// IA32_VMX_PROCBASED_CTLS2; it exists where the primary controls may activate the secondary ones.
+    pub secondary: AllowedSettings,
+    /// IA32_VMX_PROCBASED_CTLS3: allowed 1-settings; it exists where the primary controls may activate the tertiary ones.
+    pub tertiary: u64,
+    /// IA32_VMX_TRUE_EXIT_CTLS.
+    pub exit: AllowedSettings,
+    /// IA32_VMX_EXIT_CTLS2: allowed 1-settings; it exists where the VM-exit controls may activate the secondary ones.
+    pub secondary_exit: u64,
+    /// IA32_VMX_TRUE_ENTRY_CTLS.
+    pub entry: AllowedSettings,
+    /// IA32_VMX_MISC.
+    pub misc: VmxMisc,
+    /// IA32_VMX_CR0_FIXED0: bits of CR0 that must be 1 in VMX operation.
+    pub cr0_fixed0: u64,
+    /// IA32_VMX_CR0_FIXED1: bits of CR0 that may be 1 in VMX operation.
+    pub cr0_fixed1: u64,
+    /// IA32_VMX_CR4_FIXED0: bits of CR4 that must be 1 in VMX operation.
+    pub cr4_fixed0: u64,
+    /// IA32_VMX_CR4_FIXED1: bits of CR4 that may be 1 in VMX operation.
+    pub cr4_fixed1: u64,
+    /// IA32_VMX_EPT_VPID_CAP; it exists where the secondary controls allow "enable EPT" or "enable VPID".
+    pub ept_vpid: EptVpidCapabilities,
+    /// IA32_VMX_VMFUNC: allowed VM functions; it exists where the secondary controls allow "enable VM functions".
+    pub vm_functions: u64,
+}
+
+impl VmxCapabilities {
+    /// Default1 class of the pin-based controls, SDM A.3.1 "Pin-Based VM-Execution Controls".
+    pub const PIN_BASED_DEFAULT1: u32 = 0x0000_0016;
+    /// Default1 class of the primary processor-based controls, SDM A.3.2 "Primary Processor-Based VM-Execution Controls".
+    pub const PRIMARY_DEFAULT1: u32 = 0x0401_e172;
+    /// Default1 class of the VM-exit controls, SDM A.4.1 "Primary VM-Exit Controls".
+    pub const EXIT_DEFAULT1: u32 = 0x0003_6dff;
+    /// Default1 class of the VM-entry controls, SDM A.5 "VM-Entry Controls".
+    pub const ENTRY_DEFAULT1: u32 = 0x0000_11ff;
+
+    /// True where the control may be 1.
+    pub const fn may_be_one(&self, control: ControlBit) -> bool {
+        let allowed = match control.word {
+            ControlWord::PinBased => self.pin_based.may_be_one() as u64,
+            ControlWord::Primary => self.primary.may_be_one() as u64,
+            ControlWord::Secondary if self.has_secondary() => self.secondary.may_be_one() as u64,
+            ControlWord::Tertiary if self.has_tertiary() => self.tertiary,
+            ControlWord::Exit => self.exit.may_be_one() as u64,
+            ControlWord::SecondaryExit if self.has_secondary_exit() => self.secondary_exit,
+            ControlWord::Entry => self.entry.may_be_one() as u64,
+            ControlWord::VmFunction if self.has_secondary() => self.vm_functions,
+            _ => 0,
+        };
+        allowed >> control.bit & 1 != 0
+    }
+
+    /// True where the processor has secondary processor-based controls.
+    pub const fn has_secondary(&self) -> bool {
+        self.primary.may_be_one() >> PrimaryControls::ACTIVATE_SECONDARY_CONTROLS.bit & 1 != 0
+    }
+
+    /// True where the processor has tertiary processor-based controls.
+    pub const fn has_tertiary(&self) -> bool {
+        self.primary.may_be_one() >> PrimaryControls::ACTIVATE_TERTIARY_CONTROLS.bit & 1 != 0
+    }
+
+    /// True where the processor has secondary VM-exit controls.
+    pub const fn has_secondary_exit(&self) -> bool {
+        self.exit.may_be_one() >> ExitControls::ACTIVATE_SECONDARY_CONTROLS.bit & 1 != 0
+    }
+
+    /// True where the processor has the field.
+    pub fn has_field(&self, field: VmcsField) -> bool {
+        let requirements = field.requires_one_of();
+        requirements.is_empty() || requirements.iter().any(|&control| self.may_be_one(control))
+    }
+
+    /// The value that RDMSR returns; `None` where the processor has no such MSR.
+    pub fn read(&self, msr: CapabilityMsr) -> Option<u64> {
+        let with_default1 =
+            |settings: AllowedSettings, default1: u32| settings.with_must_be_one(settings.must_be_one() | default1).into_bits();
+        let only = |exists: bool, value: u64| exists.then_some(value);
+        let true_controls = self.basic.true_controls();
+        match msr {
+            CapabilityMsr::Basic => Some(self.basic.into_bits()),
+            CapabilityMsr::PinBased => Some(with_default1(self.pin_based, Self::PIN_BASED_DEFAULT1)),
+            CapabilityMsr::Primary => Some(with_default1(self.primary, Self::PRIMARY_DEFAULT1)),
+            CapabilityMsr::Exit => Some(with_default1(self.exit, Self::EXIT_DEFAULT1)),
+            CapabilityMsr::Entry => Some(with_default1(self.entry, Self::ENTRY_DEFAULT1)),
+            CapabilityMsr::Misc => Some(self.misc.into_bits()),
+            CapabilityMsr::Cr0Fixed0 => Some(self.cr0_fixed0),
+            CapabilityMsr::Cr0Fixed1 => Some(self.cr0_fixed1),
+            CapabilityMsr::Cr4Fixed0 => Some(self.cr4_fixed0),
+            CapabilityMsr::Cr4Fixed1 => Some(self.cr4_fixed1),
+            CapabilityMsr::VmcsEnum => {
+                let fields = VmcsField::ALL.iter().filter(|&&field| self.has_field(field));
+                let highest = fields.map(|field| field.index_within_area()).max().unwrap_or(0);
+                Some(VmcsEnum::new().with_highest_index(highest).into_bits())
+            }
+            CapabilityMsr::Secondary => only(self.has_secondary(), self.secondary.into_bits()),
+            CapabilityMsr::EptVpid => {
+                let exists = self.may_be_one(SecondaryControls::ENABLE_EPT) || self.may_be_one(SecondaryControls::ENABLE_VPID);
+                only(exists, self.ept_vpid.into_bits())
+            }
+            CapabilityMsr::TruePinBased => only(true_controls, self.pin_based.into_bits()),
+            CapabilityMsr::TruePrimary => only(true_controls, self.primary.into_bits()),
+            CapabilityMsr::TrueExit => only(true_controls, self.exit.into_bits()),
+            CapabilityMsr::TrueEntry => only(true_controls, self.entry.into_bits()),
+            CapabilityMsr::VmFunction => only(self.may_be_one(SecondaryControls::ENABLE_VM_FUNCTIONS), self.vm_functions),
+            CapabilityMsr::Tertiary => only(self.has_tertiary(), self.tertiary),
+            CapabilityMsr::SecondaryExit => only(self.has_secondary_exit(), self.secondary_exit),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,5 +396,39 @@ mod tests {
         for (bits, place) in rows {
             assert_eq!(bits, 1 << place);
         }
+    }
+
+    fn merom_like() -> VmxCapabilities {
+        VmxCapabilities {
+            basic: VmxBasic::new().with_revision(7),
+            primary: AllowedSettings::new().with_must_be_one(0x0400_6172).with_may_be_one(0x77b9_fffe),
+            ..VmxCapabilities::default()
+        }
+    }
+
+    #[test]
+    fn a_processor_without_secondary_controls_has_neither_their_msr_nor_their_fields() {
+        let capabilities = merom_like();
+        assert_eq!(capabilities.read(CapabilityMsr::Secondary), None);
+        assert_eq!(capabilities.read(CapabilityMsr::EptVpid), None);
+        assert!(!capabilities.has_field(VmcsField::EptPointer));
+        assert!(capabilities.has_field(VmcsField::VirtualApicAddress));
+        assert!(capabilities.has_field(VmcsField::GuestRip));
+    }
+
+    #[test]
+    fn the_older_msr_reports_the_default1_class_as_fixed() {
+        let capabilities = merom_like();
+        assert_eq!(capabilities.read(CapabilityMsr::Primary), Some(0x77b9_fffe_0401_e172));
+        assert_eq!(capabilities.read(CapabilityMsr::TruePrimary), None);
+    }
+
+    #[test]
+    fn the_enumeration_reports_the_highest_index_of_the_fields_that_exist() {
+        let highest = |capabilities: &VmxCapabilities| capabilities.read(CapabilityMsr::VmcsEnum).map(|bits| bits >> 1);
+        assert_eq!(highest(&merom_like()), Some(0x15));
+        let mut timer = merom_like();
+        timer.pin_based.set_may_be_one(1 << 6);
+        assert_eq!(highest(&timer), Some(0x17));
     }
 }

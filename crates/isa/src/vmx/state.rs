@@ -1,41 +1,9 @@
-//! Guest-state fields that have a format of their own: access rights, interruptibility, activity, pending debug exceptions.
+//! Guest non-register state with a format of its own: interruptibility, activity, pending debug exceptions.
 //!
-//! Modelled: SDM 25.4.1 "Guest Register State" and 25.4.2 "Guest Non-Register State". The meaning of segment types is in `isa::segment`.
+//! Modelled: SDM 25.4.2 "Guest Non-Register State". The access-rights format is [`crate::segment::Attributes`].
 
 use bitfield_struct::bitfield;
 use serde::{Deserialize, Serialize};
-
-/// Segment access rights as a VMCS holds them, SDM 25.4.1 "Guest Register State".
-#[bitfield(u32)]
-#[derive(PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccessRights {
-    /// Segment type, as in bits 11:8 of a descriptor's second word.
-    #[bits(4)]
-    pub segment_type: u8,
-    /// S: code or data segment (otherwise system).
-    pub code_or_data: bool,
-    /// DPL: descriptor privilege level.
-    #[bits(2)]
-    pub dpl: u8,
-    /// P: segment present.
-    pub present: bool,
-    /// Reserved; VM entry checks it to be 0 where the segment is usable.
-    #[bits(4)]
-    pub reserved_low: u8,
-    /// AVL: available for use by system software.
-    pub available: bool,
-    /// L: 64-bit mode active (CS only).
-    pub long: bool,
-    /// D/B: default operation size (1 is 32 bits).
-    pub default_big: bool,
-    /// G: granularity (limit in units of 4 KiB).
-    pub granularity: bool,
-    /// Segment unusable, as after a null selector was loaded.
-    pub unusable: bool,
-    /// Reserved; VM entry checks it to be 0 where the segment is usable.
-    #[bits(15)]
-    pub reserved_high: u16,
-}
 
 /// Guest interruptibility state, SDM 25.4.2 "Guest Non-Register State".
 #[bitfield(u32)]
@@ -113,15 +81,6 @@ pub struct PendingDebugExceptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_flat_64_bit_code_segment() {
-        let rights = AccessRights::from_bits(0xa09b);
-        assert_eq!(rights.segment_type(), 0xb);
-        assert!(rights.code_or_data() && rights.present() && rights.long() && rights.granularity());
-        assert!(!rights.default_big() && !rights.unusable());
-        assert!(AccessRights::from_bits(0x1_0000).unusable());
-    }
 
     #[test]
     fn the_places_of_single_bits() {
