@@ -3,6 +3,7 @@
 //! What is modelled: the *formats*. Nothing here holds state or decides anything, so that the silicon and the hypervisor share words and
 //! no code. The manuals and their revisions are pinned in `docs/manuals.md`; sections are cited as number and title.
 
+pub mod apic;
 pub mod control;
 pub mod cpuid;
 pub mod debug;
