@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 pub const TICKS_PER_CYCLE: u64 = 4;
 
 /// An amount of simulated time in quarters of a core cycle.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Ticks(pub u64);
 
@@ -65,11 +63,7 @@ impl Mul<u64> for Ticks {
 impl fmt::Display for Ticks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hundredths = (self.0 % TICKS_PER_CYCLE) * 100 / TICKS_PER_CYCLE;
-        let text = if hundredths == 0 {
-            format!("{}", self.cycles())
-        } else {
-            format!("{}.{hundredths:02}", self.cycles())
-        };
+        let text = if hundredths == 0 { format!("{}", self.cycles()) } else { format!("{}.{hundredths:02}", self.cycles()) };
         f.pad(&text)
     }
 }
@@ -105,11 +99,7 @@ impl Why {
     /// The source or the reasoning.
     pub const fn text(&self) -> &'static str {
         match self {
-            Self::Measured(text)
-            | Self::Manual(text)
-            | Self::Assumed(text)
-            | Self::Absent(text)
-            | Self::Scenario(text) => text,
+            Self::Measured(text) | Self::Manual(text) | Self::Assumed(text) | Self::Absent(text) | Self::Scenario(text) => text,
         }
     }
 
@@ -130,24 +120,23 @@ pub struct Cost {
 
 impl Cost {
     /// A cost in quarters of a cycle: for instruction classes.
-    pub const fn ticks(ticks: u32, why: Why) -> Self {
+    pub const fn in_ticks(ticks: u32, why: Why) -> Self {
         Self { ticks, why }
     }
 
     /// A cost in whole cycles: for events and for work. Saturates.
-    pub const fn cycles(cycles: u32, why: Why) -> Self {
-        Self {
-            ticks: cycles.saturating_mul(TICKS_PER_CYCLE as u32),
-            why,
-        }
+    pub const fn in_cycles(cycles: u32, why: Why) -> Self {
+        Self { ticks: cycles.saturating_mul(TICKS_PER_CYCLE as u32), why }
     }
 
     /// The row of an event that cannot happen on this processor.
     pub const fn absent(reason: &'static str) -> Self {
-        Self {
-            ticks: 0,
-            why: Why::Absent(reason),
-        }
+        Self { ticks: 0, why: Why::Absent(reason) }
+    }
+
+    /// The time it takes, in quarters of a cycle: what a processor charges.
+    pub const fn ticks(&self) -> u64 {
+        self.ticks as u64
     }
 
     /// The time it takes.
@@ -178,10 +167,7 @@ pub struct Charge {
 
 impl Charge {
     /// Nothing charged.
-    pub const ZERO: Self = Self {
-        total: Ticks::ZERO,
-        assumed: Ticks::ZERO,
-    };
+    pub const ZERO: Self = Self { total: Ticks::ZERO, assumed: Ticks::ZERO };
 
     /// Adds `cost`, `count` times.
     pub fn add(&mut self, cost: &Cost, count: u64) {

@@ -132,12 +132,7 @@ impl CostModel {
             doc: row.doc(),
             cost: *self.instruction(row),
         });
-        let events = Event::ALL.iter().map(|&row| Row {
-            group: Group::Event,
-            name: row.name(),
-            doc: row.doc(),
-            cost: *self.event(row),
-        });
+        let events = Event::ALL.iter().map(|&row| Row { group: Group::Event, name: row.name(), doc: row.doc(), cost: *self.event(row) });
         let software = SoftwareWork::ALL.iter().map(|&row| Row {
             group: Group::Software,
             name: row.name(),

@@ -54,18 +54,10 @@ impl CostModel {
     /// # Errors
     /// Says which names there are.
     pub fn by_name(name: &str) -> Result<&'static Self, UnknownCostModel> {
-        MODELS
-            .iter()
-            .copied()
-            .find(|model| model.name == name)
-            .ok_or_else(|| UnknownCostModel {
-                name: name.to_owned(),
-                known: MODELS
-                    .iter()
-                    .map(|model| model.name)
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })
+        MODELS.iter().copied().find(|model| model.name == name).ok_or_else(|| UnknownCostModel {
+            name: name.to_owned(),
+            known: MODELS.iter().map(|model| model.name).collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// Replaces a row by a scenario's number of cycles. The row's source becomes [`Why::Scenario`].
@@ -75,27 +67,19 @@ impl CostModel {
     pub fn set_cycles(&mut self, name: &str, cycles: u64) -> Result<(), OverrideError> {
         let limit = u64::from(u32::MAX) / TICKS_PER_CYCLE;
         let nearest = self.nearest(name);
-        let row = self
-            .row_mut(name)
-            .ok_or_else(|| OverrideError::UnknownRow {
-                name: name.to_owned(),
-                hint: nearest.map_or_else(String::new, |near| format!("; did you mean `{near}`?")),
-            })?;
+        let row = self.row_mut(name).ok_or_else(|| OverrideError::UnknownRow {
+            name: name.to_owned(),
+            hint: nearest.map_or_else(String::new, |near| format!("; did you mean `{near}`?")),
+        })?;
         if let Why::Absent(reason) = row.why {
-            return Err(OverrideError::Absent {
-                name: name.to_owned(),
-                reason,
-            });
+            return Err(OverrideError::Absent { name: name.to_owned(), reason });
         }
-        let amount = u32::try_from(cycles)
-            .ok()
-            .filter(|&amount| u64::from(amount) <= limit)
-            .ok_or_else(|| OverrideError::TooLarge {
-                name: name.to_owned(),
-                cycles,
-                limit,
-            })?;
-        *row = Cost::cycles(amount, Why::Scenario("replaced by the scenario"));
+        let amount = u32::try_from(cycles).ok().filter(|&amount| u64::from(amount) <= limit).ok_or_else(|| OverrideError::TooLarge {
+            name: name.to_owned(),
+            cycles,
+            limit,
+        })?;
+        *row = Cost::in_cycles(amount, Why::Scenario("replaced by the scenario"));
         Ok(())
     }
 
@@ -112,20 +96,14 @@ impl CostModel {
 
     /// How many rows have a source of that kind.
     pub fn count(&self, kind: &str) -> usize {
-        self.rows()
-            .filter(|row| row.cost.why.kind() == kind)
-            .count()
+        self.rows().filter(|row| row.cost.why.kind() == kind).count()
     }
 
     /// The whole table as text: group, row, cycles, kind of source, source.
     pub fn report(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{}: {} (1 cycle = {TICKS_PER_CYCLE} ticks)",
-            self.name, self.title
-        );
+        let _ = writeln!(text, "{}: {} (1 cycle = {TICKS_PER_CYCLE} ticks)", self.name, self.title);
         let mut group = None;
         for row in self.rows() {
             if group != Some(row.group) {
@@ -133,14 +111,7 @@ impl CostModel {
                 let _ = writeln!(text, "\n{}", heading(row.group));
             }
             let time: Ticks = row.cost.time();
-            let _ = writeln!(
-                text,
-                "  {:<26} {:>9}  {:<8}  {}",
-                row.name,
-                time,
-                row.cost.why.kind(),
-                row.cost.why.text()
-            );
+            let _ = writeln!(text, "  {:<26} {:>9}  {:<8}  {}", row.name, time, row.cost.why.kind(), row.cost.why.text());
         }
         let _ = writeln!(
             text,

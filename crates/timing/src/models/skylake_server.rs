@@ -17,13 +17,7 @@ const SERIALIZING: Why = Assumed("serializing and microcoded; as CPUID leaf 0 (I
 /// A class whose cost is the throughput of one shape in LLVM 19.1.7's `skylake` model, rounded to the nearest tick, at least one.
 macro_rules! llvm {
     ($ticks:literal, $shape:literal) => {
-        Cost::ticks(
-            $ticks,
-            Manual(concat!(
-                "LLVM 19.1.7 model `skylake`, reciprocal throughput of: ",
-                $shape
-            )),
-        )
+        Cost::in_ticks($ticks, Manual(concat!("LLVM 19.1.7 model `skylake`, reciprocal throughput of: ", $shape)))
     };
 }
 
@@ -44,50 +38,24 @@ pub const SKYLAKE_SERVER: CostModel = CostModel {
     shift: llvm!(2, "shlq i,R"),
     shift_by_cl: llvm!(6, "shlq R,R"),
     double_shift: llvm!(4, "shldq i,R,R"),
-    rotate_through_carry: Cost::ticks(
-        8,
-        Manual("Agner Fog, Instruction tables, Skylake: RCL r,1, reciprocal throughput 2"),
-    ),
+    rotate_through_carry: Cost::in_ticks(8, Manual("Agner Fog, Instruction tables, Skylake: RCL r,1, reciprocal throughput 2")),
     multiply32: llvm!(4, "imull R,R"),
     multiply64: llvm!(4, "imulq R,R"),
-    divide8: Cost::ticks(
-        24,
-        Manual("Agner Fog, Instruction tables, Skylake: DIV r8, reciprocal throughput 6"),
-    ),
-    divide16: Cost::ticks(
-        24,
-        Manual("Agner Fog, Instruction tables, Skylake: DIV r16, reciprocal throughput 6"),
-    ),
+    divide8: Cost::in_ticks(24, Manual("Agner Fog, Instruction tables, Skylake: DIV r8, reciprocal throughput 6")),
+    divide16: Cost::in_ticks(24, Manual("Agner Fog, Instruction tables, Skylake: DIV r16, reciprocal throughput 6")),
     divide32: llvm!(32, "divl R"),
-    divide64: Cost::ticks(
+    divide64: Cost::in_ticks(
         84,
-        Manual(
-            "Agner Fog, Instruction tables, Skylake: DIV r64, reciprocal throughput 21-83, the lower bound; LLVM's model has 8",
-        ),
+        Manual("Agner Fog, Instruction tables, Skylake: DIV r64, reciprocal throughput 21-83, the lower bound; LLVM's model has 8"),
     ),
-    branch: Cost::ticks(
-        4,
-        Manual("Agner Fog, Instruction tables, Skylake: Jcc taken, reciprocal throughput 1-2"),
-    ),
-    branch_indirect: Cost::ticks(
-        8,
-        Manual("Agner Fog, Instruction tables, Skylake: JMP r, reciprocal throughput 2"),
-    ),
-    call: Cost::ticks(
-        8,
-        Assumed("a taken branch and a store; published tables have 2 to 3 cycles for this family"),
-    ),
-    near_return: Cost::ticks(
-        4,
-        Manual("Agner Fog, Instruction tables, Skylake: RET near, reciprocal throughput 1"),
-    ),
+    branch: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Skylake: Jcc taken, reciprocal throughput 1-2")),
+    branch_indirect: Cost::in_ticks(8, Manual("Agner Fog, Instruction tables, Skylake: JMP r, reciprocal throughput 2")),
+    call: Cost::in_ticks(8, Assumed("a taken branch and a store; published tables have 2 to 3 cycles for this family")),
+    near_return: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Skylake: RET near, reciprocal throughput 1")),
     push: llvm!(4, "pushq R"),
     pop: llvm!(2, "popq R"),
     push_flags: llvm!(4, "pushfq"),
-    pop_flags: Cost::ticks(
-        80,
-        Manual("Agner Fog, Instruction tables, Skylake: POPF, reciprocal throughput 20"),
-    ),
+    pop_flags: Cost::in_ticks(80, Manual("Agner Fog, Instruction tables, Skylake: POPF, reciprocal throughput 20")),
     stack_frame: llvm!(2, "leave"),
     conditional_move: llvm!(2, "cmoveq R,R"),
     set_condition: llvm!(2, "sete R"),
@@ -96,32 +64,15 @@ pub const SKYLAKE_SERVER: CostModel = CostModel {
     population_count: llvm!(4, "popcntq R,R"),
     byte_swap: llvm!(2, "bswapl R"),
     bit_manipulation: llvm!(2, "andnq R,R,R"),
-    crc: Cost::ticks(
-        4,
-        Manual("Agner Fog, Instruction tables, Skylake: CRC32, reciprocal throughput 1"),
-    ),
+    crc: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Skylake: CRC32, reciprocal throughput 1")),
     exchange: llvm!(3, "xchgq R,R"),
     compare_exchange: llvm!(4, "cmpxchgq R,m1"),
-    atomic: Cost::ticks(
-        93,
-        Measured("InstLatx64, Skylake-X i7-7900X: LOCK ADD m64, 23.17 cycles"),
-    ),
+    atomic: Cost::in_ticks(93, Measured("InstLatx64, Skylake-X i7-7900X: LOCK ADD m64, 23.17 cycles")),
     flag_control: llvm!(4, "cld"),
-    interrupt_flag: Cost::ticks(
-        16,
-        Assumed("microcoded, does not serialize; taken as 4 cycles"),
-    ),
-    legacy_arithmetic: Cost::ticks(16, Assumed("microcoded; taken as 4 cycles")),
-    string_setup: Cost::ticks(
-        80,
-        Assumed(
-            "start of the microcode loop; published figures for REP MOVS run from 15 to 35 cycles",
-        ),
-    ),
-    string_element: Cost::ticks(
-        4,
-        Assumed("one element a cycle; the fast-string path of large aligned moves is not modelled"),
-    ),
+    interrupt_flag: Cost::in_ticks(16, Assumed("microcoded, does not serialize; taken as 4 cycles")),
+    legacy_arithmetic: Cost::in_ticks(16, Assumed("microcoded; taken as 4 cycles")),
+    string_setup: Cost::in_ticks(80, Assumed("start of the microcode loop; published figures for REP MOVS run from 15 to 35 cycles")),
+    string_element: Cost::in_ticks(4, Assumed("one element a cycle; the fast-string path of large aligned moves is not modelled")),
     sse_move: llvm!(1, "movdqa X,X"),
     sse_load: llvm!(2, "movdqa m1d,X"),
     sse_store: llvm!(4, "movdqa X,m1d"),
@@ -138,229 +89,121 @@ pub const SKYLAKE_SERVER: CostModel = CostModel {
     sse_compare: llvm!(4, "ucomisd X,X"),
     sse_convert: llvm!(4, "cvttsd2si X,R"),
     fpu_control: llvm!(4, "ldmxcsr m1d"),
-    save_state: Cost::cycles(
-        70,
-        Assumed("64 bytes of x87 state and 256 of XMM in a microcoded loop"),
-    ),
-    restore_state: Cost::cycles(70, Assumed("as save_state")),
-    load_fence: Cost::ticks(
-        17,
-        Measured("InstLatx64, Skylake-X i7-7900X: LFENCE, 4.25 cycles"),
-    ),
+    save_state: Cost::in_cycles(70, Assumed("64 bytes of x87 state and 256 of XMM in a microcoded loop")),
+    restore_state: Cost::in_cycles(70, Assumed("as save_state")),
+    load_fence: Cost::in_ticks(17, Measured("InstLatx64, Skylake-X i7-7900X: LFENCE, 4.25 cycles")),
     store_fence: llvm!(1, "sfence"),
-    memory_fence: Cost::ticks(
-        134,
-        Measured("InstLatx64, Skylake-X i7-7900X: MFENCE, 33.5 cycles"),
-    ),
-    cpuid: Cost::cycles(100, INSTLAT),
-    rdtsc: Cost::ticks(
-        101,
-        Measured("InstLatx64, Skylake-X i7-7900X: RDTSC, 25.17 cycles"),
-    ),
-    rdpmc: Cost::cycles(30, MICROCODED),
-    rdmsr: Cost::cycles(
-        100,
-        Assumed("microcoded lookup; less than half of a serializing WRMSR"),
-    ),
-    wrmsr: Cost::cycles(
-        250,
-        Measured(
-            "kvm-unit-tests commit f2665de7 message, Haswell: WRMSR IA32_SPEC_CTRL, 250 cycles",
-        ),
-    ),
-    xgetbv: Cost::cycles(10, MICROCODED),
-    xsetbv: Cost::cycles(100, SERIALIZING),
-    segment_base: Cost::cycles(20, MICROCODED),
-    mov_cr: Cost::cycles(100, SERIALIZING),
-    cr3_write: Cost::cycles(
-        200,
-        Assumed("serializing, and the non-global entries are flushed"),
-    ),
-    mov_dr: Cost::cycles(100, SERIALIZING),
-    invlpg: Cost::cycles(120, Assumed("serializing; a little more than CPUID leaf 0")),
-    invpcid: Cost::cycles(200, Assumed("as a CR3 write")),
-    cache_line: Cost::cycles(
-        2,
-        Assumed("clean line; the miss that follows is not modelled"),
-    ),
-    cache_flush: Cost::cycles(
-        2000,
-        Assumed("an empty cache: nothing to write back is modelled"),
-    ),
-    descriptor_table: Cost::cycles(30, MICROCODED),
-    segment_load: Cost::cycles(20, MICROCODED),
-    far_transfer: Cost::cycles(70, Assumed("two descriptor loads and their checks")),
-    software_interrupt: Cost::cycles(
-        10,
-        Assumed("recognition only; the gate is exception_delivery"),
-    ),
-    iret: Cost::cycles(
-        330,
-        Measured("Torvalds 2014-04-30, Haswell: IRET from #PF, 330 cycles"),
-    ),
-    syscall: Cost::cycles(
-        50,
-        Assumed("SYSCALL and SYSRET together near 100 cycles without mitigations"),
-    ),
-    sysret: Cost::cycles(
-        50,
-        Assumed("SYSCALL and SYSRET together near 100 cycles without mitigations"),
-    ),
-    sysenter: Cost::cycles(60, Assumed("as SYSCALL, with one MSR more to read")),
-    sysexit: Cost::cycles(60, Assumed("as SYSRET")),
-    port_io: Cost::cycles(
-        100,
-        Assumed("serializing; the device's time is device_access"),
-    ),
-    hlt: Cost::cycles(50, Assumed("until no more instructions issue")),
-    pause: Cost::ticks(
-        565,
-        Measured("InstLatx64, Skylake-X i7-7900X: PAUSE, 141.17 cycles"),
-    ),
-    system_other: Cost::cycles(30, MICROCODED),
+    memory_fence: Cost::in_ticks(134, Measured("InstLatx64, Skylake-X i7-7900X: MFENCE, 33.5 cycles")),
+    cpuid: Cost::in_cycles(100, INSTLAT),
+    rdtsc: Cost::in_ticks(101, Measured("InstLatx64, Skylake-X i7-7900X: RDTSC, 25.17 cycles")),
+    rdpmc: Cost::in_cycles(30, MICROCODED),
+    rdmsr: Cost::in_cycles(100, Assumed("microcoded lookup; less than half of a serializing WRMSR")),
+    wrmsr: Cost::in_cycles(250, Measured("kvm-unit-tests commit f2665de7 message, Haswell: WRMSR IA32_SPEC_CTRL, 250 cycles")),
+    xgetbv: Cost::in_cycles(10, MICROCODED),
+    xsetbv: Cost::in_cycles(100, SERIALIZING),
+    segment_base: Cost::in_cycles(20, MICROCODED),
+    mov_cr: Cost::in_cycles(100, SERIALIZING),
+    cr3_write: Cost::in_cycles(200, Assumed("serializing, and the non-global entries are flushed")),
+    mov_dr: Cost::in_cycles(100, SERIALIZING),
+    invlpg: Cost::in_cycles(120, Assumed("serializing; a little more than CPUID leaf 0")),
+    invpcid: Cost::in_cycles(200, Assumed("as a CR3 write")),
+    cache_line: Cost::in_cycles(2, Assumed("clean line; the miss that follows is not modelled")),
+    cache_flush: Cost::in_cycles(2000, Assumed("an empty cache: nothing to write back is modelled")),
+    descriptor_table: Cost::in_cycles(30, MICROCODED),
+    segment_load: Cost::in_cycles(20, MICROCODED),
+    far_transfer: Cost::in_cycles(70, Assumed("two descriptor loads and their checks")),
+    software_interrupt: Cost::in_cycles(10, Assumed("recognition only; the gate is exception_delivery")),
+    iret: Cost::in_cycles(330, Measured("Torvalds 2014-04-30, Haswell: IRET from #PF, 330 cycles")),
+    syscall: Cost::in_cycles(50, Assumed("SYSCALL and SYSRET together near 100 cycles without mitigations")),
+    sysret: Cost::in_cycles(50, Assumed("SYSCALL and SYSRET together near 100 cycles without mitigations")),
+    sysenter: Cost::in_cycles(60, Assumed("as SYSCALL, with one MSR more to read")),
+    sysexit: Cost::in_cycles(60, Assumed("as SYSRET")),
+    port_io: Cost::in_cycles(100, Assumed("serializing; the device's time is device_access")),
+    hlt: Cost::in_cycles(50, Assumed("until no more instructions issue")),
+    pause: Cost::in_ticks(565, Measured("InstLatx64, Skylake-X i7-7900X: PAUSE, 141.17 cycles")),
+    system_other: Cost::in_cycles(30, MICROCODED),
 
-    tlb_hit: Cost::cycles(0, Assumed("inside the load's own latency")),
-    page_walk_level: Cost::cycles(
-        7,
-        Assumed("a load that hits the first or second cache level: 5 and 14 cycles"),
-    ),
-    nested_walk_level: Cost::cycles(7, Assumed("as a level of an ordinary walk")),
-    accessed_dirty_update: Cost::ticks(93, Assumed("a locked update: as the atomic row")),
-    exception_delivery: Cost::cycles(
-        715,
-        Measured("Torvalds 2014-04-30, Haswell: #PF delivery to the handler's first instruction"),
-    ),
-    interrupt_delivery: Cost::cycles(715, Assumed("as the delivery of #PF, measured on Haswell")),
-    task_switch: Cost::cycles(1500, Assumed("two TSS accesses and seven segment loads")),
-    self_modifying_code: Cost::cycles(150, Assumed("machine clear: pipeline flush and refetch")),
-    apic_access: Cost::cycles(50, Assumed("uncached access inside the core's own agent")),
-    device_access: Cost::cycles(
-        1000,
-        Assumed("a register behind the PCH, about half a microsecond"),
-    ),
-    ipi_latency: Cost::cycles(1000, Assumed("about half a microsecond between cores")),
-    halt_wake: Cost::cycles(200, Assumed("waking from C1, some hundred cycles")),
+    tlb_hit: Cost::in_cycles(0, Assumed("inside the load's own latency")),
+    page_walk_level: Cost::in_cycles(7, Assumed("a load that hits the first or second cache level: 5 and 14 cycles")),
+    nested_walk_level: Cost::in_cycles(7, Assumed("as a level of an ordinary walk")),
+    accessed_dirty_update: Cost::in_ticks(93, Assumed("a locked update: as the atomic row")),
+    exception_delivery: Cost::in_cycles(715, Measured("Torvalds 2014-04-30, Haswell: #PF delivery to the handler's first instruction")),
+    interrupt_delivery: Cost::in_cycles(715, Assumed("as the delivery of #PF, measured on Haswell")),
+    task_switch: Cost::in_cycles(1500, Assumed("two TSS accesses and seven segment loads")),
+    self_modifying_code: Cost::in_cycles(150, Assumed("machine clear: pipeline flush and refetch")),
+    apic_access: Cost::in_cycles(50, Assumed("uncached access inside the core's own agent")),
+    device_access: Cost::in_cycles(1000, Assumed("a register behind the PCH, about half a microsecond")),
+    ipi_latency: Cost::in_cycles(1000, Assumed("about half a microsecond between cores")),
+    halt_wake: Cost::in_cycles(200, Assumed("waking from C1, some hundred cycles")),
 
-    vm_exit: Cost::cycles(
+    vm_exit: Cost::in_cycles(
         600,
         Assumed(
             "no bare figure of this core; 1000 for both ways, between Sandy Bridge's 784 (Agesen 2012) and Haswell's 1200 with KVM's \
                  lightest handler (kvm-unit-tests cfbd129c), split 600/400",
         ),
     ),
-    vm_entry: Cost::cycles(
-        400,
-        Assumed("see vm_exit: 1000 for both ways, split 600/400"),
-    ),
-    vm_entry_failed: Cost::cycles(
-        100,
-        Assumed("a quarter of an entry: the checks on controls and host state only"),
-    ),
-    event_injection: Cost::cycles(100, Assumed("beyond the gate's own cost")),
-    msr_list_entry: Cost::cycles(250, Assumed("as WRMSR, measured on Haswell")),
-    vmread: Cost::cycles(25, Assumed("served from the on-chip copy of the VMCS")),
-    vmwrite: Cost::cycles(25, Assumed("as VMREAD")),
-    vmptrld: Cost::cycles(
-        150,
-        Assumed("reads the region's header and switches the on-chip copy"),
-    ),
-    vmptrst: Cost::cycles(20, Assumed("a store of eight bytes")),
-    vmclear: Cost::cycles(300, Assumed("writes the on-chip copy back to the region")),
-    vmxon: Cost::cycles(500, Assumed("serializing; once a boot")),
-    vmxoff: Cost::cycles(500, Assumed("as VMXON")),
-    invept: Cost::cycles(
+    vm_entry: Cost::in_cycles(400, Assumed("see vm_exit: 1000 for both ways, split 600/400")),
+    vm_entry_failed: Cost::in_cycles(100, Assumed("a quarter of an entry: the checks on controls and host state only")),
+    event_injection: Cost::in_cycles(100, Assumed("beyond the gate's own cost")),
+    msr_list_entry: Cost::in_cycles(250, Assumed("as WRMSR, measured on Haswell")),
+    vmread: Cost::in_cycles(25, Assumed("served from the on-chip copy of the VMCS")),
+    vmwrite: Cost::in_cycles(25, Assumed("as VMREAD")),
+    vmptrld: Cost::in_cycles(150, Assumed("reads the region's header and switches the on-chip copy")),
+    vmptrst: Cost::in_cycles(20, Assumed("a store of eight bytes")),
+    vmclear: Cost::in_cycles(300, Assumed("writes the on-chip copy back to the region")),
+    vmxon: Cost::in_cycles(500, Assumed("serializing; once a boot")),
+    vmxoff: Cost::in_cycles(500, Assumed("as VMXON")),
+    invept: Cost::in_cycles(
         600,
-        Assumed(
-            "as a flush of all TLB entries: near 600 cycles by a kernel maintainer's memory (Lutomirski 2020)",
-        ),
+        Assumed("as a flush of all TLB entries: near 600 cycles by a kernel maintainer's memory (Lutomirski 2020)"),
     ),
-    invvpid: Cost::cycles(600, Assumed("as INVEPT")),
+    invvpid: Cost::in_cycles(600, Assumed("as INVEPT")),
     vmload: NO_SVM,
     vmsave: NO_SVM,
     stgi: NO_SVM,
     clgi: NO_SVM,
     invlpga: NO_SVM,
     skinit: NO_SVM,
-    tlb_flush: Cost::cycles(
-        600,
-        Measured(
-            "Lutomirski 2020, Skylake, from memory: flush of the TLB for all addresses, near 600 cycles",
-        ),
-    ),
+    tlb_flush: Cost::in_cycles(600, Measured("Lutomirski 2020, Skylake, from memory: flush of the TLB for all addresses, near 600 cycles")),
 
-    exit_dispatch: Cost::cycles(
+    exit_dispatch: Cost::in_cycles(
         400,
-        Assumed(
-            "KVM's typical round trip of 1500 cycles (Christopherson 2021), less 1000 for the hardware and 100 for a handler",
-        ),
+        Assumed("KVM's typical round trip of 1500 cycles (Christopherson 2021), less 1000 for the hardware and 100 for a handler"),
     ),
-    hypercall_handler: Cost::cycles(
-        100,
-        Assumed("see exit_dispatch: what is left of 1500 cycles"),
-    ),
-    hypercall_kick: Cost::cycles(500, Assumed("one physical IPI's sending side")),
-    emulate_decode: Cost::cycles(
+    hypercall_handler: Cost::in_cycles(100, Assumed("see exit_dispatch: what is left of 1500 cycles")),
+    hypercall_kick: Cost::in_cycles(500, Assumed("one physical IPI's sending side")),
+    emulate_decode: Cost::in_cycles(
         500,
-        Measured(
-            "kvm-unit-tests commit b5105e8b message, Sandy Bridge: 887 cycles to emulate an ALU instruction; split 500/387 assumed",
-        ),
+        Measured("kvm-unit-tests commit b5105e8b message, Sandy Bridge: 887 cycles to emulate an ALU instruction; split 500/387 assumed"),
     ),
-    emulate_execute: Cost::cycles(
+    emulate_execute: Cost::in_cycles(
         387,
-        Measured(
-            "kvm-unit-tests commit b5105e8b message, Sandy Bridge: 887 cycles to emulate an ALU instruction; split 500/387 assumed",
-        ),
+        Measured("kvm-unit-tests commit b5105e8b message, Sandy Bridge: 887 cycles to emulate an ALU instruction; split 500/387 assumed"),
     ),
-    patch_write: Cost::cycles(
-        500,
-        Assumed("a guest page walk in software and a write of three bytes"),
-    ),
-    mmu_zap: Cost::cycles(
-        5000,
-        Assumed("root tables freed and every CPU told to flush"),
-    ),
-    nested_fault_fix: Cost::cycles(
-        2500,
-        Assumed("memory-slot lookup, host page lookup, up to four table entries"),
-    ),
-    shadow_fault_fix: Cost::cycles(
-        3500,
-        Assumed("a nested fault's work and a walk of the guest's own tables"),
-    ),
-    cpuid_handler: Cost::cycles(80, Assumed("as a hypercall: a table lookup")),
-    msr_handler: Cost::cycles(150, Assumed("a table lookup and a callback")),
-    control_register_handler: Cost::cycles(300, Assumed("checks, and the MMU's mode recomputed")),
-    io_in_kernel: Cost::cycles(
+    patch_write: Cost::in_cycles(500, Assumed("a guest page walk in software and a write of three bytes")),
+    mmu_zap: Cost::in_cycles(5000, Assumed("root tables freed and every CPU told to flush")),
+    nested_fault_fix: Cost::in_cycles(2500, Assumed("memory-slot lookup, host page lookup, up to four table entries")),
+    shadow_fault_fix: Cost::in_cycles(3500, Assumed("a nested fault's work and a walk of the guest's own tables")),
+    cpuid_handler: Cost::in_cycles(80, Assumed("as a hypercall: a table lookup")),
+    msr_handler: Cost::in_cycles(150, Assumed("a table lookup and a callback")),
+    control_register_handler: Cost::in_cycles(300, Assumed("checks, and the MMU's mode recomputed")),
+    io_in_kernel: Cost::in_cycles(
         553,
-        Measured(
-            "kvm-unit-tests commit 00bfecaa message, 2012: outl_to_kernel 4451 less vmcall 3898; CPU not stated",
-        ),
+        Measured("kvm-unit-tests commit 00bfecaa message, 2012: outl_to_kernel 4451 less vmcall 3898; CPU not stated"),
     ),
-    io_in_userspace: Cost::cycles(
+    io_in_userspace: Cost::in_cycles(
         16676,
-        Measured(
-            "kvm-unit-tests commit 00bfecaa message, 2012: inl_from_qemu 20574 less vmcall 3898; CPU not stated",
-        ),
+        Measured("kvm-unit-tests commit 00bfecaa message, 2012: inl_from_qemu 20574 less vmcall 3898; CPU not stated"),
     ),
-    inject_event: Cost::cycles(
-        100,
-        Assumed("two or three VMWRITEs and the choice of the event"),
-    ),
-    halt_and_wake: Cost::cycles(4000, Assumed("two scheduler switches")),
-    host_interrupt: Cost::cycles(1000, Assumed("the host's own handler, light")),
-    migrate_save: Cost::cycles(
-        20000,
-        Assumed("a stop, some hundred VMREADs and as many MSR reads"),
-    ),
-    migrate_load: Cost::cycles(20000, Assumed("as migrate_save")),
-    migrate_page: Cost::cycles(
+    inject_event: Cost::in_cycles(100, Assumed("two or three VMWRITEs and the choice of the event")),
+    halt_and_wake: Cost::in_cycles(4000, Assumed("two scheduler switches")),
+    host_interrupt: Cost::in_cycles(1000, Assumed("the host's own handler, light")),
+    migrate_save: Cost::in_cycles(20000, Assumed("a stop, some hundred VMREADs and as many MSR reads")),
+    migrate_load: Cost::in_cycles(20000, Assumed("as migrate_save")),
+    migrate_page: Cost::in_cycles(1300, Assumed("4 KBytes at 10 gigabits a second are 3.3 microseconds; the processor's part only")),
+    userspace_round_trip: Cost::in_cycles(
         1300,
-        Assumed("4 KBytes at 10 gigabits a second are 3.3 microseconds; the processor's part only"),
-    ),
-    userspace_round_trip: Cost::cycles(
-        1300,
-        Assumed(
-            "KVM_RUN's ioctl both ways; 1168 cycles on AMD (Roth 2020), a little more with Intel's host state",
-        ),
+        Assumed("KVM_RUN's ioctl both ways; 1168 cycles on AMD (Roth 2020), a little more with Intel's host state"),
     ),
 };
