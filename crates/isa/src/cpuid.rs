@@ -90,12 +90,14 @@ features! {
     Avx 1 0 Ecx 28 "AVX.";
     Rdrand 1 0 Ecx 30 "RDRAND.";
     Hypervisor 1 0 Ecx 31 "Running under a hypervisor.";
+    Arat 6 0 Eax 2 "The APIC timer always runs.";
     Fsgsbase 7 0 Ebx 0 "RDFSBASE and its kin.";
     Bmi1 7 0 Ebx 3 "First set of bit manipulation instructions.";
     Smep 7 0 Ebx 7 "Supervisor-mode execution prevention.";
     Bmi2 7 0 Ebx 8 "Second set of bit manipulation instructions.";
     Erms 7 0 Ebx 9 "Enhanced REP MOVSB and STOSB.";
     Invpcid 7 0 Ebx 10 "INVPCID.";
+    FcsFdsDeprecated 7 0 Ebx 13 "FCS and FDS are saved as zero.";
     Rdseed 7 0 Ebx 18 "RDSEED.";
     Adx 7 0 Ebx 19 "ADCX and ADOX.";
     Smap 7 0 Ebx 20 "Supervisor-mode access prevention.";
@@ -118,5 +120,7 @@ features! {
     Svm 0x8000_0001 0 Ecx 2 "Secure virtual machine (AMD).";
     Lzcnt 0x8000_0001 0 Ecx 5 "LZCNT.";
     Prefetchw 0x8000_0001 0 Ecx 8 "PREFETCH and PREFETCHW.";
+    Topoext 0x8000_0001 0 Ecx 22 "Leaves 8000_001D and 8000_001E exist (AMD).";
+    InvariantTsc 0x8000_0007 0 Edx 8 "The time stamp counter runs at one rate in every state.";
     Nrips 0x8000_000a 0 Edx 3 "Next RIP saved at #VMEXIT (AMD).";
 }

@@ -1,0 +1,195 @@
+//! A processor model, and how one is found.
+//!
+//! What is modelled: everything that distinguishes one processor from another and that software can see. What is not: anything that
+//! changes while a processor runs.
+
+use crate::cache::Cache;
+use crate::cpuid::CpuidRow;
+use crate::supported::{supported_cr4, supported_efer};
+use isa::control::{Cr4, Efer};
+use isa::cpuid::{Feature, Output};
+use isa::svm::SvmFeatures;
+use isa::vmx::{CapabilityMsr, VmxCapabilities};
+use serde::{Deserialize, Serialize};
+use timing::CostModel;
+
+/// Every model, oldest first, Intel before AMD.
+pub const MODELS: &[&CpuModel] = &[&crate::MEROM, &crate::K8_REV_F, &crate::SKYLAKE_SERVER, &crate::ZEN3];
+
+/// Who made the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vendor {
+    /// Intel: VMX.
+    Intel,
+    /// AMD: SVM.
+    Amd,
+}
+
+impl Vendor {
+    /// The twelve characters of CPUID leaf 0.
+    pub const fn signature(self) -> &'static [u8; 12] {
+        match self {
+            Self::Intel => b"GenuineIntel",
+            Self::Amd => b"AuthenticAMD",
+        }
+    }
+}
+
+/// Something a model can do that no CPUID bit tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Capability {
+    /// CRC32. CPUID reports it together with the rest of SSE4.2, which is not modelled, so the bit stays clear; the real processor has
+    /// the instruction, so the model executes it.
+    Crc32,
+}
+
+/// What a processor with SVM offers, APM vol 3, E.4.9 "Function 8000_000A" "SVM Features".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SvmCapabilities {
+    /// EBX: address space identifiers, zero included.
+    pub asids: u32,
+    /// EDX.
+    pub features: SvmFeatures,
+}
+
+/// An MSR with the value it has at power-up, where that differs between models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MsrValue {
+    /// The number that RDMSR takes.
+    pub number: u32,
+    /// The value.
+    pub value: u64,
+}
+
+/// A processor model.
+#[derive(Debug)]
+pub struct CpuModel {
+    /// The name by which it is found.
+    pub name: &'static str,
+    /// The processor, in words.
+    pub title: &'static str,
+    /// Who made it.
+    pub vendor: Vendor,
+    /// The year it was first sold.
+    pub year: u16,
+    /// Cycles of the time stamp counter in a second; one for each core cycle.
+    pub tsc_hz: u64,
+    /// Width of a physical address, in bits.
+    pub physical_address_bits: u8,
+    /// Width of a linear address in 64-bit mode, in bits.
+    pub linear_address_bits: u8,
+    /// EAX of CPUID leaf 1: family, model and stepping; also EDX at reset.
+    pub signature: u32,
+    /// The brand string, at most 47 characters.
+    pub brand: &'static str,
+    /// Highest basic CPUID leaf.
+    pub maximum_basic_leaf: u32,
+    /// Highest extended CPUID leaf.
+    pub maximum_extended_leaf: u32,
+    /// The features that CPUID reports.
+    pub cpuid_features: &'static [Feature],
+    /// What it can do beyond them.
+    pub capabilities: &'static [Capability],
+    /// Its caches, which CPUID describes; they have no other effect.
+    pub caches: &'static [Cache],
+    /// CPUID leaves that follow from nothing else here.
+    pub cpuid_rows: &'static [CpuidRow],
+    /// MSRs whose value at power-up is this model's own.
+    pub(crate) msrs: &'static [MsrValue],
+    /// The VMX capability MSRs; `None` without VMX.
+    pub vmx: Option<VmxCapabilities>,
+    /// CPUID leaf 8000_000A; `None` without SVM.
+    pub svm: Option<SvmCapabilities>,
+    /// What its instructions and events cost.
+    pub costs: &'static CostModel,
+}
+
+impl CpuModel {
+    /// The family, model and stepping, as CPUID leaf 1 and EDX at reset have them.
+    pub const fn signature(&self) -> u32 {
+        self.signature
+    }
+
+    /// Family, model and stepping as software computes them from the signature (SDM vol 2, "CPUID", figure 3-6).
+    pub const fn family_model_stepping(&self) -> (u32, u32, u32) {
+        let (family, model) = (self.signature >> 8 & 0xf, self.signature >> 4 & 0xf);
+        let extended = matches!(family, 6 | 15);
+        let full_family = if family == 15 { family + (self.signature >> 20 & 0xff) } else { family };
+        let full_model = if extended { model | (self.signature >> 12 & 0xf0) } else { model };
+        (full_family, full_model, self.signature & 0xf)
+    }
+
+    /// True where CPUID reports the feature (for SYSCALL on Intel: in 64-bit mode).
+    pub fn has(&self, feature: Feature) -> bool {
+        let (leaf, subleaf, output, bit) = feature.place();
+        let words = self.feature_words(leaf, subleaf);
+        let word = match output {
+            Output::Eax => words.eax,
+            Output::Ebx => words.ebx,
+            Output::Ecx => words.ecx,
+            Output::Edx => words.edx,
+        };
+        word >> bit & 1 != 0
+    }
+
+    /// Every feature that CPUID reports, one [`Feature::bit`] each.
+    pub fn features(&self) -> u128 {
+        Feature::ALL.iter().filter(|&&feature| self.has(feature)).fold(0, |set, feature| set | feature.bit())
+    }
+
+    /// True where the model can do what no CPUID bit tells.
+    pub fn has_capability(&self, capability: Capability) -> bool {
+        self.capabilities.contains(&capability)
+    }
+
+    /// The bits of CR4 that software may set; the others are reserved.
+    pub const fn supported_cr4(&self) -> Cr4 {
+        supported_cr4(self.cpuid_features)
+    }
+
+    /// The bits of EFER that software may set (LMA, which it may not, included); the others are reserved.
+    pub const fn supported_efer(&self) -> Efer {
+        supported_efer(self.cpuid_features)
+    }
+
+    /// The value at power-up of an MSR that is a constant or a reset value of this model; `None` for any other MSR.
+    ///
+    /// The VMX capability MSRs are among them.
+    pub fn msr(&self, number: u32) -> Option<u64> {
+        if let Some(row) = self.msrs.iter().find(|row| row.number == number) {
+            return Some(row.value);
+        }
+        self.vmx.as_ref()?.read(CapabilityMsr::from_number(number)?)
+    }
+}
+
+/// No processor model has that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no CPU model `{name}`; there are {known}")]
+pub struct UnknownCpuModel {
+    /// What was asked for.
+    pub name: String,
+    /// The names there are, separated by commas.
+    pub known: String,
+}
+
+/// The model of that name.
+///
+/// # Errors
+/// Says which names there are.
+pub fn find(name: &str) -> Result<&'static CpuModel, UnknownCpuModel> {
+    MODELS.iter().copied().find(|model| model.name == name).ok_or_else(|| UnknownCpuModel {
+        name: name.to_owned(),
+        known: MODELS.iter().map(|model| model.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// The model that stands for a vendor when none is named: the modern one.
+pub const fn default_for(vendor: Vendor) -> &'static CpuModel {
+    match vendor {
+        Vendor::Intel => &crate::SKYLAKE_SERVER,
+        Vendor::Amd => &crate::ZEN3,
+    }
+}

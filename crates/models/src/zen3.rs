@@ -1,0 +1,107 @@
+//! Zen 3: AMD EPYC 7003 ("Milan") of 2021.
+//!
+//! What is modelled: SVM with nested paging, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID and decode assists.
+//!
+//! What is not, though the real processor has it: virtual-8086 extensions, machine checks, MTRRs, MMX, SSE3 to AVX2, MONITOR, RDRAND,
+//! RDSEED, CLFLUSHOPT, CLWB, RDPID, UMIP, protection keys, shadow stacks, FFXSR, XSAVEOPT and its kin, MOV CR8 by LOCK MOV CR0, memory encryption,
+//! performance counters, TLB geometry in CPUID; of SVM: LBR virtualization, PAUSE filter, AVIC, virtual VMLOAD and VMSAVE, virtual GIF,
+//! guest-mode execute trap, and what came after.
+
+use crate::cache::{Cache, CacheKind};
+use crate::model::{Capability, CpuModel, MsrValue, SvmCapabilities, Vendor};
+use isa::cpuid::Feature;
+use isa::msr;
+use isa::svm::SvmFeatures;
+
+/// In the order of leaf and bit.
+const FEATURES: &[Feature] = &[
+    Feature::Fpu,
+    Feature::De,
+    Feature::Pse,
+    Feature::Tsc,
+    Feature::Msr,
+    Feature::Pae,
+    Feature::Cx8,
+    Feature::Apic,
+    Feature::Sep,
+    Feature::Pge,
+    Feature::Cmov,
+    Feature::Pat,
+    Feature::Pse36,
+    Feature::Clfsh,
+    Feature::Fxsr,
+    Feature::Sse,
+    Feature::Sse2,
+    Feature::Cx16,
+    Feature::Pcid,
+    Feature::X2apic,
+    Feature::Movbe,
+    Feature::Popcnt,
+    Feature::Xsave,
+    Feature::Arat,
+    Feature::Fsgsbase,
+    Feature::Bmi1,
+    Feature::Smep,
+    Feature::Bmi2,
+    Feature::Erms,
+    Feature::Invpcid,
+    Feature::Adx,
+    Feature::Smap,
+    Feature::Syscall,
+    Feature::Nx,
+    Feature::Page1gb,
+    Feature::Rdtscp,
+    Feature::LongMode,
+    Feature::Lahf64,
+    Feature::Svm,
+    Feature::Lzcnt,
+    Feature::Prefetchw,
+    Feature::Topoext,
+    Feature::InvariantTsc,
+];
+
+/// EPYC 7313.
+pub const ZEN3: CpuModel = CpuModel {
+    name: "zen3",
+    title: "AMD EPYC 7003, Zen 3",
+    vendor: Vendor::Amd,
+    year: 2021,
+    tsc_hz: 3_000_000_000,
+    physical_address_bits: 48,
+    linear_address_bits: 48,
+    // Family 19H, model 1, stepping 1.
+    signature: 0x00a0_0f11,
+    brand: "AMD EPYC 7313 16-Core Processor",
+    maximum_basic_leaf: 0x10,
+    // The real part goes on to 8000_0023; what is there is not modelled.
+    maximum_extended_leaf: 0x8000_001e,
+    cpuid_features: FEATURES,
+    capabilities: &[Capability::Crc32],
+    caches: &[
+        Cache { level: 1, kind: CacheKind::Data, ways: 8, sets: 64, line_bytes: 64, shared: false },
+        Cache { level: 1, kind: CacheKind::Instruction, ways: 8, sets: 64, line_bytes: 64, shared: false },
+        Cache { level: 2, kind: CacheKind::Unified, ways: 8, sets: 1024, line_bytes: 64, shared: false },
+        Cache { level: 3, kind: CacheKind::Unified, ways: 16, sets: 32768, line_bytes: 64, shared: true },
+    ],
+    cpuid_rows: &[],
+    msrs: &[
+        MsrValue { number: msr::IA32_BIOS_SIGN_ID, value: 0 },
+        MsrValue { number: msr::SYSCFG, value: 0 },
+        MsrValue { number: msr::HWCR, value: 0 },
+        // Neither locked nor disabled: EFER.SVME can be set (APM vol 2, 15.4 "Enabling SVM").
+        MsrValue { number: msr::VM_CR, value: 0 },
+    ],
+    vmx: None,
+    svm: Some(SvmCapabilities {
+        asids: 32768,
+        features: SvmFeatures::new()
+            .with_nested_paging(true)
+            .with_svm_lock(true)
+            .with_next_rip_save(true)
+            .with_tsc_rate_msr(true)
+            .with_vmcb_clean(true)
+            .with_flush_by_asid(true)
+            .with_decode_assists(true),
+    }),
+    costs: &timing::ZEN3,
+};
