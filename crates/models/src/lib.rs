@@ -20,7 +20,7 @@ mod zen3;
 
 pub use cache::{Cache, CacheKind};
 pub use cpuid::{CpuidContext, CpuidRow};
-pub use export::ModelExport;
+pub use export::{ControlDump, CpuidDump, ModelExport};
 pub use k8_rev_f::K8_REV_F;
 pub use merom::MEROM;
 pub use model::{Capability, CpuModel, MODELS, SvmCapabilities, UnknownCpuModel, Vendor, default_for, find};
