@@ -1,1 +1,324 @@
 //! Physical memory of a simulated machine: sparse copy-on-write pages and a dirty log.
+//!
+//! What is modelled: RAM from address 0 up to a size, 4-KiB pages that come into being when first touched, snapshots that share pages until
+//! one side writes, a log of pages written, and marks on pages whose bytes somebody has decoded as code. What is not: anything that is not
+//! RAM; devices answer through the bus of the `cpu` crate.
+
+mod page;
+
+use bitvec::vec::BitVec;
+use page::Page;
+use std::sync::Arc;
+
+/// Bytes of a page.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// The largest memory a machine may have: 1 TiB. Pages are made on demand, the index is not.
+pub const MAXIMUM_BYTES: u64 = 1 << 40;
+
+/// Pages per leaf of the index.
+const LEAF: usize = 512;
+
+type Leaf = [Option<Arc<Page>>; LEAF];
+
+/// An access that is not wholly inside RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("physical address {address:#x} and the {length} bytes from it are not inside the {size:#x} bytes of memory")]
+pub struct OutOfRange {
+    /// First byte of the access.
+    pub address: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// The size of memory in bytes.
+    pub size: u64,
+}
+
+/// A write to a page that holds decoded code, reported to whoever caches the decoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeWrite {
+    /// First physical byte written.
+    pub address: u64,
+    /// Bytes written; never crosses a page.
+    pub length: u64,
+}
+
+/// RAM from physical address zero to `size`.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    leaves: Vec<Option<Box<Leaf>>>,
+    size: u64,
+    /// Changes whenever pointers handed out before may no longer be used for what they were handed out for.
+    generation: u64,
+    code: BitVec<u64>,
+    code_writes: Vec<CodeWrite>,
+    dirty: Option<BitVec<u64>>,
+}
+
+impl Memory {
+    /// Memory of `size` bytes, rounded up to whole pages and capped at [`MAXIMUM_BYTES`], all zero.
+    pub fn new(size: u64) -> Self {
+        let size = size.min(MAXIMUM_BYTES).next_multiple_of(PAGE_BYTES);
+        let pages = (size / PAGE_BYTES) as usize;
+        Self {
+            leaves: (0..pages.div_ceil(LEAF)).map(|_| None).collect(),
+            size,
+            generation: 1,
+            code: BitVec::repeat(false, pages),
+            code_writes: Vec::new(),
+            dirty: None,
+        }
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// A number that changes when host pointers from [`Memory::read_pointer`] and [`Memory::write_pointer`] must be forgotten.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn check(&self, address: u64, length: u64) -> Result<(), OutOfRange> {
+        match address.checked_add(length) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(OutOfRange { address, length, size: self.size }),
+        }
+    }
+
+    fn page(&self, frame: u64) -> Option<&Arc<Page>> {
+        self.leaves[frame as usize / LEAF].as_ref()?[frame as usize % LEAF].as_ref()
+    }
+
+    /// The page itself, made if it was never touched, and owned by this memory alone.
+    fn own_page(&mut self, frame: u64) -> &Page {
+        let leaf = self.leaves[frame as usize / LEAF].get_or_insert_with(|| Box::new([const { None }; LEAF]));
+        let slot = &mut leaf[frame as usize % LEAF];
+        let page = slot.get_or_insert_with(|| Arc::new(Page::zeroed()));
+        if Arc::get_mut(page).is_none() {
+            *page = Arc::new(page.duplicate());
+            // Pointers to the shared page may be in use for reading.
+            self.generation += 1;
+        }
+        page
+    }
+
+    /// Host pointer to the 4096 bytes of a page, for reading only; `None` outside RAM.
+    ///
+    /// Good until [`Memory::generation`] changes or the memory is dropped.
+    pub fn read_pointer(&mut self, frame: u64) -> Option<*const u8> {
+        if frame >= self.size / PAGE_BYTES {
+            return None;
+        }
+        if let Some(page) = self.page(frame) {
+            return Some(page.pointer());
+        }
+        Some(self.own_page(frame).pointer())
+    }
+
+    /// Host pointer to the 4096 bytes of a page, for reading and writing; `None` outside RAM. Marks the page dirty.
+    ///
+    /// Good until [`Memory::generation`] changes or the memory is dropped. Writes through it bypass the code marks: take none for a page
+    /// with [`Memory::has_code`].
+    pub fn write_pointer(&mut self, frame: u64) -> Option<*mut u8> {
+        if frame >= self.size / PAGE_BYTES {
+            return None;
+        }
+        if let Some(dirty) = &mut self.dirty {
+            dirty.set(frame as usize, true);
+        }
+        Some(self.own_page(frame).pointer().cast_mut())
+    }
+
+    /// Copies bytes out.
+    pub fn read(&self, mut address: u64, mut into: &mut [u8]) -> Result<(), OutOfRange> {
+        self.check(address, into.len() as u64)?;
+        while !into.is_empty() {
+            let offset = (address % PAGE_BYTES) as usize;
+            let (part, rest) = into.split_at_mut(into.len().min(PAGE_BYTES as usize - offset));
+            match self.page(address / PAGE_BYTES) {
+                Some(page) => page.read(offset, part),
+                None => part.fill(0),
+            }
+            address += part.len() as u64;
+            into = rest;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes in. A write to a page with code is also put on the list that [`Memory::take_code_writes`] returns.
+    pub fn write(&mut self, mut address: u64, mut from: &[u8]) -> Result<(), OutOfRange> {
+        self.check(address, from.len() as u64)?;
+        while !from.is_empty() {
+            let offset = (address % PAGE_BYTES) as usize;
+            let frame = address / PAGE_BYTES;
+            let (part, rest) = from.split_at(from.len().min(PAGE_BYTES as usize - offset));
+            if let Some(dirty) = &mut self.dirty {
+                dirty.set(frame as usize, true);
+            }
+            if self.code[frame as usize] {
+                self.code_writes.push(CodeWrite { address, length: part.len() as u64 });
+            }
+            self.own_page(frame).write(offset, part);
+            address += part.len() as u64;
+            from = rest;
+        }
+        Ok(())
+    }
+
+    /// Reads a little-endian integer of `N` bytes, zero-extended.
+    fn read_integer<const N: usize>(&self, address: u64) -> Result<u64, OutOfRange> {
+        let mut bytes = [0; 8];
+        self.read(address, &mut bytes[..N])?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Reads one byte.
+    pub fn read_u8(&self, address: u64) -> Result<u8, OutOfRange> {
+        self.read_integer::<1>(address).map(|value| value as u8)
+    }
+
+    /// Reads two bytes, little-endian.
+    pub fn read_u16(&self, address: u64) -> Result<u16, OutOfRange> {
+        self.read_integer::<2>(address).map(|value| value as u16)
+    }
+
+    /// Reads four bytes, little-endian.
+    pub fn read_u32(&self, address: u64) -> Result<u32, OutOfRange> {
+        self.read_integer::<4>(address).map(|value| value as u32)
+    }
+
+    /// Reads eight bytes, little-endian.
+    pub fn read_u64(&self, address: u64) -> Result<u64, OutOfRange> {
+        self.read_integer::<8>(address)
+    }
+
+    /// Writes four bytes, little-endian.
+    pub fn write_u32(&mut self, address: u64, value: u32) -> Result<(), OutOfRange> {
+        self.write(address, &value.to_le_bytes())
+    }
+
+    /// Writes eight bytes, little-endian.
+    pub fn write_u64(&mut self, address: u64, value: u64) -> Result<(), OutOfRange> {
+        self.write(address, &value.to_le_bytes())
+    }
+
+    /// Marks a page as holding decoded code: pointers for writing handed out before are void.
+    pub fn mark_code(&mut self, frame: u64) {
+        if !self.code.replace(frame as usize, true) {
+            self.generation += 1;
+        }
+    }
+
+    /// Takes the mark away again.
+    pub fn unmark_code(&mut self, frame: u64) {
+        self.code.set(frame as usize, false);
+    }
+
+    /// Whether the page holds decoded code; `false` outside RAM.
+    pub fn has_code(&self, frame: u64) -> bool {
+        self.code.get(frame as usize).is_some_and(|mark| *mark)
+    }
+
+    /// Whether [`Memory::take_code_writes`] would return anything.
+    pub fn has_code_writes(&self) -> bool {
+        !self.code_writes.is_empty()
+    }
+
+    /// The writes to pages with code since the last call.
+    pub fn take_code_writes(&mut self) -> Vec<CodeWrite> {
+        std::mem::take(&mut self.code_writes)
+    }
+
+    /// Starts a dirty log in which every page is clean.
+    pub fn start_dirty_log(&mut self) {
+        self.dirty = Some(BitVec::repeat(false, (self.size / PAGE_BYTES) as usize));
+        self.generation += 1;
+    }
+
+    /// The frames written since the log was started or last taken, in ascending order; empty when no log is kept.
+    pub fn take_dirty_log(&mut self) -> Vec<u64> {
+        let Some(dirty) = &mut self.dirty else { return Vec::new() };
+        let frames = dirty.iter_ones().map(|frame| frame as u64).collect();
+        dirty.fill(false);
+        self.generation += 1;
+        frames
+    }
+
+    /// Whether a frame is dirty in the log being kept.
+    pub fn is_dirty(&self, frame: u64) -> bool {
+        self.dirty.as_ref().and_then(|dirty| dirty.get(frame as usize)).is_some_and(|bit| *bit)
+    }
+
+    /// A copy that shares all pages until one side writes them. Pointers handed out before are void.
+    pub fn snapshot(&mut self) -> Self {
+        self.generation += 1;
+        self.clone()
+    }
+
+    /// Frames that exist, in ascending order: all others are zero.
+    pub fn touched_frames(&self) -> impl Iterator<Item = u64> + '_ {
+        self.leaves.iter().enumerate().filter_map(|(at, leaf)| Some((at, leaf.as_ref()?))).flat_map(|(at, leaf)| {
+            leaf.iter().enumerate().filter(|(_, page)| page.is_some()).map(move |(slot, _)| (at * LEAF + slot) as u64)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_written_reads_zero_and_makes_no_page() {
+        let memory = Memory::new(1 << 30);
+        assert_eq!(memory.read_u64(0x12345), Ok(0));
+        assert_eq!(memory.touched_frames().count(), 0);
+    }
+
+    #[test]
+    fn a_write_over_a_page_boundary_reads_back() {
+        let mut memory = Memory::new(0x3000);
+        memory.write(0xffd, &[1, 2, 3, 4, 5, 6]).unwrap();
+        assert_eq!(memory.read_u64(0xffc), Ok(0x0006_0504_0302_0100));
+        assert_eq!(memory.touched_frames().collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn accesses_outside_are_refused_whole() {
+        let mut memory = Memory::new(0x1000);
+        assert!(memory.write(0xfff, &[1, 2]).is_err());
+        assert_eq!(memory.read_u8(0xfff), Ok(0));
+        assert!(memory.read_u64(u64::MAX - 3).is_err());
+        assert!(memory.read_pointer(1).is_none() && memory.write_pointer(u64::MAX / 4096).is_none());
+    }
+
+    #[test]
+    fn a_snapshot_keeps_its_bytes_when_the_original_changes() {
+        let mut memory = Memory::new(0x2000);
+        memory.write_u64(0x10, 1).unwrap();
+        let before = memory.generation();
+        let snapshot = memory.snapshot();
+        memory.write_u64(0x10, 2).unwrap();
+        assert_eq!((snapshot.read_u64(0x10), memory.read_u64(0x10)), (Ok(1), Ok(2)));
+        assert_ne!(before, memory.generation(), "pointers to the shared page are void");
+    }
+
+    #[test]
+    fn the_dirty_log_names_written_pages_once() {
+        let mut memory = Memory::new(0x10000);
+        memory.start_dirty_log();
+        memory.write(0x5fff, &[1, 1]).unwrap();
+        memory.write_pointer(2);
+        assert_eq!(memory.take_dirty_log(), [2, 5, 6]);
+        assert!(memory.take_dirty_log().is_empty());
+    }
+
+    #[test]
+    fn writes_to_marked_pages_are_reported_per_page() {
+        let mut memory = Memory::new(0x10000);
+        memory.mark_code(1);
+        memory.write(0xffe, &[0; 4]).unwrap();
+        assert_eq!(memory.take_code_writes(), [CodeWrite { address: 0x1000, length: 2 }]);
+        assert!(!memory.has_code_writes());
+    }
+}
