@@ -1,0 +1,295 @@
+//! Accesses to memory that cannot be served inline: translation, page crossing, devices, code pages, breakpoints.
+//!
+//! What is modelled: linear and physical accesses of 1 to 8 bytes and of byte strings, in the order that faults must appear: both pages of
+//! a crossing access are translated before a byte is written. RAM ends where `memory` ends, and 0xC0000000 to 0xFFFFFFFF is never RAM.
+//!
+//! This is one of the modules that `docs/architecture.md` allows `unsafe`: it dereferences the environment of the present run and the host
+//! pointers of pages.
+#![expect(unsafe_code, reason = "host pointers to guest pages, and the environment of the present run")]
+
+use crate::bus::Environment;
+use crate::state::Cpu;
+use crate::tlb::{SoftwareEntry, SoftwareTlb, Translation};
+use crate::trap::{Access, Exception, Outcome, Trap};
+use isa::debug::BreakpointKind;
+use isa::exception::Vector;
+use isa::paging::is_canonical;
+
+/// First address of the hole below 4 GiB in which devices answer.
+pub const DEVICE_HOLE_START: u64 = 0xc000_0000;
+/// First address behind the hole.
+pub const DEVICE_HOLE_END: u64 = 0x1_0000_0000;
+
+/// In whose name an access is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// A program at CPL 3.
+    User,
+    /// A program at CPL 0 to 2.
+    Supervisor,
+    /// The processor itself (descriptor tables, TSS, stacks of inner levels): supervisor, and RFLAGS.AC does not lift SMAP.
+    Implicit,
+}
+
+impl Cpu {
+    /// Everything outside, during a run.
+    pub(crate) fn environment(&mut self) -> &mut Environment<'static> {
+        // SAFETY: `Cpu::run` sets the pointer from a reference that outlives the run and clears it afterwards; every caller of this
+        // method is reached from `Cpu::run` or from `Cpu::with_environment`, and holds no other reference into the environment.
+        unsafe { self.environment.as_mut().expect("an access to memory outside a run") }
+    }
+
+    /// Lets a closure use this processor's memory accesses outside a run, as the software side does.
+    pub fn with_environment<T>(&mut self, environment: &mut Environment<'_>, call: impl FnOnce(&mut Self) -> T) -> T {
+        // The lifetime is erased for the time of the call only; nested calls keep the outer environment.
+        let outer = std::mem::replace(&mut self.environment, std::ptr::from_mut(environment).cast::<Environment<'static>>());
+        let result = call(self);
+        self.environment = outer;
+        result
+    }
+
+    /// The privilege of the program that runs.
+    #[inline]
+    pub fn privilege(&self) -> Privilege {
+        if self.cpl == 3 { Privilege::User } else { Privilege::Supervisor }
+    }
+
+    /// Whether RAM answers at a physical address.
+    pub(crate) fn is_ram(&mut self, physical: u64) -> bool {
+        physical < self.environment().memory.size() && !(DEVICE_HOLE_START..DEVICE_HOLE_END).contains(&physical)
+    }
+
+    /// Whether alignment checks are in force. SDM vol 3, 6.15, "Interrupt 17 - Alignment Check Exception (#AC)".
+    fn checks_alignment(&self) -> bool {
+        self.cpl == 3 && self.cr0.am() && self.system_flags().ac()
+    }
+
+    /// Reads 1, 2, 4 or 8 bytes at a linear address in the name of the program.
+    pub fn load(&mut self, linear: u64, bytes: u8) -> Outcome<u64> {
+        self.load_as(linear, bytes, Access::Read, self.privilege())
+    }
+
+    /// Reads what the same instruction will then write: faults as a write does.
+    pub fn load_for_update(&mut self, linear: u64, bytes: u8) -> Outcome<u64> {
+        self.load_as(linear, bytes, Access::Write, self.privilege())
+    }
+
+    /// Writes 1, 2, 4 or 8 bytes at a linear address in the name of the program.
+    pub fn store(&mut self, linear: u64, bytes: u8, value: u64) -> Outcome {
+        self.store_as(linear, bytes, value, self.privilege())
+    }
+
+    /// Reads in the name of the processor itself.
+    pub fn load_system(&mut self, linear: u64, bytes: u8) -> Outcome<u64> {
+        self.load_as(linear, bytes, Access::Read, Privilege::Implicit)
+    }
+
+    /// Writes in the name of the processor itself.
+    pub fn store_system(&mut self, linear: u64, bytes: u8, value: u64) -> Outcome {
+        self.store_as(linear, bytes, value, Privilege::Implicit)
+    }
+
+    /// Reads 1, 2, 4 or 8 bytes; `access` is `Write` for the read half of a read-modify-write.
+    pub fn load_as(&mut self, linear: u64, bytes: u8, access: Access, privilege: Privilege) -> Outcome<u64> {
+        self.check_linear(linear, bytes, privilege)?;
+        let in_page = 4096 - (linear & 0xfff);
+        let kind = if access == Access::Write { BreakpointKind::Access } else { BreakpointKind::Io };
+        self.watch(linear, bytes, kind);
+        if u64::from(bytes) <= in_page {
+            let page = self.translate(linear, access, privilege)?;
+            return self.load_page(&page, linear, bytes);
+        }
+        let first = self.translate(linear, access, privilege)?;
+        let second_linear = self.wrap(linear.wrapping_add(in_page));
+        let second = self.translate(second_linear, access, privilege)?;
+        let mut value = 0u64;
+        for at in 0..bytes {
+            let (page, address) = if u64::from(at) < in_page {
+                (&first, linear + u64::from(at))
+            } else {
+                (&second, second_linear + u64::from(at) - in_page)
+            };
+            value |= self.load_page(page, address, 1)? << (8 * at);
+        }
+        Ok(value)
+    }
+
+    /// Writes 1, 2, 4 or 8 bytes.
+    pub fn store_as(&mut self, linear: u64, bytes: u8, value: u64, privilege: Privilege) -> Outcome {
+        self.check_linear(linear, bytes, privilege)?;
+        let in_page = 4096 - (linear & 0xfff);
+        if u64::from(bytes) <= in_page {
+            let page = self.translate(linear, Access::Write, privilege)?;
+            self.watch(linear, bytes, BreakpointKind::Write);
+            return self.store_page(&page, linear, bytes, value);
+        }
+        let first = self.translate(linear, Access::Write, privilege)?;
+        let second_linear = self.wrap(linear.wrapping_add(in_page));
+        let second = self.translate(second_linear, Access::Write, privilege)?;
+        self.watch(linear, bytes, BreakpointKind::Write);
+        for at in 0..bytes {
+            let byte = value >> (8 * at) & 0xff;
+            if u64::from(at) < in_page {
+                self.store_page(&first, linear + u64::from(at), 1, byte)?;
+            } else {
+                self.store_page(&second, second_linear + u64::from(at) - in_page, 1, byte)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A linear address that may have run over the end of its address space.
+    fn wrap(&self, linear: u64) -> u64 {
+        if self.is_64bit() || self.long_mode() { linear } else { linear & 0xffff_ffff }
+    }
+
+    fn check_linear(&mut self, linear: u64, bytes: u8, privilege: Privilege) -> Outcome {
+        if self.long_mode() && !(is_canonical(linear) && is_canonical(linear.wrapping_add(u64::from(bytes) - 1))) {
+            return Err(Trap::GP0);
+        }
+        if privilege == Privilege::User && self.checks_alignment() && linear & (u64::from(bytes) - 1) != 0 {
+            return Err(Trap::Exception(Exception::with_code(Vector::AlignmentCheck, 0)));
+        }
+        Ok(())
+    }
+
+    /// Whether any data breakpoint is enabled.
+    fn watches(&self) -> bool {
+        self.dr7.enables() != 0
+    }
+
+    /// Notes data breakpoints that an access meets. `Io` stands for a plain read, which only R/W breakpoints watch.
+    fn watch(&mut self, linear: u64, bytes: u8, kind: BreakpointKind) {
+        if !self.watches() {
+            return;
+        }
+        for index in 0..4 {
+            let Some((watched, length)) = self.dr7.breakpoint(index) else { continue };
+            let hit = match watched {
+                BreakpointKind::Write => kind == BreakpointKind::Write,
+                BreakpointKind::Access => true,
+                BreakpointKind::Execute | BreakpointKind::Io => false,
+            };
+            let first = self.dr[index as usize] & !(length - 1);
+            if hit && linear < first + length && first < linear + u64::from(bytes) {
+                self.pending_debug |= 1 << index;
+                self.leave = true;
+            }
+        }
+    }
+
+    fn load_page(&mut self, page: &Translation, linear: u64, bytes: u8) -> Outcome<u64> {
+        let physical = page.physical + (linear & (page.bytes - 1));
+        if !self.is_ram(physical) {
+            return self.device_load(physical, bytes);
+        }
+        let Some(pointer) = self.environment().memory.read_pointer(physical >> 12) else { return self.device_load(physical, bytes) };
+        self.fill(page, linear, physical, false, pointer);
+        let mut value = [0u8; 8];
+        // SAFETY: the pointer is good for the 4096 bytes of the page, and the access does not cross it.
+        unsafe { std::ptr::copy_nonoverlapping(pointer.add((physical & 0xfff) as usize), value.as_mut_ptr(), usize::from(bytes)) };
+        Ok(u64::from_le_bytes(value))
+    }
+
+    fn store_page(&mut self, page: &Translation, linear: u64, bytes: u8, value: u64) -> Outcome {
+        let physical = page.physical + (linear & (page.bytes - 1));
+        if !self.is_ram(physical) {
+            return self.device_store(physical, bytes, value);
+        }
+        if self.environment().memory.has_code(physical >> 12) {
+            return self.store_code(physical, bytes, value);
+        }
+        let Some(pointer) = self.environment().memory.write_pointer(physical >> 12) else {
+            return self.device_store(physical, bytes, value);
+        };
+        self.fill(page, linear, physical, true, pointer);
+        // SAFETY: as in `load_page`; `write_pointer` made the page this memory's own.
+        unsafe {
+            std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), pointer.add((physical & 0xfff) as usize), usize::from(bytes));
+        };
+        Ok(())
+    }
+
+    /// A store to a page with decoded code: blocks that hold the bytes are dropped, and the running block is left behind this instruction.
+    #[cold]
+    fn store_code(&mut self, physical: u64, bytes: u8, value: u64) -> Outcome {
+        let environment = self.environment();
+        let written = environment.memory.write(physical, &value.to_le_bytes()[..usize::from(bytes)]);
+        debug_assert!(written.is_ok(), "the page is RAM");
+        if environment.drop_written_code() {
+            self.charge(self.model.costs.self_modifying_code.ticks.into());
+            self.leave = true;
+        }
+        Ok(())
+    }
+
+    /// Puts a page of RAM into the software TLB if nothing needs to see its accesses.
+    fn fill(&mut self, page: &Translation, linear: u64, physical: u64, write: bool, pointer: *const u8) {
+        let generation = self.environment().memory.generation();
+        if generation != self.memory_generation {
+            // Pointers handed out before are void: the entries of every context are.
+            self.memory_generation = generation;
+            self.software_tlb.clear();
+        }
+        if self.watches() || self.checks_alignment() || !self.may_reuse(page) {
+            return;
+        }
+        let entry = SoftwareEntry {
+            tag: linear & !0xfff | self.context,
+            addend: (pointer as u64).wrapping_sub(linear & !0xfff),
+        };
+        debug_assert_eq!(physical & 0xfff, linear & 0xfff);
+        let slot = SoftwareTlb::slot(linear);
+        self.software_tlb.read[slot] = entry;
+        if write {
+            self.software_tlb.write[slot] = entry;
+        }
+    }
+
+    /// Whether the program itself, at its present privilege, could read the page again without a check: implicit supervisor accesses of a
+    /// user program and accesses through SMAP's exception may not be cached under the program's context.
+    fn may_reuse(&self, page: &Translation) -> bool {
+        if self.cpl == 3 { page.user } else { !page.user || !self.cr4.smap() || self.system_flags().ac() }
+    }
+
+    #[cold]
+    fn device_load(&mut self, physical: u64, bytes: u8) -> Outcome<u64> {
+        self.charge(self.model.costs.device_access.ticks.into());
+        self.leave = true;
+        if let Some(offset) = self.apic_offset(physical) {
+            return Ok(self.apic_load(offset, bytes));
+        }
+        let now = self.cycles();
+        Ok(self.environment().bus.memory_read(physical, bytes, now))
+    }
+
+    #[cold]
+    fn device_store(&mut self, physical: u64, bytes: u8, value: u64) -> Outcome {
+        self.charge(self.model.costs.device_access.ticks.into());
+        self.leave = true;
+        if let Some(offset) = self.apic_offset(physical) {
+            self.apic_store(offset, bytes, value);
+            return Ok(());
+        }
+        let now = self.cycles();
+        self.environment().bus.memory_write(physical, bytes, value, now);
+        Ok(())
+    }
+
+    /// Reads a byte string in the name of the program.
+    pub fn load_bytes(&mut self, linear: u64, into: &mut [u8]) -> Outcome {
+        let privilege = self.privilege();
+        for (at, byte) in into.iter_mut().enumerate() {
+            *byte = self.load_as(linear.wrapping_add(at as u64), 1, Access::Read, privilege)? as u8;
+        }
+        Ok(())
+    }
+
+    /// Physical address and page of an instruction byte.
+    pub(crate) fn translate_fetch(&mut self, linear: u64) -> Outcome<Translation> {
+        if self.long_mode() && !is_canonical(linear) {
+            return Err(Trap::GP0);
+        }
+        self.translate(linear, Access::Fetch, self.privilege())
+    }
+}

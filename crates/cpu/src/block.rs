@@ -1,0 +1,422 @@
+//! Decoded code: basic blocks, the cache of them by physical page, and their invalidation.
+//!
+//! A block is a run of instructions at one RIP in one [`Mode`], within one page. It ends at a branch, at an instruction after which the
+//! engine must look around, at the page's end, or after [`MAXIMUM`] instructions. An instruction that crosses a page is a block of its own,
+//! registered on both pages.
+//!
+//! **Invalidation.** A write to a page with blocks reports the bytes written (`Memory::take_code_writes`). Blocks that hold any of them are
+//! taken out of the cache and their first slot becomes a handler that leads back to the engine, so links and jump caches need no search.
+//! They are freed when there are many, together with everything else, while no handler runs ([`CodeCache::tidy`]).
+//!
+//! This is one of the modules that `docs/architecture.md` allows `unsafe`: a block's slots are a union.
+#![expect(unsafe_code, reason = "the slots of a block are a union of header, instructions and links")]
+
+use crate::bus::Environment;
+use crate::direct::{fall_through, stale};
+use crate::insn::{Header, Insn, Links};
+use crate::state::Cpu;
+use crate::system::Function;
+use crate::trap::{Access, Outcome, Trap};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
+use isa::register::Segment;
+use memory::PAGE_BYTES;
+use std::collections::BTreeMap;
+
+/// The largest number of instructions in a block.
+const MAXIMUM: usize = 64;
+/// How many invalid blocks may wait before the whole cache is cleared.
+const MAXIMUM_STALE: usize = 4096;
+/// How many blocks may be cached before the whole cache is cleared: bounds the host's memory, whatever the guest does.
+const MAXIMUM_BLOCKS: usize = 1 << 18;
+/// The longest instruction in bytes.
+const LONGEST: usize = 15;
+
+/// What decoding depends on beside the bytes and RIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mode {
+    /// 16, 32 or 64.
+    pub bits: u8,
+    /// Blocks of one instruction, all flags computed.
+    pub single: bool,
+    /// SSE instructions are usable: CR0.EM and TS clear, CR4.OSFXSR set.
+    pub sse: bool,
+    /// Base of CS outside 64-bit mode.
+    pub base: u32,
+}
+
+/// A slot holds a header, an instruction or links, by its place in the block.
+#[derive(Clone, Copy)]
+#[repr(C)]
+union Slot {
+    insn: Insn,
+    other: [u64; 4],
+}
+
+/// What is known of an instruction beside its slot.
+#[derive(Clone, Copy)]
+pub(crate) struct Detail {
+    pub instruction: Instruction,
+    pub function: Function,
+}
+
+/// A basic block.
+pub struct Block {
+    slots: Box<[Slot]>,
+    details: Box<[Detail]>,
+    /// RIP behind the last instruction.
+    end: u64,
+    /// Physical address of the first byte, and of the first byte on a second page.
+    physical: u64,
+    second: Option<u64>,
+    /// Length in bytes.
+    length: u64,
+    rip: u64,
+    mode: Mode,
+}
+
+impl Block {
+    /// Slot 1: where control enters.
+    pub(crate) fn entry(&self) -> *const Insn {
+        // SAFETY: every block has a header, at least one instruction and links.
+        unsafe { self.slots.as_ptr().add(1).cast::<Insn>() }
+    }
+
+    pub(crate) fn instruction(&self, number: u16) -> &Instruction {
+        &self.details[usize::from(number)].instruction
+    }
+
+    pub(crate) fn function_of(&self, number: u16) -> Function {
+        self.details[usize::from(number)].function
+    }
+
+    /// RIP of an instruction, or behind the last one.
+    pub(crate) fn rip_of(&self, number: u16) -> u64 {
+        self.details.get(usize::from(number)).map_or(self.end, |detail| detail.instruction.ip())
+    }
+
+    /// RIP of the first instruction.
+    pub(crate) fn rip(&self) -> u64 {
+        self.rip
+    }
+
+    fn set_stale(&mut self) {
+        // SAFETY: slot 1 is an instruction.
+        unsafe { self.slots[1].insn.handler = stale };
+    }
+
+    /// Whether a direct successor at `target` may be linked: only on the same page is it certain to stay the same code.
+    pub(crate) fn may_link(&self, target: u64) -> bool {
+        !self.mode.single && self.second.is_none() && target & !(PAGE_BYTES - 1) == self.rip & !(PAGE_BYTES - 1)
+    }
+
+    fn overlaps(&self, address: u64, length: u64) -> bool {
+        let first = self.second.map_or(self.length, |_| PAGE_BYTES - self.physical % PAGE_BYTES);
+        let hit = |start: u64, bytes: u64| address < start + bytes && start < address + length;
+        hit(self.physical, first) || self.second.is_some_and(|start| hit(start, self.length - first))
+    }
+}
+
+#[derive(Default)]
+struct CodePage {
+    blocks: BTreeMap<(u64, Mode), Box<Block>>,
+    /// One bit for each 64 bytes that some block covers.
+    lines: u64,
+    /// Frames on which blocks begin that end on this page.
+    previous: Vec<u64>,
+}
+
+impl CodePage {
+    fn lines_of(offset: u64, length: u64) -> u64 {
+        let (first, last) = (offset / 64, (offset + length - 1).min(PAGE_BYTES - 1) / 64);
+        (u64::MAX >> (63 - (last - first))) << first
+    }
+}
+
+/// All decoded code of a machine.
+#[derive(Default)]
+pub struct CodeCache {
+    pages: BTreeMap<u64, CodePage>,
+    stale: Vec<Box<Block>>,
+    count: usize,
+    generation: u64,
+}
+
+impl std::fmt::Debug for CodeCache {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "CodeCache of {} blocks", self.count)
+    }
+}
+
+// SAFETY: the raw pointers inside blocks (their links and header) lead into blocks of the same cache, which moves as a whole.
+unsafe impl Send for CodeCache {}
+
+impl CodeCache {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self { generation: 1, ..Self::default() }
+    }
+
+    /// Changes whenever entries of blocks handed out before must be forgotten.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn lookup(&self, frame: u64, rip: u64, mode: Mode) -> Option<&Block> {
+        self.pages.get(&frame)?.blocks.get(&(rip, mode)).map(|block| &**block)
+    }
+
+    /// Drops the blocks that hold any of the bytes. Returns whether there were any.
+    fn invalidate(&mut self, address: u64, length: u64) -> bool {
+        let frame = address / PAGE_BYTES;
+        let Some(page) = self.pages.get(&frame) else { return false };
+        if page.lines & CodePage::lines_of(address % PAGE_BYTES, length) == 0 {
+            return false;
+        }
+        let frames: Vec<u64> = page.previous.iter().copied().chain([frame]).collect();
+        let mut found = false;
+        for frame in frames {
+            let Some(page) = self.pages.get_mut(&frame) else { continue };
+            let hit: Vec<_> = page.blocks.iter().filter(|(_, block)| block.overlaps(address, length)).map(|(key, _)| *key).collect();
+            for key in hit {
+                let mut block = page.blocks.remove(&key).expect("the key was just found");
+                block.set_stale();
+                self.stale.push(block);
+                self.count -= 1;
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// Frees what is stale, and everything when there is too much. Only while no handler runs. Returns whether entries are void.
+    fn tidy(&mut self, memory: &mut memory::Memory) -> bool {
+        if self.stale.len() < MAXIMUM_STALE && self.count < MAXIMUM_BLOCKS {
+            return false;
+        }
+        for frame in self.pages.keys() {
+            memory.unmark_code(*frame);
+        }
+        self.pages.clear();
+        self.stale.clear();
+        self.count = 0;
+        self.generation += 1;
+        true
+    }
+
+    fn insert(&mut self, memory: &mut memory::Memory, block: Block) -> *const Insn {
+        let entry = block.entry();
+        let frame = block.physical / PAGE_BYTES;
+        let (rip, mode) = (block.rip, block.mode);
+        let on_first = block.second.map_or(block.length, |_| PAGE_BYTES - block.physical % PAGE_BYTES);
+        let page = self.pages.entry(frame).or_default();
+        page.lines |= CodePage::lines_of(block.physical % PAGE_BYTES, on_first);
+        memory.mark_code(frame);
+        if let Some(second) = block.second {
+            let next = self.pages.entry(second / PAGE_BYTES).or_default();
+            next.lines |= CodePage::lines_of(0, block.length - on_first);
+            if !next.previous.contains(&frame) {
+                next.previous.push(frame);
+            }
+            memory.mark_code(second / PAGE_BYTES);
+        }
+        let mut block = Box::new(block);
+        let owner: *const Block = &*block;
+        // SAFETY: slot 0 is the header, and the box does not move its content.
+        unsafe { (*block.slots.as_mut_ptr().cast::<Header>()).block = owner };
+        // Blocks of this address that were there before differ in their bytes or were dropped.
+        if let Some(mut old) = self.pages.get_mut(&frame).expect("just made").blocks.insert((rip, mode), block) {
+            old.set_stale();
+            self.stale.push(old);
+        } else {
+            self.count += 1;
+        }
+        entry
+    }
+}
+
+impl Environment<'_> {
+    /// Drops blocks that hold bytes written through `Memory::write`. Returns whether there were any.
+    pub(crate) fn drop_written_code(&mut self) -> bool {
+        let mut found = false;
+        for write in self.memory.take_code_writes() {
+            found |= self.code.invalidate(write.address, write.length);
+        }
+        found
+    }
+
+    /// See [`CodeCache::tidy`].
+    pub(crate) fn tidy_code(&mut self) {
+        self.code.tidy(self.memory);
+    }
+}
+
+impl Cpu {
+    /// How code at CS:RIP is decoded now.
+    pub(crate) fn mode(&self, single: bool) -> Mode {
+        let bits = self.code_bits() as u8;
+        Mode {
+            bits,
+            single,
+            sse: !self.cr0.em() && !self.cr0.ts() && self.cr4.osfxsr(),
+            base: if bits == 64 { 0 } else { self.segment(Segment::Cs).base as u32 },
+        }
+    }
+
+    /// The entry of the block at RIP, decoded if need be. Faults are those of the instruction fetch.
+    pub(crate) fn find_block(&mut self, single: bool) -> Outcome<*const Insn> {
+        let mode = self.mode(single);
+        let linear = self.fetch_linear(self.rip)?;
+        let page = self.translate_fetch(linear)?;
+        let physical = page.physical + (linear & (page.bytes - 1));
+        if !self.is_ram(physical) {
+            return Err(Trap::not_modelled(format!("an instruction fetch from physical address {physical:#x}, which is not RAM")));
+        }
+        let rip = self.rip;
+        if let Some(block) = self.environment().code.lookup(physical / PAGE_BYTES, rip, mode) {
+            if block.physical == physical && self.second_page_stands(block, linear)? {
+                return Ok(block.entry());
+            }
+        }
+        let block = self.decode(linear, physical, mode)?;
+        let environment = self.environment();
+        Ok(environment.code.insert(environment.memory, block))
+    }
+
+    /// A block over two pages is still the same code if its second page is still mapped to the same place.
+    fn second_page_stands(&mut self, block: *const Block, linear: u64) -> Outcome<bool> {
+        // SAFETY: the block belongs to the code cache, which nothing changes between the caller's lookup and this.
+        let second = unsafe { (*block).second };
+        let Some(second) = second else { return Ok(true) };
+        let next = (linear | (PAGE_BYTES - 1)).wrapping_add(1);
+        let page = self.translate_fetch(next)?;
+        Ok(page.physical + (next & (page.bytes - 1)) == second)
+    }
+
+    /// The linear address of an instruction byte, within the limit of CS.
+    fn fetch_linear(&self, rip: u64) -> Outcome<u64> {
+        if self.is_64bit() {
+            return Ok(rip);
+        }
+        let cs = self.segment(Segment::Cs);
+        if rip > u64::from(cs.limit) { Err(Trap::GP0) } else { Ok(cs.base.wrapping_add(rip) & 0xffff_ffff) }
+    }
+
+    fn decode(&mut self, linear: u64, physical: u64, mode: Mode) -> Outcome<Block> {
+        let rip = self.rip;
+        let in_page = (PAGE_BYTES - physical % PAGE_BYTES) as usize;
+        // SDM vol 3, 5.3: bytes behind the limit of CS cannot be fetched.
+        let limit = if mode.bits == 64 { u64::MAX } else { u64::from(self.segment(Segment::Cs).limit) - rip };
+        let available = in_page.min(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
+        let mut bytes = [0; PAGE_BYTES as usize + LONGEST];
+        self.environment().memory.read(physical, &mut bytes[..available]).expect("the page is RAM");
+        let maximum = if mode.single { 1 } else { MAXIMUM };
+        let mut details: Vec<Detail> = Vec::with_capacity(8);
+        let mut decoder = Decoder::with_ip(u32::from(mode.bits), &bytes[..available], rip, DecoderOptions::NONE);
+        let mut ends = false;
+        let mut second = None;
+        while details.len() < maximum && !ends {
+            let at = decoder.position();
+            if at == available {
+                break;
+            }
+            let mut instruction = decoder.decode();
+            if decoder.last_error() == DecoderError::NoMoreBytes && at + LONGEST > available {
+                if !details.is_empty() {
+                    break;
+                }
+                if available < in_page {
+                    return Err(Trap::GP0);
+                }
+                let next = linear.wrapping_add(in_page as u64);
+                let next = if mode.bits == 64 { next } else { next & 0xffff_ffff };
+                let page = self.translate_fetch(next)?;
+                let start = page.physical + (next & (page.bytes - 1));
+                let more = LONGEST.min(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1) - available);
+                if !self.is_ram(start) || self.environment().memory.read(start, &mut bytes[available..available + more]).is_err() {
+                    return Err(Trap::not_modelled(format!("an instruction fetch from physical address {start:#x}, which is not RAM")));
+                }
+                let mut decoder = Decoder::with_ip(u32::from(mode.bits), &bytes[..available + more], rip, DecoderOptions::NONE);
+                instruction = decoder.decode();
+                if decoder.last_error() == DecoderError::NoMoreBytes {
+                    return Err(Trap::GP0);
+                }
+                second = (decoder.position() > in_page).then_some(start);
+                ends = true;
+            }
+            ends |= crate::select::ends_block(&instruction);
+            details.push(Detail { instruction, function: crate::select::undefined });
+        }
+        Ok(self.assemble(rip, physical, second, mode, details))
+    }
+
+    /// Makes the slots of a block from its decoded instructions.
+    fn assemble(&mut self, rip: u64, physical: u64, second: Option<u64>, mode: Mode, mut details: Vec<Detail>) -> Block {
+        let count = details.len();
+        let end = details.last().map_or(rip, |detail| detail.instruction.next_ip());
+        let live = crate::select::live_flags(&details);
+        let blank = Insn {
+            handler: fall_through,
+            a: 0,
+            b: 0,
+            base: crate::state::ZERO_REGISTER,
+            index: crate::state::ZERO_REGISTER,
+            displacement: 0,
+            immediate: 0,
+            scale: 0,
+            c: 0,
+            number: 0,
+            cost_through: 0,
+        };
+        let last = details[count - 1].instruction;
+        let is_branch = matches!(last.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call)
+            && last.is_jcc_short_or_near() | last.is_jmp_short_or_near() | last.is_call_near();
+        let mut slots = vec![Slot { insn: blank }; count + 3];
+        let mut cost = 0u32;
+        let mut terminated = false;
+        for (number, detail) in details.iter_mut().enumerate() {
+            let mut insn = Insn { number: number as u16, ..blank };
+            let chosen = crate::select::choose(self, &detail.instruction, mode, live[number], &mut insn);
+            insn.handler = chosen.handler;
+            detail.function = chosen.function;
+            cost = cost.saturating_add(chosen.cost.max(1));
+            insn.cost_through = cost;
+            terminated = chosen.terminates;
+            slots[number + 1] = Slot { insn };
+        }
+        if !mode.single && terminated && count > 1 {
+            // SAFETY: both slots are instructions.
+            let first = unsafe { &mut slots[count - 1].insn };
+            if let Some(handler) = crate::select::fuse(&details[count - 2].instruction, &last, first) {
+                first.handler = handler;
+            }
+        }
+        // A terminator uses the slot behind it for its links; another last instruction is followed by the fall-through handler.
+        let links_at = if terminated { count + 1 } else { count + 2 };
+        if !terminated {
+            slots[count + 1] = Slot { insn: Insn { number: count as u16, cost_through: cost, ..blank } };
+        }
+        let taken = if is_branch { last.near_branch_target() } else { end };
+        let mask = if mode.bits == 64 { u64::MAX } else { 0xffff_ffff };
+        // SAFETY: slots have the size and alignment of headers and links, and both places are inside.
+        unsafe {
+            let base = slots.as_mut_ptr();
+            base.cast::<Header>().write(Header { block: std::ptr::null(), cost, count: count as u32, rip, unused: 0 });
+            base.add(links_at).cast::<Links>().write(Links { entry: [std::ptr::null(); 2], target: [end & mask, taken & mask] });
+        }
+        let length = end.wrapping_sub(rip);
+        Block { slots: slots.into(), details: details.into(), end: end & mask, physical, second, length, rip, mode }
+    }
+
+    /// The linear address at which the bytes of an instruction that failed can be read again, for a message.
+    pub(crate) fn instruction_bytes(&mut self, instruction: &Instruction) -> Vec<u8> {
+        let mut bytes = vec![0; instruction.len()];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            let rip = instruction.ip().wrapping_add(at as u64);
+            let Ok(linear) = self.fetch_linear(rip) else { return Vec::new() };
+            let Ok(page) = self.translate(linear, Access::Fetch, self.privilege()) else { return Vec::new() };
+            let physical = page.physical + (linear & (page.bytes - 1));
+            *byte = self.environment().memory.read_u8(physical).unwrap_or(0);
+        }
+        bytes
+    }
+}

@@ -1,0 +1,291 @@
+//! The loop around the handlers: finds blocks, accounts for time, takes traps and events to where they belong.
+//!
+//! **Time.** A run goes on until a time in ticks. A block is entered only if the budget covers all of it; else it is stepped, one
+//! instruction at a time, while the budget is positive. So an event at time T is recognised at the first instruction boundary at or after T,
+//! whichever way instructions were executed.
+//!
+//! This is one of the modules that `docs/architecture.md` allows `unsafe`: it calls handlers (see `direct`).
+#![expect(unsafe_code, reason = "calls handlers on blocks that the code cache owns")]
+
+use crate::bus::Environment;
+use crate::direct::{block_of, enter};
+use crate::insn::{Header, Insn};
+use crate::state::{Activity, Cpu, Shadow};
+use crate::tlb::{JumpCache, JumpEntry};
+use crate::trap::{Exit, Intercept, NotModelled, Outcome, Trap};
+use iced_x86::{Formatter, Instruction, IntelFormatter};
+use isa::debug::{BreakpointKind, Dr6};
+use isa::register::Segment;
+use isa::rflags::Rflags;
+
+/// The most ticks, and so the most instructions, between two returns of the handlers to the engine. See `direct` on the stack.
+pub const SLICE_INSTRUCTIONS: u64 = 1 << 16;
+
+/// Why the handlers came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum StopCode {
+    /// The next block is not known; `rip` says where, `link` who asks.
+    Miss,
+    /// The budget does not cover the block at `rip`.
+    Budget,
+    /// An instruction asked to leave behind it.
+    Left,
+    /// An instruction did not complete; `trap` says why.
+    Trap,
+}
+
+/// Why a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunExit {
+    /// The time is up.
+    Time,
+    /// The instruction limit is reached.
+    Instructions,
+    /// Nothing to do until an event from outside (HLT, wait-for-SIPI).
+    Idle,
+    /// A device or another processor must be looked at.
+    Attention,
+    /// A VM exit reached a host in Rust.
+    HostEntry,
+    /// A triple fault, or another shutdown.
+    Shutdown,
+    /// Something is not modelled.
+    NotModelled(Box<NotModelled>),
+}
+
+impl Cpu {
+    /// Runs until `until` (ticks), or until `instructions` instructions have been begun since power-up, or something else ends the run.
+    pub fn run(&mut self, environment: &mut Environment<'_>, until: u64, instructions: u64) -> RunExit {
+        self.with_environment(environment, |cpu| cpu.run_inside(until, instructions))
+    }
+
+    fn run_inside(&mut self, until: u64, instructions: u64) -> RunExit {
+        let start = self.now();
+        self.slice_end = start;
+        self.budget = 0;
+        if self.memory_generation != self.environment().memory.generation() {
+            self.memory_generation = self.environment().memory.generation();
+            self.software_tlb.clear();
+        }
+        self.environment().drop_written_code();
+        self.forget_old_blocks();
+        self.stop = StopCode::Left;
+        loop {
+            let mut from = std::ptr::null_mut();
+            match self.stop {
+                StopCode::Miss => from = std::mem::replace(&mut self.link, std::ptr::null_mut()),
+                StopCode::Budget => {}
+                StopCode::Trap => {
+                    let trap = self.trap.take().expect("a handler that traps says why");
+                    if let Err(exit) = self.take_trap(trap) {
+                        return exit;
+                    }
+                    self.stop = StopCode::Left;
+                }
+                StopCode::Left => {}
+            }
+            if self.stop == StopCode::Left || self.leave {
+                self.leave = false;
+                self.stop = StopCode::Left;
+                if self.environment().bus.attention() {
+                    return RunExit::Attention;
+                }
+                match self.boundary() {
+                    Ok(()) => {}
+                    Err(exit) => return exit,
+                }
+                if self.activity != Activity::Active {
+                    return RunExit::Idle;
+                }
+                // Delivery of an event may have touched code or asked for another look.
+                if self.environment().memory.has_code_writes() {
+                    self.environment().drop_written_code();
+                }
+                self.leave = false;
+            }
+            let left = until.saturating_sub(self.now());
+            if left == 0 {
+                return RunExit::Time;
+            }
+            if self.retired >= instructions {
+                return RunExit::Instructions;
+            }
+            let slice = left.min(instructions - self.retired).min(SLICE_INSTRUCTIONS);
+            self.slice_end = self.now() + slice;
+            self.budget = slice as i64;
+            if self.steps() {
+                self.step();
+                continue;
+            }
+            let known = self.jumps.0[JumpCache::slot(self.rip)];
+            let found = if known.rip == self.rip && known.context == self.context { Ok(known.entry) } else { self.find_block(false) };
+            match found {
+                Ok(entry) => {
+                    self.remember(entry, from);
+                    // SAFETY: the entry is in the code cache, and the header precedes it; see `direct`.
+                    let cost = unsafe { (*entry.sub(1).cast::<Header>()).cost };
+                    if i64::from(cost) > self.budget {
+                        self.step();
+                    } else {
+                        // SAFETY: as above.
+                        unsafe { enter(self, entry) };
+                    }
+                }
+                Err(trap) => self.fetch_failed(trap),
+            }
+        }
+    }
+
+    /// Whether instructions must be executed one by one now.
+    fn steps(&self) -> bool {
+        self.system_flags().tf()
+            || self.shadow != Shadow::None
+            || self.interception.has(Intercept::MonitorTrap)
+            || (self.dr7.enables() != 0 && self.has_code_breakpoint())
+    }
+
+    fn has_code_breakpoint(&self) -> bool {
+        (0..4).any(|index| matches!(self.dr7.breakpoint(index), Some((BreakpointKind::Execute, _))))
+    }
+
+    /// Executes one instruction. Exactly as a block would, with the duties of single-stepping around it.
+    fn step(&mut self) {
+        let rf = self.system_flags().rf();
+        if !rf && self.dr7.enables() != 0 && self.has_code_breakpoint() && self.shadow != Shadow::MovSs {
+            if let Some(bits) = self.code_breakpoints() {
+                self.trap = Some(Trap::Exception(crate::trap::Exception::debug(bits)));
+                self.stop = StopCode::Trap;
+                return;
+            }
+        }
+        let trace = self.system_flags().tf();
+        self.shadow_set = false;
+        self.trace_cancelled = false;
+        match self.find_block(true) {
+            Ok(entry) => {
+                // SAFETY: the entry was just found in the code cache, and the header precedes it; see `direct`.
+                let cost = i64::from(unsafe { (*entry.sub(1).cast::<Header>()).cost });
+                // With a budget of exactly this instruction's cost, whatever block follows cannot be entered.
+                self.slice_end = self.slice_end.wrapping_add_signed(cost - self.budget);
+                self.budget = cost;
+                // SAFETY: as above.
+                unsafe { enter(self, entry) };
+                if self.stop == StopCode::Trap {
+                    return;
+                }
+                self.stop = StopCode::Left;
+                self.link = std::ptr::null_mut();
+            }
+            Err(trap) => return self.fetch_failed(trap),
+        }
+        // The instruction completed.
+        if !self.shadow_set {
+            self.shadow = Shadow::None;
+        }
+        if rf {
+            self.set_resume_flag(false);
+        }
+        if trace && !self.trace_cancelled {
+            self.pending_debug |= Dr6::new().with_bs(true).into_bits();
+        }
+    }
+
+    /// Sets or clears RFLAGS.RF.
+    pub(crate) fn set_resume_flag(&mut self, value: bool) {
+        self.system_flags = Rflags::from_bits(self.system_flags).with_rf(value).into_bits();
+    }
+
+    /// DR6 bits of the instruction breakpoints at RIP.
+    fn code_breakpoints(&self) -> Option<u64> {
+        let base = if self.is_64bit() { 0 } else { self.segment(Segment::Cs).base };
+        let linear = base.wrapping_add(self.rip);
+        let hits = (0..4u32)
+            .filter(|index| matches!(self.dr7.breakpoint(*index), Some((BreakpointKind::Execute, _))))
+            .filter(|index| self.dr[*index as usize] == linear)
+            .fold(0, |bits, index| bits | 1 << index);
+        (hits != 0).then_some(hits)
+    }
+
+    /// An instruction could not even be fetched.
+    fn fetch_failed(&mut self, trap: Trap) {
+        self.stopped_at = std::ptr::null();
+        self.trap = Some(trap);
+        self.stop = StopCode::Trap;
+    }
+
+    /// Puts a found block into the jump cache and into the link of whoever jumped to it.
+    fn remember(&mut self, entry: *const Insn, from: *mut *const Insn) {
+        let rip = self.rip;
+        self.jumps.0[JumpCache::slot(rip)] = JumpEntry { rip, context: self.context, entry };
+        if from.is_null() {
+            return;
+        }
+        // SAFETY: the link lies in a block that ended a moment ago and that only `tidy_code` frees, which was not called since; `direct`
+        // asks for a link only where it may stay.
+        unsafe { *from = entry };
+    }
+
+    /// Frees stale blocks if there are many, and forgets entries that are void.
+    fn forget_old_blocks(&mut self) {
+        self.environment().tidy_code();
+        let generation = self.environment().code.generation();
+        if generation != self.code_generation {
+            self.code_generation = generation;
+            self.jumps.clear();
+            self.link = std::ptr::null_mut();
+        }
+    }
+
+    /// Takes a trap to whoever handles it: the program's handler, the silicon, or the end of the run.
+    fn take_trap(&mut self, trap: Trap) -> Result<(), RunExit> {
+        let instruction = self.stopped_instruction();
+        let trap = match trap {
+            Trap::NotModelled(mut what) => {
+                self.describe(&mut what, instruction);
+                return Err(RunExit::NotModelled(what));
+            }
+            other => other,
+        };
+        self.finish(self.raise(trap, instruction.as_ref()), instruction)
+    }
+
+    fn finish(&mut self, outcome: Outcome<()>, instruction: Option<Instruction>) -> Result<(), RunExit> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Trap::NotModelled(mut what)) => {
+                self.describe(&mut what, instruction);
+                Err(RunExit::NotModelled(what))
+            }
+            Err(other) => unreachable!("delivery turns every fault into an outcome, but left {other:?}"),
+        }
+    }
+
+    fn stopped_instruction(&mut self) -> Option<Instruction> {
+        let at = std::mem::replace(&mut self.stopped_at, std::ptr::null());
+        // SAFETY: set by a handler that returned a moment ago; its block was not freed since.
+        (!at.is_null()).then(|| unsafe { *block_of(at).instruction((*at).number) })
+    }
+
+    fn describe(&mut self, what: &mut NotModelled, instruction: Option<Instruction>) {
+        what.rip = self.rip;
+        if let Some(instruction) = instruction {
+            IntelFormatter::new().format(&instruction, &mut what.text);
+            what.bytes = self.instruction_bytes(&instruction);
+        }
+    }
+
+    /// Lets the silicon make a VM exit.
+    pub(crate) fn leave_guest(&mut self, exit: Exit) -> Result<(), RunExit> {
+        use crate::extension::AfterExit;
+        self.leave = true;
+        match self.with_extension(|extension, cpu| extension.exit(cpu, exit)) {
+            Some(AfterExit::MachineCode) => Ok(()),
+            Some(AfterExit::RustHost) => Err(RunExit::HostEntry),
+            Some(AfterExit::Shutdown) | None => {
+                self.activity = Activity::Shutdown;
+                Err(RunExit::Shutdown)
+            }
+        }
+    }
+}

@@ -1,0 +1,643 @@
+//! From a decoded instruction to its handler: one table of mnemonics, operand forms and widths.
+//!
+//! Selection happens once, when a block is built. Frequent instructions get a handler made from their semantics for exactly their form; all
+//! others a function; what is neither stops the run when it is reached.
+
+use crate::block::{Detail, Mode};
+use crate::direct::{branch, function, fused, operation, slow_operation};
+use crate::insn::{Handler, Insn};
+use crate::interpretation::{Branch, Operation};
+use crate::operand::{gpr_number, is_high_byte};
+use crate::semantics::arithmetic::{Adc, Add, And, Binary, Cmp, DEC, INC, NEG, NOT, Or, Sbb, Sub, Test, Unary, Xor};
+use crate::semantics::bits::{BT, BTC, BTR, BTS, BitTest};
+use crate::semantics::branch::{Call, CallIndirect, Jcc, Jump, JumpIndirect, Return};
+use crate::semantics::double::{
+    DoubleMemory, DoubleRegister, LoadLow, LoadWhole, MoveLow, MoveWhole, StoreLow, XorWhole,
+};
+use crate::semantics::moves::{
+    Cmov, Exchange, ExchangeRegisters, Extend, ExtendAccumulator, FillSign, Lea, Mov, Nothing, Set, SwapBytes,
+};
+use crate::semantics::multiply::{Imul, Wide};
+use crate::semantics::place::{Any, Imm, Mem, RegA, RegB};
+use crate::semantics::shift::{ROL, ROR, SAR, SHL, SHR, ShiftByCl, ShiftImmediate};
+use crate::semantics::stack::{Leave, Pop, Push};
+use crate::state::{Cpu, ZERO_REGISTER};
+use crate::system::{Flow, Function};
+use crate::trap::{Outcome, Trap};
+use iced_x86::{FlowControl, Instruction, Mnemonic as M, OpKind, Register, RflagsBits};
+
+/// What selection found.
+pub(crate) struct Chosen {
+    pub handler: Handler,
+    /// For `direct::function`; otherwise never called.
+    pub function: Function,
+    /// The handler is a terminator: it uses the links in the next slot.
+    pub terminates: bool,
+    /// Its cost in ticks.
+    pub cost: u32,
+}
+
+/// The operand forms that handlers are made for. Letters: register, immediate, memory, indexed memory; destination first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    RegReg,
+    RegImm,
+    RegMem,
+    RegIdx,
+    MemReg,
+    IdxReg,
+    MemImm,
+    IdxImm,
+    /// A single register.
+    Reg,
+    /// A single memory operand.
+    Mem,
+    /// A single indexed memory operand.
+    Idx,
+    /// Anything else: segments with a base, address sizes, high bytes, legacy modes.
+    Other,
+}
+
+/// #UD: bytes that are no instruction, and instructions that the model lacks.
+pub(crate) fn undefined(_: &mut Cpu, _: &Instruction) -> Outcome<Flow> {
+    Err(Trap::UD)
+}
+
+/// A valid instruction that Trapline does not model.
+fn not_modelled(_: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    Err(Trap::not_modelled(format!("the instruction {:?}", instruction.mnemonic())))
+}
+
+/// Whether nothing may follow an instruction in its block.
+pub(crate) fn ends_block(instruction: &Instruction) -> bool {
+    if instruction.is_invalid() || instruction.flow_control() != FlowControl::Next {
+        return true;
+    }
+    crate::system::find(instruction).is_some_and(|entry| entry.ends_block)
+}
+
+const STATUS: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+
+/// For each instruction, whether somebody may look at the flags it leaves: a later instruction of the block, the code behind the block, or a
+/// fault handler.
+pub(crate) fn live_flags(details: &[Detail]) -> Vec<bool> {
+    let mut live = true;
+    let mut result = vec![true; details.len()];
+    for (place, Detail { instruction, .. }) in result.iter_mut().zip(details).rev() {
+        *place = live;
+        let changed = instruction.rflags_modified() & STATUS;
+        // A shift by CL or a repeated string instruction may change nothing.
+        let certainly = changed == STATUS && !may_skip_flags(instruction);
+        if certainly {
+            live = false;
+        }
+        if instruction.rflags_read() & STATUS != 0 || (changed != 0 && !certainly) || may_fault(instruction) {
+            live = true;
+        }
+    }
+    result
+}
+
+fn may_skip_flags(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), M::Shl | M::Shr | M::Sar | M::Sal | M::Shld | M::Shrd)
+        || instruction.has_rep_prefix()
+        || instruction.has_repne_prefix()
+}
+
+fn may_fault(instruction: &Instruction) -> bool {
+    let touches_memory = (0..instruction.op_count()).any(|operand| !is_register_or_immediate(instruction.op_kind(operand)));
+    let harmless = matches!(instruction.mnemonic(), M::Lea | M::Nop);
+    let plain = instruction.flow_control() == FlowControl::Next && crate::system::find(instruction).is_none();
+    (touches_memory && !harmless) || !plain || instruction.is_stack_instruction()
+}
+
+fn is_register_or_immediate(kind: OpKind) -> bool {
+    matches!(
+        kind,
+        OpKind::Register
+            | OpKind::Immediate8
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate64
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate32to64
+            | OpKind::NearBranch16
+            | OpKind::NearBranch32
+            | OpKind::NearBranch64
+    )
+}
+
+fn is_immediate(kind: OpKind) -> bool {
+    is_register_or_immediate(kind) && !matches!(kind, OpKind::Register | OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
+}
+
+/// A number of a register that a slot can name.
+fn slot_register(register: Register) -> Option<u8> {
+    if register.is_xmm() {
+        Some((register as u32 - Register::XMM0 as u32) as u8)
+    } else if register.is_gpr() && !is_high_byte(register) {
+        Some(gpr_number(register))
+    } else {
+        None
+    }
+}
+
+/// Fills the operand fields of a slot and finds the form and the width in bits.
+fn operands(instruction: &Instruction, mode: Mode, insn: &mut Insn) -> (Form, u32) {
+    let count = instruction.op_count();
+    let kind = |operand: u32| if operand < count { Some(instruction.op_kind(operand)) } else { None };
+    let width = match kind(0) {
+        Some(OpKind::Register) => instruction.op_register(0).size() as u32 * 8,
+        Some(OpKind::Memory) => instruction.memory_size().size() as u32 * 8,
+        _ => u32::from(mode.bits),
+    };
+    if let Some(operand) = (0..count).rev().find(|operand| is_immediate(instruction.op_kind(*operand))) {
+        insn.immediate = instruction.immediate(operand);
+    }
+    let mut registers = true;
+    let mut name = |operand: u32, place: &mut u8| {
+        if kind(operand) == Some(OpKind::Register) {
+            match slot_register(instruction.op_register(operand)) {
+                Some(number) => *place = number,
+                None => registers = false,
+            }
+        }
+    };
+    name(0, &mut insn.a);
+    name(1, &mut insn.b);
+    name(2, &mut insn.c);
+    let has_memory = (0..count).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
+    let indexed = if has_memory {
+        match flat_address(instruction, mode, insn) {
+            Some(indexed) => indexed,
+            None => return (Form::Other, width),
+        }
+    } else {
+        false
+    };
+    if !registers {
+        return (Form::Other, width);
+    }
+    let form = match (kind(0), kind(1)) {
+        (Some(OpKind::Register), Some(OpKind::Register)) => Form::RegReg,
+        (Some(OpKind::Register), Some(OpKind::Memory)) => [Form::RegMem, Form::RegIdx][usize::from(indexed)],
+        (Some(OpKind::Memory), Some(OpKind::Register)) => [Form::MemReg, Form::IdxReg][usize::from(indexed)],
+        (Some(OpKind::Register), Some(other)) if is_immediate(other) => Form::RegImm,
+        (Some(OpKind::Memory), Some(other)) if is_immediate(other) => [Form::MemImm, Form::IdxImm][usize::from(indexed)],
+        (Some(OpKind::Register), None) => Form::Reg,
+        (Some(OpKind::Memory), None) => [Form::Mem, Form::Idx][usize::from(indexed)],
+        _ => Form::Other,
+    };
+    (form, width)
+}
+
+/// Whether the memory operand is a flat 64-bit address, and if so whether it has an index.
+fn flat_address(instruction: &Instruction, mode: Mode, insn: &mut Insn) -> Option<bool> {
+    if mode.bits != 64 || matches!(instruction.memory_segment(), Register::FS | Register::GS) {
+        return None;
+    }
+    if instruction.is_ip_rel_memory_operand() {
+        if instruction.memory_base() != Register::RIP {
+            return None;
+        }
+        let address = instruction.ip_rel_memory_address();
+        insn.displacement = i32::try_from(address as i64).ok()?;
+        return Some(false);
+    }
+    let (base, index) = (instruction.memory_base(), instruction.memory_index());
+    if [base, index].into_iter().any(|register| register != Register::None && !register.is_gpr64())
+        || (base == Register::None && index == Register::None && instruction.memory_displ_size() == 4 && mode.bits != 64)
+    {
+        return None;
+    }
+    insn.displacement = i32::try_from(instruction.memory_displacement64() as i64).ok()?;
+    insn.base = if base == Register::None { ZERO_REGISTER } else { gpr_number(base) };
+    insn.index = if index == Register::None { ZERO_REGISTER } else { gpr_number(index) };
+    insn.scale = instruction.memory_index_scale().trailing_zeros() as u8;
+    Some(index != Register::None)
+}
+
+/// A run-time width becomes a const one.
+macro_rules! widths {
+    ($width:expr, $W:ident => $value:expr) => {
+        match $width {
+            8 => { const $W: u32 = 8; $value }
+            16 => { const $W: u32 = 16; $value }
+            32 => { const $W: u32 = 32; $value }
+            _ => { const $W: u32 = 64; $value }
+        }
+    };
+}
+
+/// Widths of 16 bits and more.
+macro_rules! wide_widths {
+    ($width:expr, $W:ident => $value:expr) => {
+        match $width {
+            16 => { const $W: u32 = 16; $value }
+            32 => { const $W: u32 = 32; $value }
+            _ => { const $W: u32 = 64; $value }
+        }
+    };
+}
+
+/// A run-time condition code becomes a const one.
+macro_rules! conditions {
+    ($code:expr, $C:ident => $value:expr) => {
+        conditions!(@ $code, $C, $value, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $code:expr, $C:ident, $value:expr, $($number:literal)*) => {
+        match $code { $($number => { const $C: u8 = $number; $value })* _ => unreachable!("a condition code has four bits") }
+    };
+}
+
+fn op<O: Operation>() -> Handler {
+    operation::<O>
+}
+
+fn slow<O: Operation>() -> Handler {
+    slow_operation::<O>
+}
+
+fn end<B: Branch>() -> Handler {
+    branch::<B>
+}
+
+/// A two-operand ALU instruction in every form.
+macro_rules! binary {
+    ($f:ident, $form:expr, $width:expr, $flags:expr) => {
+        widths!($width, W => match ($form, $flags) {
+            (Form::RegReg, true) => op::<Binary<$f, RegA<W>, RegB<W>, W, true>>(),
+            (Form::RegReg, false) => op::<Binary<$f, RegA<W>, RegB<W>, W, false>>(),
+            (Form::RegImm, true) => op::<Binary<$f, RegA<W>, Imm<W>, W, true>>(),
+            (Form::RegImm, false) => op::<Binary<$f, RegA<W>, Imm<W>, W, false>>(),
+            (Form::RegMem, true) => op::<Binary<$f, RegA<W>, Mem<W, false>, W, true>>(),
+            (Form::RegMem, false) => op::<Binary<$f, RegA<W>, Mem<W, false>, W, false>>(),
+            (Form::RegIdx, true) => op::<Binary<$f, RegA<W>, Mem<W, true>, W, true>>(),
+            (Form::RegIdx, false) => op::<Binary<$f, RegA<W>, Mem<W, true>, W, false>>(),
+            (Form::MemReg, _) => op::<Binary<$f, Mem<W, false>, RegB<W>, W, true>>(),
+            (Form::IdxReg, _) => op::<Binary<$f, Mem<W, true>, RegB<W>, W, true>>(),
+            (Form::MemImm, _) => op::<Binary<$f, Mem<W, false>, Imm<W>, W, true>>(),
+            (Form::IdxImm, _) => op::<Binary<$f, Mem<W, true>, Imm<W>, W, true>>(),
+            _ => slow::<Binary<$f, Any<W, 0>, Any<W, 1>, W, true>>(),
+        })
+    };
+}
+
+macro_rules! unary {
+    ($k:ident, $form:expr, $width:expr) => {
+        widths!($width, W => match $form {
+            Form::Reg => op::<Unary<$k, RegA<W>, W>>(),
+            Form::Mem => op::<Unary<$k, Mem<W, false>, W>>(),
+            Form::Idx => op::<Unary<$k, Mem<W, true>, W>>(),
+            _ => slow::<Unary<$k, Any<W, 0>, W>>(),
+        })
+    };
+}
+
+macro_rules! shift {
+    ($k:ident, $instruction:expr, $insn:expr, $form:expr, $width:expr, $flags:expr) => {{
+        if $instruction.op_kind(1) == OpKind::Register {
+            widths!($width, W => match $form {
+                Form::RegReg => op::<ShiftByCl<$k, RegA<W>, W>>(),
+                Form::MemReg => op::<ShiftByCl<$k, Mem<W, false>, W>>(),
+                _ => slow::<ShiftByCl<$k, Any<W, 0>, W>>(),
+            })
+        } else {
+            $insn.immediate &= if $width == 64 { 63 } else { 31 };
+            if $insn.immediate == 0 {
+                // Nothing is shifted and no flag changes, but memory is written and a 32-bit register zero-extended.
+                widths!($width, W => match $form {
+                    Form::RegImm => op::<Mov<RegA<W>, RegA<W>>>(),
+                    _ => slow::<Mov<Any<W, 0>, Any<W, 0>>>(),
+                })
+            } else {
+                widths!($width, W => match ($form, $flags) {
+                    (Form::RegImm, true) => op::<ShiftImmediate<$k, RegA<W>, W, true>>(),
+                    (Form::RegImm, false) => op::<ShiftImmediate<$k, RegA<W>, W, false>>(),
+                    (Form::MemImm, _) => op::<ShiftImmediate<$k, Mem<W, false>, W, true>>(),
+                    _ => slow::<ShiftImmediate<$k, Any<W, 0>, W, true>>(),
+                })
+            }
+        }
+    }};
+}
+
+macro_rules! bit_test {
+    ($k:ident, $form:expr, $width:expr) => {
+        wide_widths!($width, W => match $form {
+            Form::RegReg => op::<BitTest<$k, W, false>>(),
+            Form::RegImm => op::<BitTest<$k, W, true>>(),
+            _ => return None,
+        })
+    };
+}
+
+macro_rules! extend {
+    ($signed:literal, $instruction:expr, $form:expr, $width:expr) => {{
+        let from = match $instruction.op_kind(1) {
+            OpKind::Register => $instruction.op_register(1).size() as u32 * 8,
+            _ => $instruction.memory_size().size() as u32 * 8,
+        };
+        wide_widths!($width, W => match ($form, from) {
+            (Form::RegReg, 8) => op::<Extend<RegB<8>, W, $signed>>(),
+            (Form::RegReg, 16) => op::<Extend<RegB<16>, W, $signed>>(),
+            (Form::RegReg, _) => op::<Extend<RegB<32>, W, $signed>>(),
+            (Form::RegMem, 8) => op::<Extend<Mem<8, false>, W, $signed>>(),
+            (Form::RegMem, 16) => op::<Extend<Mem<16, false>, W, $signed>>(),
+            (Form::RegMem, _) => op::<Extend<Mem<32, false>, W, $signed>>(),
+            (Form::RegIdx, 8) => op::<Extend<Mem<8, true>, W, $signed>>(),
+            (Form::RegIdx, 16) => op::<Extend<Mem<16, true>, W, $signed>>(),
+            (Form::RegIdx, _) => op::<Extend<Mem<32, true>, W, $signed>>(),
+            (_, 8) => {
+                $crate::select::destination($instruction)?;
+                slow::<Extend<Any<8, 1>, W, $signed>>()
+            }
+            (_, 16) => slow::<Extend<Any<16, 1>, W, $signed>>(),
+            _ => slow::<Extend<Any<32, 1>, W, $signed>>(),
+        })
+    }};
+}
+
+/// Whether operand 0 is a register that a slot can name: what semantics that write `Insn::a` need.
+fn destination(instruction: &Instruction) -> Option<u8> {
+    slot_register(instruction.op_register(0))
+}
+
+macro_rules! double {
+    ($k:literal, $form:expr) => {
+        match $form {
+            Form::RegReg => op::<DoubleRegister<$k>>(),
+            Form::RegMem => op::<DoubleMemory<$k, Mem<64, false>>>(),
+            Form::RegIdx => op::<DoubleMemory<$k, Mem<64, true>>>(),
+            _ => slow::<DoubleMemory<$k, Any<64, 1>>>(),
+        }
+    };
+}
+
+/// The handler made from semantics, if the instruction has them in this form; and whether it is a terminator.
+fn semantic(instruction: &Instruction, mode: Mode, flags: bool, insn: &mut Insn) -> Option<(Handler, bool)> {
+    if let Some(handler) = near_branch(instruction, mode, insn) {
+        return Some((handler, true));
+    }
+    let (form, width) = operands(instruction, mode, insn);
+    if instruction.has_lock_prefix() && form == Form::Other && !matches!(instruction.op0_kind(), OpKind::Memory) {
+        return None;
+    }
+    let handler = match instruction.mnemonic() {
+        M::Add => binary!(Add, form, width, flags),
+        M::Adc => binary!(Adc, form, width, true),
+        M::Sub => binary!(Sub, form, width, flags),
+        M::Sbb => binary!(Sbb, form, width, true),
+        M::Cmp => binary!(Cmp, form, width, true),
+        M::And => binary!(And, form, width, flags),
+        M::Test => binary!(Test, form, width, true),
+        M::Or => binary!(Or, form, width, flags),
+        M::Xor => binary!(Xor, form, width, flags),
+        M::Inc => unary!(INC, form, width),
+        M::Dec => unary!(DEC, form, width),
+        M::Neg => unary!(NEG, form, width),
+        M::Not => unary!(NOT, form, width),
+        M::Shl | M::Sal => shift!(SHL, instruction, insn, form, width, flags),
+        M::Shr => shift!(SHR, instruction, insn, form, width, flags),
+        M::Sar => shift!(SAR, instruction, insn, form, width, flags),
+        M::Rol => shift!(ROL, instruction, insn, form, width, true),
+        M::Ror => shift!(ROR, instruction, insn, form, width, true),
+        M::Mov => return mov(instruction, form, width).map(|handler| (handler, false)),
+        M::Movzx => extend!(false, instruction, form, width),
+        M::Movsx | M::Movsxd => extend!(true, instruction, form, width),
+        M::Lea if instruction.memory_segment() != Register::None => match form {
+            Form::RegMem => wide_widths!(width, W => op::<Lea<W, false>>()),
+            Form::RegIdx => wide_widths!(width, W => op::<Lea<W, true>>()),
+            _ => return None,
+        },
+        M::Imul => imul(instruction, form, width)?,
+        M::Mul => widths!(width, W => match form {
+            Form::Reg => op::<Wide<RegA<W>, W, false>>(),
+            Form::Mem => op::<Wide<Mem<W, false>, W, false>>(),
+            _ => slow::<Wide<Any<W, 0>, W, false>>(),
+        }),
+        M::Bt => bit_test!(BT, form, width),
+        M::Bts => bit_test!(BTS, form, width),
+        M::Btr => bit_test!(BTR, form, width),
+        M::Btc => bit_test!(BTC, form, width),
+        M::Xchg => widths!(width, W => match form {
+            Form::RegReg => op::<ExchangeRegisters<W>>(),
+            _ => slow::<Exchange<W>>(),
+        }),
+        M::Bswap if width == 32 => op::<SwapBytes<32>>(),
+        M::Bswap if width == 64 => op::<SwapBytes<64>>(),
+        M::Cbw => op::<ExtendAccumulator<16>>(),
+        M::Cwde => op::<ExtendAccumulator<32>>(),
+        M::Cdqe => op::<ExtendAccumulator<64>>(),
+        M::Cwd => op::<FillSign<16>>(),
+        M::Cdq => op::<FillSign<32>>(),
+        M::Cqo => op::<FillSign<64>>(),
+        M::Nop | M::Lfence | M::Sfence | M::Mfence | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchnta | M::Prefetchw
+        | M::Endbr64 | M::Endbr32 => op::<Nothing>(),
+        M::Push if mode.bits == 64 => match form {
+            Form::Reg if width == 64 => op::<Push<RegA<64>>>(),
+            Form::Mem if width == 64 => op::<Push<Mem<64, false>>>(),
+            _ if matches!(instruction.code(), iced_x86::Code::Pushq_imm8 | iced_x86::Code::Pushq_imm32) => op::<Push<Imm<64>>>(),
+            _ => return None,
+        },
+        M::Pop if mode.bits == 64 && form == Form::Reg && width == 64 => op::<Pop>(),
+        M::Leave if mode.bits == 64 && instruction.code() == iced_x86::Code::Leaveq => op::<Leave>(),
+        mnemonic if is_cmov(mnemonic) => {
+            insn.c = instruction.condition_code() as u8 - 1;
+            wide_widths!(width, W => match form {
+                Form::RegReg => op::<Cmov<RegB<W>, W>>(),
+                Form::RegMem => op::<Cmov<Mem<W, false>, W>>(),
+                _ => slow::<Cmov<Any<W, 1>, W>>(),
+            })
+        }
+        _ if instruction.is_setcc() => {
+            insn.c = instruction.condition_code() as u8 - 1;
+            match form {
+                Form::Reg => op::<Set<RegA<8>>>(),
+                Form::Mem => op::<Set<Mem<8, false>>>(),
+                _ => slow::<Set<Any<8, 0>>>(),
+            }
+        }
+        _ if mode.sse => sse(instruction, form, insn)?,
+        _ => return None,
+    };
+    Some((handler, false))
+}
+
+fn is_cmov(mnemonic: M) -> bool {
+    (M::Cmova..=M::Cmovs).contains(&mnemonic)
+}
+
+fn mov(instruction: &Instruction, form: Form, width: u32) -> Option<Handler> {
+    // Moves to and from segment, control and debug registers are functions.
+    for operand in 0..2 {
+        if instruction.op_kind(operand) == OpKind::Register && !instruction.op_register(operand).is_gpr() {
+            return None;
+        }
+    }
+    Some(widths!(width, W => match form {
+        Form::RegReg => op::<Mov<RegA<W>, RegB<W>>>(),
+        Form::RegImm => op::<Mov<RegA<W>, Imm<W>>>(),
+        Form::RegMem => op::<Mov<RegA<W>, Mem<W, false>>>(),
+        Form::RegIdx => op::<Mov<RegA<W>, Mem<W, true>>>(),
+        Form::MemReg => op::<Mov<Mem<W, false>, RegB<W>>>(),
+        Form::IdxReg => op::<Mov<Mem<W, true>, RegB<W>>>(),
+        Form::MemImm => op::<Mov<Mem<W, false>, Imm<W>>>(),
+        Form::IdxImm => op::<Mov<Mem<W, true>, Imm<W>>>(),
+        _ => slow::<Mov<Any<W, 0>, Any<W, 1>>>(),
+    }))
+}
+
+fn imul(instruction: &Instruction, form: Form, width: u32) -> Option<Handler> {
+    Some(match instruction.op_count() {
+        1 => widths!(width, W => match form {
+            Form::Reg => op::<Wide<RegA<W>, W, true>>(),
+            Form::Mem => op::<Wide<Mem<W, false>, W, true>>(),
+            _ => slow::<Wide<Any<W, 0>, W, true>>(),
+        }),
+        2 => wide_widths!(width, W => match form {
+            Form::RegReg => op::<Imul<RegB<W>, W, false>>(),
+            Form::RegMem => op::<Imul<Mem<W, false>, W, false>>(),
+            Form::RegIdx => op::<Imul<Mem<W, true>, W, false>>(),
+            _ => slow::<Imul<Any<W, 1>, W, false>>(),
+        }),
+        _ => wide_widths!(width, W => match form {
+            Form::RegReg => op::<Imul<RegB<W>, W, true>>(),
+            Form::RegMem => op::<Imul<Mem<W, false>, W, true>>(),
+            _ => slow::<Imul<Any<W, 1>, W, true>>(),
+        }),
+    })
+}
+
+fn sse(instruction: &Instruction, form: Form, insn: &mut Insn) -> Option<Handler> {
+    let xmm = |operand: u32| instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).is_xmm();
+    if instruction.op_count() != 2 {
+        return None;
+    }
+    Some(match instruction.mnemonic() {
+        M::Addsd => double!(0, form),
+        M::Subsd => double!(1, form),
+        M::Mulsd => double!(2, form),
+        M::Divsd => double!(3, form),
+        M::Movsd | M::Movq if xmm(0) && !xmm(1) => match form {
+            Form::RegMem => op::<LoadLow<Mem<64, false>, 64>>(),
+            Form::RegIdx => op::<LoadLow<Mem<64, true>, 64>>(),
+            Form::RegReg => op::<LoadLow<RegB<64>, 64>>(),
+            _ => slow::<LoadLow<Any<64, 1>, 64>>(),
+        },
+        M::Movsd | M::Movq if xmm(1) && !xmm(0) => match form {
+            Form::MemReg => op::<StoreLow<Mem<64, false>, 64>>(),
+            Form::IdxReg => op::<StoreLow<Mem<64, true>, 64>>(),
+            Form::RegReg => op::<StoreLow<RegA<64>, 64>>(),
+            _ => slow::<StoreLow<Any<64, 0>, 64>>(),
+        },
+        M::Movsd => op::<MoveLow>(),
+        M::Movss | M::Movd if xmm(0) && !xmm(1) => match form {
+            Form::RegMem => op::<LoadLow<Mem<32, false>, 32>>(),
+            Form::RegIdx => op::<LoadLow<Mem<32, true>, 32>>(),
+            Form::RegReg => op::<LoadLow<RegB<32>, 32>>(),
+            _ => slow::<LoadLow<Any<32, 1>, 32>>(),
+        },
+        M::Movss | M::Movd if xmm(1) && !xmm(0) => match form {
+            Form::MemReg => op::<StoreLow<Mem<32, false>, 32>>(),
+            Form::IdxReg => op::<StoreLow<Mem<32, true>, 32>>(),
+            Form::RegReg => op::<StoreLow<RegA<32>, 32>>(),
+            _ => slow::<StoreLow<Any<32, 0>, 32>>(),
+        },
+        M::Movaps | M::Movapd | M::Movdqa | M::Movups | M::Movupd | M::Movdqu if form == Form::RegReg => op::<MoveWhole>(),
+        M::Movups | M::Movupd | M::Movdqu if form == Form::RegMem => op::<LoadWhole<false>>(),
+        M::Movups | M::Movupd | M::Movdqu if form == Form::RegIdx => op::<LoadWhole<true>>(),
+        M::Xorps | M::Xorpd | M::Pxor if form == Form::RegReg && xmm(0) => {
+            debug_assert!(insn.a < 16 && insn.b < 16);
+            op::<XorWhole>()
+        }
+        _ => return None,
+    })
+}
+
+/// The terminators with handlers of their own.
+fn near_branch(instruction: &Instruction, mode: Mode, insn: &mut Insn) -> Option<Handler> {
+    if instruction.is_jcc_short_or_near() {
+        // In 16-bit code the target is truncated and checked against CS's limit when it is fetched, as for every fetch.
+        return Some(conditions!(instruction.condition_code() as u8 - 1, C => end::<Jcc<C>>()));
+    }
+    if instruction.is_jmp_short_or_near() {
+        return Some(end::<Jump>());
+    }
+    if mode.bits != 64 {
+        return None;
+    }
+    if instruction.is_call_near() && instruction.op0_kind() == OpKind::NearBranch64 {
+        return Some(end::<Call>());
+    }
+    if matches!(instruction.code(), iced_x86::Code::Retnq | iced_x86::Code::Retnq_imm16) {
+        insn.immediate = if instruction.op_count() == 1 { instruction.immediate(0) } else { 0 };
+        return Some(end::<Return>());
+    }
+    let indirect_jump = instruction.code() == iced_x86::Code::Jmp_rm64;
+    if indirect_jump || instruction.code() == iced_x86::Code::Call_rm64 {
+        return Some(match (operands(instruction, mode, insn).0, indirect_jump) {
+            (Form::Reg, true) => end::<JumpIndirect<RegA<64>>>(),
+            (Form::Mem, true) => end::<JumpIndirect<Mem<64, false>>>(),
+            (Form::Idx, true) => end::<JumpIndirect<Mem<64, true>>>(),
+            (_, true) => end::<JumpIndirect<Any<64, 0>>>(),
+            (Form::Reg, false) => end::<CallIndirect<RegA<64>>>(),
+            (Form::Mem, false) => end::<CallIndirect<Mem<64, false>>>(),
+            (Form::Idx, false) => end::<CallIndirect<Mem<64, true>>>(),
+            (_, false) => end::<CallIndirect<Any<64, 0>>>(),
+        });
+    }
+    None
+}
+
+/// Chooses the handler of an instruction and fills its slot.
+pub(crate) fn choose(cpu: &Cpu, instruction: &Instruction, mode: Mode, flags: bool, insn: &mut Insn) -> Chosen {
+    let cost = cpu.model.costs.instruction(crate::class::of(instruction)).ticks;
+    let plain = |function: Function| Chosen { handler: crate::direct::function, function, terminates: false, cost };
+    if instruction.is_invalid() || !crate::features::supports(cpu, instruction) {
+        return plain(undefined);
+    }
+    if let Some((handler, terminates)) = semantic(instruction, mode, flags, insn) {
+        return Chosen { handler, function: undefined, terminates, cost };
+    }
+    match crate::system::find(instruction) {
+        Some(entry) => plain(entry.function),
+        None => plain(not_modelled),
+    }
+}
+
+/// A handler for a comparison and the conditional jump behind it.
+pub(crate) fn fuse(first: &Instruction, last: &Instruction, insn: &mut Insn) -> Option<Handler> {
+    if !last.is_jcc_short_or_near() || insn.handler as usize == function as usize {
+        return None;
+    }
+    let mode = Mode { bits: 64, single: false, sse: false, base: 0 };
+    if last.code_size() != iced_x86::CodeSize::Code64 {
+        return None;
+    }
+    let mut scratch = *insn;
+    let (form, width) = operands(first, mode, &mut scratch);
+    macro_rules! fuse {
+        ($f:ident, $code:expr) => {
+            conditions!($code, C => widths!(width, W => match form {
+                Form::RegReg => fused::<Binary<$f, RegA<W>, RegB<W>, W, true>, Jcc<C>>,
+                Form::RegImm => fused::<Binary<$f, RegA<W>, Imm<W>, W, true>, Jcc<C>>,
+                Form::RegMem => fused::<Binary<$f, RegA<W>, Mem<W, false>, W, true>, Jcc<C>>,
+                Form::MemImm => fused::<Binary<$f, Mem<W, false>, Imm<W>, W, true>, Jcc<C>>,
+                _ => return None,
+            }))
+        };
+    }
+    let code = last.condition_code() as u8 - 1;
+    match first.mnemonic() {
+        M::Cmp => Some(fuse!(Cmp, code)),
+        M::Test if form != Form::RegMem => Some(fuse!(Test, code)),
+        M::Sub | M::Add if form == Form::RegImm && width >= 32 => Some(match first.mnemonic() {
+            M::Sub => conditions!(code, C => wide_widths!(width, W => fused::<Binary<Sub, RegA<W>, Imm<W>, W, true>, Jcc<C>>)),
+            _ => conditions!(code, C => wide_widths!(width, W => fused::<Binary<Add, RegA<W>, Imm<W>, W, true>, Jcc<C>>)),
+        }),
+        _ => None,
+    }
+}

@@ -1,0 +1,616 @@
+//! The processor's state: everything an instruction can see, and what the engine keeps beside it.
+//!
+//! The fields that handlers touch in every instruction come first, so that they share cache lines. Architectural state is public: the
+//! silicon loads and saves it whole. Methods keep the parts consistent that depend on each other (`set_cr3` flushes, `set_cs` changes the
+//! privilege level and the decoding mode).
+
+use crate::apic::LocalApic;
+use crate::bus::Environment;
+use crate::extension::{Extension, Interception};
+use crate::flags;
+use crate::insn::Insn;
+use crate::tlb::{JumpCache, SoftwareTlb, Tlb};
+use crate::trap::{Event, Trap};
+use isa::control::{Cr0, Cr4, Efer};
+use isa::cpuid::Feature;
+use isa::debug::{Dr6, Dr7};
+use isa::register::{Gpr, Segment};
+use isa::rflags::{self, Rflags};
+use isa::segment::{Attributes, SegmentRegister, Selector, TableRegister};
+use models::CpuModel;
+use serde::{Deserialize, Serialize};
+use timing::TICKS_PER_CYCLE;
+
+/// Index of the register that is always zero: the missing base or index of an address.
+pub(crate) const ZERO_REGISTER: u8 = 16;
+
+/// What the processor is doing between instructions. SDM vol 3, 25.4.2 "Guest Non-Register State".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activity {
+    /// Executing instructions.
+    #[default]
+    Active,
+    /// In HLT.
+    Halted,
+    /// After a triple fault.
+    Shutdown,
+    /// An application processor after INIT.
+    WaitForSipi,
+}
+
+/// Blocking of interrupts for one instruction. SDM vol 3, 25.4.2 "Guest Non-Register State".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shadow {
+    /// No blocking.
+    #[default]
+    None,
+    /// Blocking by STI.
+    Sti,
+    /// Blocking by MOV SS or POP SS.
+    MovSs,
+}
+
+/// Model-specific registers that are plain storage to the core.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Msrs {
+    /// IA32_STAR.
+    pub star: u64,
+    /// IA32_LSTAR.
+    pub lstar: u64,
+    /// IA32_CSTAR.
+    pub cstar: u64,
+    /// IA32_FMASK.
+    pub fmask: u64,
+    /// IA32_KERNEL_GS_BASE.
+    pub kernel_gs_base: u64,
+    /// IA32_SYSENTER_CS.
+    pub sysenter_cs: u64,
+    /// IA32_SYSENTER_ESP.
+    pub sysenter_esp: u64,
+    /// IA32_SYSENTER_EIP.
+    pub sysenter_eip: u64,
+    /// IA32_PAT.
+    pub pat: u64,
+    /// IA32_TSC_AUX.
+    pub tsc_aux: u64,
+    /// IA32_TSC_ADJUST.
+    pub tsc_adjust: u64,
+    /// IA32_MISC_ENABLE.
+    pub misc_enable: u64,
+    /// IA32_DEBUGCTL.
+    pub debugctl: u64,
+    /// IA32_SPEC_CTRL.
+    pub spec_ctrl: u64,
+    /// IA32_XSS.
+    pub xss: u64,
+    /// IA32_MTRR_DEF_TYPE, the fixed ranges (64K, 16K, 16K, 8 of 4K), and base and mask of eight variable ranges.
+    pub mtrr_def_type: u64,
+    /// Fixed-range MTRRs.
+    pub mtrr_fixed: [u64; 11],
+    /// Variable-range MTRRs, base and mask.
+    pub mtrr_variable: [u64; 16],
+    /// SYSCFG, HWCR, DE_CFG of AMD.
+    pub amd: [u64; 3],
+}
+
+impl Msrs {
+    /// Values after reset. SDM vol 3, Table 10-1 "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT".
+    pub const fn reset() -> Self {
+        Self {
+            star: 0,
+            lstar: 0,
+            cstar: 0,
+            fmask: 0,
+            kernel_gs_base: 0,
+            sysenter_cs: 0,
+            sysenter_esp: 0,
+            sysenter_eip: 0,
+            pat: 0x0007_0406_0007_0406,
+            tsc_aux: 0,
+            tsc_adjust: 0,
+            misc_enable: 1,
+            debugctl: 0,
+            spec_ctrl: 0,
+            xss: 0,
+            mtrr_def_type: 0,
+            mtrr_fixed: [0; 11],
+            mtrr_variable: [0; 16],
+            amd: [0; 3],
+        }
+    }
+}
+
+/// The x87 and MXCSR part of the FXSAVE image: state that FXSAVE and XSAVE carry; x87 arithmetic is not modelled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FpuState {
+    /// Control word.
+    pub control: u16,
+    /// Status word.
+    pub status: u16,
+    /// Abridged tag word: one bit per register, set when it holds something.
+    pub tag: u8,
+    /// Last opcode.
+    pub opcode: u16,
+    /// Last instruction pointer.
+    pub instruction: u64,
+    /// Last data pointer.
+    pub data: u64,
+    /// ST0 to ST7, eighty bits each.
+    pub registers: [u128; 8],
+}
+
+impl FpuState {
+    /// As FNINIT leaves it.
+    pub const fn initial() -> Self {
+        Self { control: 0x37f, status: 0, tag: 0, opcode: 0, instruction: 0, data: 0, registers: [0; 8] }
+    }
+}
+
+/// The time-stamp counter as a function of time: `cycles * ratio + offset`, in guest mode applied a second time with the guest's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TscScale {
+    /// Added.
+    pub offset: u64,
+    /// 64-bit fixed point with 32 fraction bits; 1 << 32 is one.
+    pub ratio: u64,
+}
+
+impl TscScale {
+    /// The identity.
+    pub const IDENTITY: Self = Self { offset: 0, ratio: 1 << 32 };
+
+    /// Applies it.
+    pub const fn apply(self, value: u64) -> u64 {
+        (((value as u128 * self.ratio as u128) >> 32) as u64).wrapping_add(self.offset)
+    }
+}
+
+/// A virtual interrupt that the silicon presents to its guest (SVM V_IRQ).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualInterrupt {
+    /// Its vector.
+    pub vector: u8,
+    /// Whether the virtual TPR allows it now (or is ignored).
+    pub allowed: bool,
+}
+
+/// One logical processor.
+#[repr(C)]
+pub struct Cpu {
+    /// RAX to R15 by encoding, and a seventeenth that is always zero.
+    pub regs: [u64; 17],
+    /// Offset of the next instruction in CS.
+    pub rip: u64,
+    /// First word of the lazy status flags, see [`crate::flags`].
+    pub(crate) flag_result: u64,
+    /// Second word of the lazy status flags.
+    pub(crate) flag_aux: u64,
+    /// Ticks left in the slice, as if the whole block that executes were already paid.
+    pub(crate) budget: i64,
+    /// Which address space and privilege the software TLB's entries must have: see [`crate::tlb`].
+    pub(crate) context: u64,
+    /// Instructions begun (counted by the block).
+    pub(crate) retired: u64,
+    /// Why control came back from the handlers to the engine.
+    pub(crate) stop: crate::engine::StopCode,
+    /// Whether the handlers must return to the engine after the present instruction.
+    pub(crate) leave: bool,
+    /// Where the engine is to write the entry of the block found for `rip`.
+    pub(crate) link: *mut *const Insn,
+    /// The instruction that ended, when `stop` is `Trap`.
+    pub(crate) stopped_at: *const Insn,
+    /// What ended it.
+    pub(crate) trap: Option<Trap>,
+    /// The outside, during a run.
+    pub(crate) environment: *mut Environment<'static>,
+    /// XMM0 to XMM15, low half first.
+    pub xmm: [[u64; 2]; 16],
+    /// SSE control and status.
+    pub mxcsr: u32,
+    pub(crate) software_tlb: SoftwareTlb,
+    pub(crate) jumps: JumpCache,
+
+    /// RFLAGS but for the six status flags.
+    pub(crate) system_flags: u64,
+    /// Segment registers by encoding.
+    pub segments: [SegmentRegister; 6],
+    /// LDTR.
+    pub ldtr: SegmentRegister,
+    /// TR.
+    pub tr: SegmentRegister,
+    /// GDTR.
+    pub gdtr: TableRegister,
+    /// IDTR.
+    pub idtr: TableRegister,
+    /// CR0.
+    pub cr0: Cr0,
+    /// CR2.
+    pub cr2: u64,
+    /// CR3.
+    pub cr3: u64,
+    /// CR4.
+    pub cr4: Cr4,
+    /// EFER.
+    pub efer: Efer,
+    /// XCR0.
+    pub xcr0: u64,
+    /// DR0 to DR3.
+    pub dr: [u64; 4],
+    /// DR6.
+    pub dr6: Dr6,
+    /// DR7.
+    pub dr7: Dr7,
+    /// The page-directory-pointer-table entries of PAE paging, loaded with CR3.
+    pub pdptes: [u64; 4],
+    /// Current privilege level.
+    pub cpl: u8,
+    /// Plain MSRs.
+    pub msrs: Msrs,
+    /// x87 state.
+    pub fpu: FpuState,
+    /// The local APIC.
+    pub apic: LocalApic,
+
+    /// What the processor is doing.
+    pub activity: Activity,
+    /// Blocking by STI or MOV SS; consumed by the next instruction.
+    pub shadow: Shadow,
+    /// The present instruction set `shadow`.
+    pub(crate) shadow_set: bool,
+    /// The present instruction must not be followed by a single-step trap: it delivered an event.
+    pub(crate) trace_cancelled: bool,
+    /// Blocking by NMI.
+    pub nmi_blocked: bool,
+    /// NMIs waiting (more than one merge).
+    pub nmi_pending: bool,
+    /// An INIT signal waits.
+    pub init_pending: bool,
+    /// A start-up IPI waits.
+    pub sipi_pending: Option<u8>,
+    /// The 8259's INTR line reaches this processor's LINT0.
+    pub extint_line: bool,
+    /// DR6 bits of debug exceptions that wait for the instruction boundary.
+    pub pending_debug: u64,
+    /// The event being delivered through the IDT, while it is.
+    pub delivering: Option<Event>,
+    /// An event that VM entry injects: delivered before the next instruction.
+    pub inject: Option<Event>,
+
+    /// A guest runs: `interception` applies.
+    pub guest_mode: bool,
+    /// VM exits of this processor end the run for a host in Rust.
+    pub rust_host: bool,
+    /// What is intercepted.
+    pub interception: Interception,
+    /// Guest-physical addresses are translated by the extension.
+    pub nested_paging: bool,
+    /// Tag of TLB entries: VPID or ASID; zero for the host.
+    pub address_space: u32,
+    /// The silicon holds all events (SVM's GIF clear).
+    pub events_held: bool,
+    /// When set, this and not RFLAGS.IF says whether physical interrupts are recognised (SVM's V_INTR_MASKING: the host's IF).
+    pub physical_interrupt_flag: Option<bool>,
+    /// A virtual interrupt for the guest.
+    pub virtual_interrupt: Option<VirtualInterrupt>,
+    /// CR8 reads and writes go here instead of to the APIC (VMX TPR shadow, SVM V_TPR); the silicon takes it back at exit.
+    pub virtual_tpr: Option<u8>,
+    /// The time in ticks at which the preemption timer exits.
+    pub preemption_deadline: Option<u64>,
+    /// The processor's own time-stamp counter.
+    pub tsc: TscScale,
+    /// The guest's view of it, in guest mode.
+    pub guest_tsc: TscScale,
+
+    /// The model it is.
+    pub model: &'static CpuModel,
+    /// Features in force, one bit per [`Feature`].
+    pub features: u128,
+    /// Its number, which is its initial APIC ID.
+    pub number: u32,
+    /// How many processors the machine has.
+    pub cpu_count: u32,
+    pub(crate) extension: Option<Box<dyn Extension>>,
+    pub(crate) tlb: Tlb,
+    /// Time at which the budget is used up, in ticks.
+    pub(crate) slice_end: u64,
+    pub(crate) memory_generation: u64,
+    pub(crate) code_generation: u64,
+}
+
+impl std::fmt::Debug for Cpu {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Cpu {} at {:04x}:{:016x}", self.number, self.segment(Segment::Cs).selector.into_bits(), self.rip)
+    }
+}
+
+impl Cpu {
+    /// A processor after power-up. Number 0 is the bootstrap processor; all others wait for a start-up IPI.
+    pub fn new(model: &'static CpuModel, number: u32, cpu_count: u32, extension: Option<Box<dyn Extension>>) -> Box<Self> {
+        let mut cpu = Box::new(Self {
+            regs: [0; 17],
+            rip: 0,
+            flag_result: 1,
+            flag_aux: 0,
+            budget: 0,
+            context: 0,
+            retired: 0,
+            stop: crate::engine::StopCode::Miss,
+            leave: false,
+            link: std::ptr::null_mut(),
+            stopped_at: std::ptr::null(),
+            trap: None,
+            environment: std::ptr::null_mut(),
+            xmm: [[0; 2]; 16],
+            mxcsr: 0x1f80,
+            software_tlb: SoftwareTlb::new(),
+            jumps: JumpCache::new(),
+            system_flags: 2,
+            segments: [SegmentRegister::real_mode(0); 6],
+            ldtr: SegmentRegister::null(Selector::new()),
+            tr: SegmentRegister::null(Selector::new()),
+            gdtr: TableRegister::default(),
+            idtr: TableRegister::default(),
+            cr0: Cr0::new(),
+            cr2: 0,
+            cr3: 0,
+            cr4: Cr4::new(),
+            efer: Efer::new(),
+            xcr0: 1,
+            dr: [0; 4],
+            dr6: Dr6::from_bits(Dr6::RESET),
+            dr7: Dr7::from_bits(Dr7::RESET),
+            pdptes: [0; 4],
+            cpl: 0,
+            msrs: Msrs::reset(),
+            fpu: FpuState::initial(),
+            apic: LocalApic::new(number, number == 0),
+            activity: Activity::Active,
+            shadow: Shadow::None,
+            shadow_set: false,
+            trace_cancelled: false,
+            nmi_blocked: false,
+            nmi_pending: false,
+            init_pending: false,
+            sipi_pending: None,
+            extint_line: false,
+            pending_debug: 0,
+            delivering: None,
+            inject: None,
+            guest_mode: false,
+            rust_host: false,
+            interception: Interception::default(),
+            nested_paging: false,
+            address_space: 0,
+            events_held: false,
+            physical_interrupt_flag: None,
+            virtual_interrupt: None,
+            virtual_tpr: None,
+            preemption_deadline: None,
+            tsc: TscScale::IDENTITY,
+            guest_tsc: TscScale::IDENTITY,
+            model,
+            features: model.features(),
+            number,
+            cpu_count,
+            extension,
+            tlb: Tlb::new(),
+            slice_end: 0,
+            memory_generation: 0,
+            code_generation: 0,
+        });
+        cpu.reset();
+        if number != 0 {
+            cpu.activity = Activity::WaitForSipi;
+        }
+        cpu
+    }
+
+    /// Power-up state. SDM vol 3, Table 10-1; APM vol 2, 14.1.3 "Processor Initialization State".
+    pub fn reset(&mut self) {
+        self.init();
+        self.cr0 = Cr0::from_bits(0x6000_0010);
+        self.msrs = Msrs::reset();
+        self.fpu = FpuState { control: 0x40, tag: 0xff, ..FpuState::initial() };
+        self.mxcsr = 0x1f80;
+        self.xmm = [[0; 2]; 16];
+        self.xcr0 = 1;
+        self.efer = Efer::new();
+    }
+
+    /// State after an INIT signal: what reset does, less the MSRs, the caches, the FPU and the XMM registers.
+    pub fn init(&mut self) {
+        self.regs = [0; 17];
+        self.regs[Gpr::Rdx.number()] = u64::from(self.model.signature());
+        self.rip = 0xfff0;
+        self.set_rflags(Rflags::from_bits(2));
+        self.segments = [SegmentRegister::real_mode(0); 6];
+        self.segments[Segment::Cs.number()] = SegmentRegister {
+            selector: Selector::from_bits(0xf000),
+            base: 0xffff_0000,
+            limit: 0xffff,
+            attributes: Attributes::from_bits(0x9b),
+        };
+        self.ldtr = SegmentRegister { attributes: Attributes::from_bits(0x82), limit: 0xffff, ..SegmentRegister::null(Selector::new()) };
+        self.tr = SegmentRegister { attributes: Attributes::from_bits(0x8b), limit: 0xffff, ..SegmentRegister::null(Selector::new()) };
+        self.gdtr = TableRegister { base: 0, limit: 0xffff };
+        self.idtr = TableRegister { base: 0, limit: 0xffff };
+        self.cr0 = Cr0::from_bits(0x10 | self.cr0.into_bits() & 0x6000_0000);
+        self.cr2 = 0;
+        self.cr3 = 0;
+        self.cr4 = Cr4::new();
+        self.efer = Efer::new();
+        self.dr = [0; 4];
+        self.dr6 = Dr6::from_bits(Dr6::RESET);
+        self.dr7 = Dr7::from_bits(Dr7::RESET);
+        self.pdptes = [0; 4];
+        self.cpl = 0;
+        self.activity = Activity::Active;
+        self.shadow = Shadow::None;
+        self.nmi_blocked = false;
+        self.nmi_pending = false;
+        self.init_pending = false;
+        self.sipi_pending = None;
+        self.pending_debug = 0;
+        self.delivering = None;
+        self.inject = None;
+        self.tlb.flush_all();
+        self.context_changed();
+    }
+
+    /// A general-purpose register.
+    #[inline]
+    pub fn gpr(&self, register: Gpr) -> u64 {
+        self.regs[register.number()]
+    }
+
+    /// Sets a general-purpose register.
+    #[inline]
+    pub fn set_gpr(&mut self, register: Gpr, value: u64) {
+        self.regs[register.number()] = value;
+    }
+
+    /// A segment register.
+    #[inline]
+    pub fn segment(&self, segment: Segment) -> &SegmentRegister {
+        &self.segments[segment as usize]
+    }
+
+    /// RFLAGS, all bits.
+    pub fn rflags(&self) -> Rflags {
+        Rflags::from_bits(self.system_flags | flags::status(self.flag_result, self.flag_aux))
+    }
+
+    /// Sets RFLAGS; reserved bits take their fixed values.
+    pub fn set_rflags(&mut self, value: Rflags) {
+        let bits = value.normalized().into_bits();
+        let old = self.system_flags;
+        (self.flag_result, self.flag_aux) = flags::from_status(bits);
+        self.system_flags = bits & !rflags::STATUS;
+        // AC decides what SMAP and alignment checks allow.
+        if (old ^ bits) & Rflags::new().with_ac(true).into_bits() != 0 {
+            self.context_changed();
+        }
+    }
+
+    /// The system part of RFLAGS, without collecting the status flags.
+    #[inline]
+    pub fn system_flags(&self) -> Rflags {
+        Rflags::from_bits(self.system_flags)
+    }
+
+    /// Whether the model has a feature and nothing has taken it away.
+    #[inline]
+    pub const fn has(&self, feature: Feature) -> bool {
+        self.features & feature.bit() != 0
+    }
+
+    /// Long mode is active.
+    #[inline]
+    pub fn long_mode(&self) -> bool {
+        self.efer.lma()
+    }
+
+    /// 64-bit mode: long mode with a 64-bit code segment.
+    #[inline]
+    pub fn is_64bit(&self) -> bool {
+        self.efer.lma() && self.segments[Segment::Cs as usize].attributes.l()
+    }
+
+    /// Default operand and address size of code: 16, 32 or 64 bits.
+    pub fn code_bits(&self) -> u32 {
+        if self.is_64bit() {
+            64
+        } else if self.segments[Segment::Cs as usize].attributes.db() {
+            32
+        } else {
+            16
+        }
+    }
+
+    /// Real-address mode.
+    pub fn is_real(&self) -> bool {
+        !self.cr0.pe()
+    }
+
+    /// Virtual-8086 mode.
+    pub fn is_v86(&self) -> bool {
+        self.system_flags().vm()
+    }
+
+    /// Protected mode proper: neither real-address nor virtual-8086 mode.
+    pub fn is_protected(&self) -> bool {
+        self.cr0.pe() && !self.is_v86()
+    }
+
+    /// Width of the stack pointer: 16, 32 or 64 bits.
+    pub fn stack_bits(&self) -> u32 {
+        if self.is_64bit() {
+            64
+        } else if self.segments[Segment::Ss as usize].attributes.db() {
+            32
+        } else {
+            16
+        }
+    }
+
+    /// The time in ticks. Exact at instruction boundaries and inside the functions that instructions call.
+    pub fn now(&self) -> u64 {
+        self.slice_end.wrapping_sub(self.budget as u64)
+    }
+
+    /// The time in cycles.
+    pub fn cycles(&self) -> u64 {
+        self.now() / TICKS_PER_CYCLE
+    }
+
+    /// Sets the time; only between runs.
+    pub fn set_now(&mut self, ticks: u64) {
+        self.slice_end = ticks;
+        self.budget = 0;
+    }
+
+    /// Instructions begun since power-up.
+    pub fn instructions(&self) -> u64 {
+        self.retired
+    }
+
+    /// Charges time for something dynamic.
+    #[inline]
+    pub fn charge(&mut self, ticks: u64) {
+        self.budget = self.budget.saturating_sub_unsigned(ticks);
+    }
+
+    /// What RDTSC reads now.
+    pub fn time_stamp(&self) -> u64 {
+        let own = self.tsc.apply(self.cycles());
+        if self.guest_mode { self.guest_tsc.apply(own) } else { own }
+    }
+
+    /// Call after any change to what translations or decoding depend on: CR0, CR3, CR4, EFER, CS, CPL, RFLAGS.AC, nested paging. Cheap.
+    pub fn context_changed(&mut self) {
+        self.leave = true;
+        let user = self.cpl == 3;
+        self.context = self.software_tlb.next_context(user);
+    }
+
+    /// Forgets every cached translation of every address space, as a reset or a write of CR0.PG does.
+    pub fn flush_tlb(&mut self) {
+        self.tlb.flush_all();
+        self.context_changed();
+    }
+
+    /// The architectural TLB.
+    pub fn tlb(&mut self) -> &mut Tlb {
+        &mut self.tlb
+    }
+
+    /// Runs a closure with the extension taken out, so that it may use the whole processor.
+    ///
+    /// Returns `None` when the model has no extension.
+    pub fn with_extension<T>(&mut self, call: impl FnOnce(&mut dyn Extension, &mut Self) -> T) -> Option<T> {
+        let mut extension = self.extension.take()?;
+        let result = call(&mut *extension, self);
+        self.extension = Some(extension);
+        Some(result)
+    }
+}

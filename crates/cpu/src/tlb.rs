@@ -1,0 +1,320 @@
+//! The caches of translations: the architectural TLB, and in front of it the software TLB and the jump cache that handlers use inline.
+//!
+//! **Architectural TLB.** Entries stay until an instruction that the manuals name removes them (SDM vol 3, 4.10.4 "Invalidation of TLBs and
+//! Paging-Structure Caches") or another entry needs the place, so that a missing invalidation shows. Tags: address space (VPID or ASID) and
+//! PCID; global entries match any PCID. It is a direct-mapped table: what evicts what depends on addresses alone.
+//!
+//! **Software TLB.** Linear page -> host pointer, for the accesses of handlers. The low twelve bits of a tag hold a *context*: an even number
+//! for supervisor and the odd one above it for user accesses. Changing CR3, a privilege level or anything else that translations depend on
+//! just takes the next number; the table is cleared only when the numbers run out. An access that crosses a page never matches, because the
+//! tag is computed from its last byte.
+//!
+//! **Jump cache.** RIP and context -> decoded block.
+
+use crate::insn::Insn;
+
+/// Entries of each half of the software TLB.
+pub(crate) const SOFTWARE_ENTRIES: usize = 4096;
+/// Entries of the jump cache.
+pub(crate) const JUMP_ENTRIES: usize = 4096;
+/// Entries of the architectural TLB for 4-KiB pages; a real one of 2006 to 2021 has 256 to 2048.
+const SMALL_ENTRIES: usize = 2048;
+/// Entries for 2-MiB, 4-MiB and 1-GiB pages.
+const LARGE_ENTRIES: usize = 256;
+
+/// An entry of the software TLB.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub(crate) struct SoftwareEntry {
+    /// Linear page and context.
+    pub tag: u64,
+    /// What to add to the linear address to have the host's.
+    pub addend: u64,
+}
+
+const EMPTY: SoftwareEntry = SoftwareEntry { tag: 0xfff, addend: 0 };
+
+/// Both halves: a page in `write` may be read through it as well.
+pub(crate) struct SoftwareTlb {
+    pub read: Box<[SoftwareEntry; SOFTWARE_ENTRIES]>,
+    pub write: Box<[SoftwareEntry; SOFTWARE_ENTRIES]>,
+    last_context: u64,
+}
+
+impl SoftwareTlb {
+    pub(crate) fn new() -> Self {
+        Self { read: Box::new([EMPTY; SOFTWARE_ENTRIES]), write: Box::new([EMPTY; SOFTWARE_ENTRIES]), last_context: 0 }
+    }
+
+    /// A context that no entry has.
+    pub(crate) fn next_context(&mut self, user: bool) -> u64 {
+        self.last_context += 2;
+        // 0xffe and 0xfff mark empty entries.
+        if self.last_context >= 0xffe {
+            self.read.fill(EMPTY);
+            self.write.fill(EMPTY);
+            self.last_context = 0;
+        }
+        self.last_context | user as u64
+    }
+
+    pub(crate) const fn slot(linear: u64) -> usize {
+        (linear >> 12) as usize & (SOFTWARE_ENTRIES - 1)
+    }
+
+    /// Removes everything.
+    pub(crate) fn clear(&mut self) {
+        self.read.fill(EMPTY);
+        self.write.fill(EMPTY);
+    }
+
+    /// Removes one 4-KiB page in every context.
+    pub(crate) fn forget(&mut self, linear: u64) {
+        self.read[Self::slot(linear)] = EMPTY;
+        self.write[Self::slot(linear)] = EMPTY;
+    }
+}
+
+/// An entry of the jump cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct JumpEntry {
+    pub rip: u64,
+    pub context: u64,
+    pub entry: *const Insn,
+}
+
+/// Where code at an address was decoded to.
+pub(crate) struct JumpCache(pub Box<[JumpEntry; JUMP_ENTRIES]>);
+
+impl JumpCache {
+    const EMPTY: JumpEntry = JumpEntry { rip: 0, context: u64::MAX, entry: std::ptr::null() };
+
+    pub(crate) fn new() -> Self {
+        Self(Box::new([Self::EMPTY; JUMP_ENTRIES]))
+    }
+
+    pub(crate) const fn slot(rip: u64) -> usize {
+        (rip ^ rip >> 12) as usize & (JUMP_ENTRIES - 1)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.fill(Self::EMPTY);
+    }
+}
+
+/// A cached translation of one linear page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// First linear address of the page.
+    pub linear: u64,
+    /// Physical address (of the host's memory, behind nested paging) of the page's first byte.
+    pub physical: u64,
+    /// Guest-physical address of the page's first byte; equal to `physical` without nested paging.
+    pub guest_physical: u64,
+    /// Bytes of the page: 4 KiB, 2 MiB, 4 MiB or 1 GiB; the smaller of the guest's and the nested page.
+    pub bytes: u64,
+    /// The R/W bits of all levels are set.
+    pub writable: bool,
+    /// The U/S bits of all levels are set.
+    pub user: bool,
+    /// No XD bit of any level is set.
+    pub executable: bool,
+    /// The D bit is set, so that a write needs no walk.
+    pub dirty: bool,
+    /// The G bit is set and CR4.PGE was.
+    pub global: bool,
+    /// Nested paging allows writes without further ado.
+    pub nested_writable: bool,
+    /// Nested paging allows fetches.
+    pub nested_executable: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    address_space: u32,
+    pcid: u16,
+    translation: Translation,
+}
+
+/// A direct-mapped table that can be swept in the time its entries take, not its places.
+#[derive(Clone, Debug)]
+struct Table {
+    slots: Vec<Option<Slot>>,
+    /// Places that were filled since they were last swept, each once.
+    used: Vec<u16>,
+    listed: Vec<bool>,
+}
+
+impl Table {
+    fn new(places: usize) -> Self {
+        Self { slots: vec![None; places], used: Vec::new(), listed: vec![false; places] }
+    }
+
+    fn index(&self, linear: u64, bytes: u64) -> usize {
+        (linear >> bytes.trailing_zeros()) as usize & (self.slots.len() - 1)
+    }
+
+    fn lookup(&self, linear: u64, bytes: u64, address_space: u32, pcid: u16) -> Option<&Translation> {
+        let slot = self.slots[self.index(linear, bytes)].as_ref()?;
+        let hit = slot.address_space == address_space
+            && linear & !(slot.translation.bytes - 1) == slot.translation.linear
+            && (slot.pcid == pcid || slot.translation.global);
+        hit.then_some(&slot.translation)
+    }
+
+    fn insert(&mut self, slot: Slot) {
+        let index = self.index(slot.translation.linear, slot.translation.bytes);
+        self.slots[index] = Some(slot);
+        if !std::mem::replace(&mut self.listed[index], true) {
+            self.used.push(index as u16);
+        }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
+        let Self { slots, used, listed } = self;
+        used.retain(|&index| {
+            let place = &mut slots[usize::from(index)];
+            let stays = place.as_ref().is_some_and(&keep);
+            if !stays {
+                *place = None;
+                listed[usize::from(index)] = false;
+            }
+            stays
+        });
+    }
+
+    fn remove(&mut self, linear: u64, bytes: u64, address_space: u32, pcid: u16) -> u64 {
+        let Some(found) = self.lookup(linear, bytes, address_space, pcid).map(|hit| hit.bytes) else { return 0 };
+        let index = self.index(linear, bytes);
+        self.slots[index] = None;
+        found
+    }
+}
+
+/// Sizes of pages that the table for large pages holds.
+const LARGE_PAGES: [u64; 3] = [1 << 21, 1 << 22, 1 << 30];
+
+/// The architectural TLB of one processor.
+#[derive(Clone, Debug)]
+pub struct Tlb {
+    small: Table,
+    large: Table,
+}
+
+impl Tlb {
+    pub(crate) fn new() -> Self {
+        Self { small: Table::new(SMALL_ENTRIES), large: Table::new(LARGE_ENTRIES) }
+    }
+
+    /// The translation of an address, if one is cached.
+    pub fn lookup(&self, linear: u64, address_space: u32, pcid: u16) -> Option<&Translation> {
+        self.small.lookup(linear, 4096, address_space, pcid).or_else(|| {
+            if self.large.used.is_empty() {
+                return None;
+            }
+            LARGE_PAGES.into_iter().find_map(|bytes| self.large.lookup(linear, bytes, address_space, pcid))
+        })
+    }
+
+    /// Caches a translation.
+    pub fn insert(&mut self, translation: Translation, address_space: u32, pcid: u16) {
+        let slot = Slot { address_space, pcid, translation };
+        if translation.bytes == 4096 { self.small.insert(slot) } else { self.large.insert(slot) }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
+        self.small.retain(&keep);
+        self.large.retain(&keep);
+    }
+
+    /// Removes everything.
+    pub fn flush_all(&mut self) {
+        self.retain(|_| false);
+    }
+
+    /// Removes all entries of an address space (VPID or ASID), global ones included.
+    pub fn flush_address_space(&mut self, address_space: u32) {
+        self.retain(|slot| slot.address_space != address_space);
+    }
+
+    /// Removes the entries of one PCID that are not global, as a write of CR3 does.
+    pub fn flush_pcid(&mut self, address_space: u32, pcid: u16) {
+        self.retain(|slot| slot.address_space != address_space || slot.pcid != pcid || slot.translation.global);
+    }
+
+    /// Removes the entries of an address space that are not global, whatever their PCID.
+    pub fn flush_non_global(&mut self, address_space: u32) {
+        self.retain(|slot| slot.address_space != address_space || slot.translation.global);
+    }
+
+    /// Removes the entries for one linear address, global ones included, as INVLPG does. Returns the largest page removed, in bytes.
+    pub fn flush_page(&mut self, linear: u64, address_space: u32, pcid: u16) -> u64 {
+        let small = self.small.remove(linear, 4096, address_space, pcid);
+        let large = LARGE_PAGES.map(|bytes| self.large.remove(linear, bytes, address_space, pcid));
+        large.into_iter().fold(small, u64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(linear: u64, bytes: u64, global: bool) -> Translation {
+        Translation {
+            linear,
+            physical: linear + 0x10_0000,
+            guest_physical: linear + 0x10_0000,
+            bytes,
+            writable: true,
+            user: true,
+            executable: true,
+            dirty: true,
+            global,
+            nested_writable: true,
+            nested_executable: true,
+        }
+    }
+
+    #[test]
+    fn an_entry_matches_its_address_space_and_pcid_only() {
+        let mut tlb = Tlb::new();
+        tlb.insert(page(0x5000, 4096, false), 1, 7);
+        assert!(tlb.lookup(0x5fff, 1, 7).is_some());
+        assert!(tlb.lookup(0x5fff, 1, 8).is_none() && tlb.lookup(0x5fff, 2, 7).is_none() && tlb.lookup(0x6000, 1, 7).is_none());
+    }
+
+    #[test]
+    fn a_write_of_cr3_keeps_global_entries_and_other_pcids() {
+        let mut tlb = Tlb::new();
+        tlb.insert(page(0x1000, 4096, true), 0, 1);
+        tlb.insert(page(0x2000, 4096, false), 0, 1);
+        tlb.insert(page(0x20_0000, 1 << 21, false), 0, 2);
+        tlb.flush_pcid(0, 1);
+        assert!(tlb.lookup(0x1000, 0, 9).is_some(), "global entries match any PCID");
+        assert!(tlb.lookup(0x2000, 0, 1).is_none());
+        assert!(tlb.lookup(0x3f_ffff, 0, 2).is_some());
+    }
+
+    #[test]
+    fn invalidating_a_page_removes_a_large_one_that_holds_it() {
+        let mut tlb = Tlb::new();
+        tlb.insert(page(0x4000_0000, 1 << 30, true), 0, 0);
+        assert_eq!(tlb.flush_page(0x5234_5678, 0, 0), 1 << 30);
+        assert!(tlb.lookup(0x4000_0000, 0, 0).is_none());
+    }
+
+    #[test]
+    fn contexts_differ_until_the_table_is_cleared() {
+        let mut tlb = SoftwareTlb::new();
+        let first = tlb.next_context(false);
+        tlb.read[0] = SoftwareEntry { tag: first, addend: 1 };
+        let mut seen = vec![first];
+        while tlb.read[0].tag != EMPTY.tag {
+            let next = tlb.next_context(true);
+            assert!(next & 1 == 1 && next < 0xffe);
+            seen.push(next);
+        }
+        assert!(seen.len() > 2000);
+    }
+}
