@@ -104,11 +104,8 @@ impl Cpu {
         let second = self.translate(second_linear, access, privilege)?;
         let mut value = 0u64;
         for at in 0..bytes {
-            let (page, address) = if u64::from(at) < in_page {
-                (&first, linear + u64::from(at))
-            } else {
-                (&second, second_linear + u64::from(at) - in_page)
-            };
+            let (page, address) =
+                if u64::from(at) < in_page { (&first, linear + u64::from(at)) } else { (&second, second_linear + u64::from(at) - in_page) };
             value |= self.load_page(page, address, 1)? << (8 * at);
         }
         Ok(value)
@@ -234,10 +231,7 @@ impl Cpu {
         if self.watches() || self.checks_alignment() || !self.may_reuse(page) {
             return;
         }
-        let entry = SoftwareEntry {
-            tag: linear & !0xfff | self.context,
-            addend: (pointer as u64).wrapping_sub(linear & !0xfff),
-        };
+        let entry = SoftwareEntry { tag: linear & !0xfff | self.context, addend: (pointer as u64).wrapping_sub(linear & !0xfff) };
         debug_assert_eq!(physical & 0xfff, linear & 0xfff);
         let slot = SoftwareTlb::slot(linear);
         self.software_tlb.read[slot] = entry;

@@ -100,8 +100,7 @@ impl Block {
     }
 
     fn set_stale(&mut self) {
-        // SAFETY: slot 1 is an instruction.
-        unsafe { self.slots[1].insn.handler = stale };
+        self.slots[1].insn.handler = stale;
     }
 
     /// Whether a direct successor at `target` may be linked: only on the same page is it certain to stay the same code.
@@ -272,9 +271,12 @@ impl Cpu {
             return Err(Trap::not_modelled(format!("an instruction fetch from physical address {physical:#x}, which is not RAM")));
         }
         let rip = self.rip;
-        if let Some(block) = self.environment().code.lookup(physical / PAGE_BYTES, rip, mode) {
-            if block.physical == physical && self.second_page_stands(block, linear)? {
-                return Ok(block.entry());
+        let known = self.environment().code.lookup(physical / PAGE_BYTES, rip, mode);
+        let known = known.filter(|block| block.physical == physical).map(|block| (block.entry(), block.second));
+        if let Some((entry, second)) = known {
+            // A block over two pages is still the same code if its second page is still mapped to the same place.
+            if second == self.second_page(linear, second)? {
+                return Ok(entry);
             }
         }
         let block = self.decode(linear, physical, mode)?;
@@ -282,14 +284,14 @@ impl Cpu {
         Ok(environment.code.insert(environment.memory, block))
     }
 
-    /// A block over two pages is still the same code if its second page is still mapped to the same place.
-    fn second_page_stands(&mut self, block: *const Block, linear: u64) -> Outcome<bool> {
-        // SAFETY: the block belongs to the code cache, which nothing changes between the caller's lookup and this.
-        let second = unsafe { (*block).second };
-        let Some(second) = second else { return Ok(true) };
+    /// Where the page behind the one of `linear` is now, if the block has a second page.
+    fn second_page(&mut self, linear: u64, second: Option<u64>) -> Outcome<Option<u64>> {
+        if second.is_none() {
+            return Ok(None);
+        }
         let next = (linear | (PAGE_BYTES - 1)).wrapping_add(1);
         let page = self.translate_fetch(next)?;
-        Ok(page.physical + (next & (page.bytes - 1)) == second)
+        Ok(Some(page.physical + (next & (page.bytes - 1))))
     }
 
     /// The linear address of an instruction byte, within the limit of CS.
@@ -307,7 +309,7 @@ impl Cpu {
         // SDM vol 3, 5.3: bytes behind the limit of CS cannot be fetched.
         let limit = if mode.bits == 64 { u64::MAX } else { u64::from(self.segment(Segment::Cs).limit) - rip };
         let available = in_page.min(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
-        let mut bytes = [0; PAGE_BYTES as usize + LONGEST];
+        let mut bytes = [0; PAGE_BYTES as usize];
         self.environment().memory.read(physical, &mut bytes[..available]).expect("the page is RAM");
         let maximum = if mode.single { 1 } else { MAXIMUM };
         let mut details: Vec<Detail> = Vec::with_capacity(8);
@@ -332,10 +334,13 @@ impl Cpu {
                 let page = self.translate_fetch(next)?;
                 let start = page.physical + (next & (page.bytes - 1));
                 let more = LONGEST.min(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1) - available);
-                if !self.is_ram(start) || self.environment().memory.read(start, &mut bytes[available..available + more]).is_err() {
+                let mut whole = [0; 2 * LONGEST];
+                let have = available - at;
+                whole[..have].copy_from_slice(&bytes[at..available]);
+                if !self.is_ram(start) || self.environment().memory.read(start, &mut whole[have..have + more]).is_err() {
                     return Err(Trap::not_modelled(format!("an instruction fetch from physical address {start:#x}, which is not RAM")));
                 }
-                let mut decoder = Decoder::with_ip(u32::from(mode.bits), &bytes[..available + more], rip, DecoderOptions::NONE);
+                let mut decoder = Decoder::with_ip(u32::from(mode.bits), &whole[..have + more], rip, DecoderOptions::NONE);
                 instruction = decoder.decode();
                 if decoder.last_error() == DecoderError::NoMoreBytes {
                     return Err(Trap::GP0);
@@ -368,8 +373,9 @@ impl Cpu {
             cost_through: 0,
         };
         let last = details[count - 1].instruction;
-        let is_branch = matches!(last.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call)
-            && last.is_jcc_short_or_near() | last.is_jmp_short_or_near() | last.is_call_near();
+        let is_branch =
+            matches!(last.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call)
+                && last.is_jcc_short_or_near() | last.is_jmp_short_or_near() | last.is_call_near();
         let mut slots = vec![Slot { insn: blank }; count + 3];
         let mut cost = 0u32;
         let mut terminated = false;

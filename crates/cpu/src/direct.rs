@@ -263,11 +263,7 @@ impl<const SLOW: bool> Interpretation for Direct<SLOW> {
     }
     #[inline(always)]
     fn multiply_high(&mut self, a: u64, b: u64, signed: bool) -> u64 {
-        if signed {
-            ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64
-        } else {
-            ((u128::from(a) * u128::from(b)) >> 64) as u64
-        }
+        if signed { ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64 } else { ((u128::from(a) * u128::from(b)) >> 64) as u64 }
     }
     #[inline(always)]
     fn and<const W: u32>(&mut self, a: u64, b: u64) -> u64 {

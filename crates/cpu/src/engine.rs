@@ -12,7 +12,7 @@ use crate::direct::{block_of, enter};
 use crate::insn::{Header, Insn};
 use crate::state::{Activity, Cpu, Shadow};
 use crate::tlb::{JumpCache, JumpEntry};
-use crate::trap::{Exit, Intercept, NotModelled, Outcome, Trap};
+use crate::trap::{Exit, Intercept, NotModelled, Trap};
 use iced_x86::{Formatter, Instruction, IntelFormatter};
 use isa::debug::{BreakpointKind, Dr6};
 use isa::register::Segment;
@@ -247,17 +247,12 @@ impl Cpu {
             }
             other => other,
         };
-        self.finish(self.raise(trap, instruction.as_ref()), instruction)
-    }
-
-    fn finish(&mut self, outcome: Outcome<()>, instruction: Option<Instruction>) -> Result<(), RunExit> {
-        match outcome {
-            Ok(()) => Ok(()),
-            Err(Trap::NotModelled(mut what)) => {
+        match self.raise(trap, instruction.as_ref()) {
+            Err(RunExit::NotModelled(mut what)) => {
                 self.describe(&mut what, instruction);
                 Err(RunExit::NotModelled(what))
             }
-            Err(other) => unreachable!("delivery turns every fault into an outcome, but left {other:?}"),
+            other => other,
         }
     }
 

@@ -88,14 +88,7 @@ pub(crate) trait Interpretation {
     /// Sets the status flags by a rule.
     fn set_flags<const W: u32>(&mut self, rule: FlagRule, a: Self::Value, b: Self::Value, result: Self::Value);
     /// As `set_flags`, if `condition` is 1.
-    fn set_flags_if<const W: u32>(
-        &mut self,
-        condition: Self::Value,
-        rule: FlagRule,
-        a: Self::Value,
-        b: Self::Value,
-        result: Self::Value,
-    );
+    fn set_flags_if<const W: u32>(&mut self, condition: Self::Value, rule: FlagRule, a: Self::Value, b: Self::Value, result: Self::Value);
     /// CF, 0 or 1.
     fn carry(&mut self) -> Self::Value;
     /// A condition code, 0 or 1.
@@ -109,8 +102,13 @@ pub(crate) trait Interpretation {
     fn set_xmm_half(&mut self, number: u8, half: u8, value: Self::Value);
     fn double_from_bits(&mut self, value: Self::Value) -> Self::Double;
     /// ADDSD, SUBSD, MULSD, DIVSD with MXCSR's rounding, flags and exceptions. Stops if anything but a plain result comes out.
-    fn double_arithmetic(&mut self, insn: &Insn, kind: DoubleOperation, a: Self::Double, b: Self::Double)
-    -> Result<Self::Double, Self::Stop>;
+    fn double_arithmetic(
+        &mut self,
+        insn: &Insn,
+        kind: DoubleOperation,
+        a: Self::Double,
+        b: Self::Double,
+    ) -> Result<Self::Double, Self::Stop>;
 
     /// Goes to the taken target if the condition is 1, else to the next instruction.
     fn branch(&mut self, insn: &Insn, condition: Self::Value) -> Self::Next;

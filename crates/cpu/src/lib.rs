@@ -1,1 +1,31 @@
 //! The processor core, which knows no vendor: decoding, execution, paging, exceptions, local APIC.
+//!
+//! The way of an instruction: [`engine`] finds a block, [`block`] decodes one, `select` gives each instruction a handler made from its
+//! `semantics` (or a function of `system`), `direct` runs them. What an instruction cannot complete by itself is a [`trap::Trap`]; the
+//! engine takes it to the program's handler (`delivery`) or to the silicon behind [`extension::Extension`].
+
+pub mod access;
+pub mod apic;
+pub mod block;
+pub mod bus;
+mod class;
+mod delivery;
+mod direct;
+pub mod engine;
+pub mod extension;
+mod features;
+mod flags;
+mod insn;
+mod interpretation;
+pub mod operand;
+mod paging;
+mod select;
+mod semantics;
+mod sse;
+pub mod state;
+mod system;
+pub mod tlb;
+pub mod trap;
+
+pub use engine::RunExit;
+pub use state::Cpu;

@@ -11,12 +11,8 @@ use crate::operand::{gpr_number, is_high_byte};
 use crate::semantics::arithmetic::{Adc, Add, And, Binary, Cmp, DEC, INC, NEG, NOT, Or, Sbb, Sub, Test, Unary, Xor};
 use crate::semantics::bits::{BT, BTC, BTR, BTS, BitTest};
 use crate::semantics::branch::{Call, CallIndirect, Jcc, Jump, JumpIndirect, Return};
-use crate::semantics::double::{
-    DoubleMemory, DoubleRegister, LoadLow, LoadWhole, MoveLow, MoveWhole, StoreLow, XorWhole,
-};
-use crate::semantics::moves::{
-    Cmov, Exchange, ExchangeRegisters, Extend, ExtendAccumulator, FillSign, Lea, Mov, Nothing, Set, SwapBytes,
-};
+use crate::semantics::double::{DoubleMemory, DoubleRegister, LoadLow, LoadWhole, MoveLow, MoveWhole, StoreLow, XorWhole};
+use crate::semantics::moves::{Cmov, Exchange, ExchangeRegisters, Extend, ExtendAccumulator, FillSign, Lea, Mov, Nothing, Set, SwapBytes};
 use crate::semantics::multiply::{Imul, Wide};
 use crate::semantics::place::{Any, Imm, Mem, RegA, RegB};
 use crate::semantics::shift::{ROL, ROR, SAR, SHL, SHR, ShiftByCl, ShiftImmediate};
@@ -223,10 +219,22 @@ fn flat_address(instruction: &Instruction, mode: Mode, insn: &mut Insn) -> Optio
 macro_rules! widths {
     ($width:expr, $W:ident => $value:expr) => {
         match $width {
-            8 => { const $W: u32 = 8; $value }
-            16 => { const $W: u32 = 16; $value }
-            32 => { const $W: u32 = 32; $value }
-            _ => { const $W: u32 = 64; $value }
+            8 => {
+                const $W: u32 = 8;
+                $value
+            }
+            16 => {
+                const $W: u32 = 16;
+                $value
+            }
+            32 => {
+                const $W: u32 = 32;
+                $value
+            }
+            _ => {
+                const $W: u32 = 64;
+                $value
+            }
         }
     };
 }
@@ -235,9 +243,18 @@ macro_rules! widths {
 macro_rules! wide_widths {
     ($width:expr, $W:ident => $value:expr) => {
         match $width {
-            16 => { const $W: u32 = 16; $value }
-            32 => { const $W: u32 = 32; $value }
-            _ => { const $W: u32 = 64; $value }
+            16 => {
+                const $W: u32 = 16;
+                $value
+            }
+            32 => {
+                const $W: u32 = 32;
+                $value
+            }
+            _ => {
+                const $W: u32 = 64;
+                $value
+            }
         }
     };
 }
@@ -434,8 +451,17 @@ fn semantic(instruction: &Instruction, mode: Mode, flags: bool, insn: &mut Insn)
         M::Cwd => op::<FillSign<16>>(),
         M::Cdq => op::<FillSign<32>>(),
         M::Cqo => op::<FillSign<64>>(),
-        M::Nop | M::Lfence | M::Sfence | M::Mfence | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchnta | M::Prefetchw
-        | M::Endbr64 | M::Endbr32 => op::<Nothing>(),
+        M::Nop
+        | M::Lfence
+        | M::Sfence
+        | M::Mfence
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchnta
+        | M::Prefetchw
+        | M::Endbr64
+        | M::Endbr32 => op::<Nothing>(),
         M::Push if mode.bits == 64 => match form {
             Form::Reg if width == 64 => op::<Push<RegA<64>>>(),
             Form::Mem if width == 64 => op::<Push<Mem<64, false>>>(),
@@ -452,7 +478,7 @@ fn semantic(instruction: &Instruction, mode: Mode, flags: bool, insn: &mut Insn)
                 _ => slow::<Cmov<Any<W, 1>, W>>(),
             })
         }
-        _ if instruction.is_setcc() => {
+        mnemonic if (M::Seta..=M::Sets).contains(&mnemonic) => {
             insn.c = instruction.condition_code() as u8 - 1;
             match form {
                 Form::Reg => op::<Set<RegA<8>>>(),

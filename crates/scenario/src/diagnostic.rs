@@ -37,26 +37,12 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A mistake at a place.
     pub fn new(source: &Arc<Source>, span: Range<usize>, message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            source: Some(Arc::clone(source)),
-            span,
-            label: String::new(),
-            related: None,
-            hint: None,
-        }
+        Self { message: message.into(), source: Some(Arc::clone(source)), span, label: String::new(), related: None, hint: None }
     }
 
     /// A mistake without a place in a text.
     pub fn without_place(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            source: None,
-            span: 0..0,
-            label: String::new(),
-            related: None,
-            hint: None,
-        }
+        Self { message: message.into(), source: None, span: 0..0, label: String::new(), related: None, hint: None }
     }
 
     /// Adds words beside the caret.
@@ -98,11 +84,7 @@ impl Diagnostic {
 
     /// The text for a terminal, with colours or without.
     pub fn render(&self, colours: bool) -> String {
-        let renderer = if colours {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
+        let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
         let mut group = match &self.source {
             None => Group::with_title(Level::ERROR.primary_title(self.message.as_str())),
             Some(source) => {
@@ -111,33 +93,20 @@ impl Diagnostic {
                     .line_start(window.line)
                     .path(source.name.as_str())
                     .fold(true)
-                    .annotation(
-                        AnnotationKind::Primary
-                            .span(window.place(&self.span))
-                            .label(self.label.as_str()),
-                    );
+                    .annotation(AnnotationKind::Primary.span(window.place(&self.span)).label(self.label.as_str()));
                 if let Some((span, words)) = &self.related
                     && window.covers(span)
                 {
-                    snippet = snippet.annotation(
-                        AnnotationKind::Context
-                            .span(window.place(span))
-                            .label(words.as_str()),
-                    );
+                    snippet = snippet.annotation(AnnotationKind::Context.span(window.place(span)).label(words.as_str()));
                 }
-                Level::ERROR
-                    .primary_title(self.message.as_str())
-                    .element(snippet)
+                Level::ERROR.primary_title(self.message.as_str()).element(snippet)
             }
         };
         if let Some((span, words)) = &self.related
             && let Some(source) = &self.source
             && !Window::around(&source.text, &self.span).covers(span)
         {
-            let line = source.text[..floor(&source.text, span.start)]
-                .matches('\n')
-                .count()
-                + 1;
+            let line = source.text[..floor(&source.text, span.start)].matches('\n').count() + 1;
             group = group.element(Level::NOTE.message(format!("{words} on line {line}")));
         }
         if let Some(hint) = &self.hint {
@@ -169,15 +138,9 @@ impl<'a> Window<'a> {
         let first = floor(source, span.start);
         let line_start = source[..first].rfind('\n').map_or(0, |at| at + 1);
         let start = floor(source, line_start.max(first.saturating_sub(Self::REACH)));
-        let line_end = source[first..]
-            .find('\n')
-            .map_or(source.len(), |at| first + at);
+        let line_end = source[first..].find('\n').map_or(source.len(), |at| first + at);
         let end = floor(source, line_end.min(first + 2 * Self::REACH));
-        Self {
-            text: &source[start..end.max(start)],
-            start,
-            line: source[..line_start].matches('\n').count() + 1,
-        }
+        Self { text: &source[start..end.max(start)], start, line: source[..line_start].matches('\n').count() + 1 }
     }
 
     fn covers(&self, span: &Range<usize>) -> bool {
@@ -217,11 +180,7 @@ impl Diagnostics {
 
     /// All of them for a terminal, an empty line between two.
     pub fn render(&self, colours: bool) -> String {
-        let mut text: Vec<String> = self
-            .list
-            .iter()
-            .map(|diagnostic| diagnostic.render(colours))
-            .collect();
+        let mut text: Vec<String> = self.list.iter().map(|diagnostic| diagnostic.render(colours)).collect();
         if self.more > 0 {
             text.push(format!("and {} more errors\n", self.more));
         }
@@ -231,10 +190,7 @@ impl Diagnostics {
 
 impl From<Diagnostic> for Diagnostics {
     fn from(diagnostic: Diagnostic) -> Self {
-        Self {
-            list: vec![diagnostic],
-            more: 0,
-        }
+        Self { list: vec![diagnostic], more: 0 }
     }
 }
 
@@ -263,10 +219,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 
 /// Edits between two words: insert, delete, replace, or swap two neighbours.
 fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (
-        a.to_lowercase().chars().collect(),
-        b.to_lowercase().chars().collect(),
-    );
+    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
     let mut rows = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
     for (i, row) in rows.iter_mut().enumerate() {
         row[0] = i;
@@ -276,9 +229,7 @@ fn distance(a: &str, b: &str) -> usize {
     }
     for i in 1..=a.len() {
         for j in 1..=b.len() {
-            let mut best = (rows[i - 1][j] + 1)
-                .min(rows[i][j - 1] + 1)
-                .min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
+            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }
@@ -303,10 +254,7 @@ mod tests {
 
     #[test]
     fn a_place_in_a_line_of_megabytes_is_shown_in_a_few() {
-        let source = Arc::new(Source {
-            name: "x.json".into(),
-            text: "\u{e9}".repeat(2_000_000),
-        });
+        let source = Arc::new(Source { name: "x.json".into(), text: "\u{e9}".repeat(2_000_000) });
         for at in [0, 1, 1_999_999, 4_000_000, 5_000_000] {
             let text = Diagnostic::new(&source, at..at + 9, "here").render(false);
             assert!(text.len() < 5000, "{}", text.len());

@@ -78,10 +78,7 @@ impl Node {
     /// The member of an object with this key.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.kind {
-            NodeKind::Object(members) => members
-                .iter()
-                .find(|member| member.key == key)
-                .map(|member| &member.value),
+            NodeKind::Object(members) => members.iter().find(|member| member.key == key).map(|member| &member.value),
             _ => None,
         }
     }
@@ -101,15 +98,10 @@ impl Node {
             NodeKind::Boolean(value) => Value::Bool(*value),
             NodeKind::Number(value) => Value::Number(value.clone()),
             NodeKind::String(value) => Value::String(value.clone()),
-            NodeKind::Array(elements) => {
-                Value::Array(elements.iter().map(Node::to_value).collect())
+            NodeKind::Array(elements) => Value::Array(elements.iter().map(Node::to_value).collect()),
+            NodeKind::Object(members) => {
+                Value::Object(members.iter().map(|member| (member.key.clone(), member.value.to_value())).collect::<Map<_, _>>())
             }
-            NodeKind::Object(members) => Value::Object(
-                members
-                    .iter()
-                    .map(|member| (member.key.clone(), member.value.to_value()))
-                    .collect::<Map<_, _>>(),
-            ),
         }
     }
 }
@@ -129,10 +121,7 @@ pub fn inside_string(source: &str, span: &Range<usize>, range: Range<usize>) -> 
             break;
         }
         let (raw_length, resolved_length) = match (raw[at], raw.get(at + 1)) {
-            (b'\\', Some(b'u')) => match source
-                .get(at..body.end)
-                .and_then(|rest| unicode_escape(rest))
-            {
+            (b'\\', Some(b'u')) => match source.get(at..body.end).and_then(|rest| unicode_escape(rest)) {
                 Some((character, length)) => (length, character.len_utf8()),
                 None => (6, 1),
             },
@@ -167,19 +156,9 @@ fn unicode_escape(text: &str) -> Option<(char, usize)> {
 
 /// Reads a whole text.
 pub fn parse(text: &str) -> Result<Node, JsonError> {
-    let mut parser = Parser {
-        text,
-        bytes: text.as_bytes(),
-        at: 0,
-    };
+    let mut parser = Parser { text, bytes: text.as_bytes(), at: 0 };
     if text.len() > MAX_SIZE {
-        return Err(parser.error(
-            0..0,
-            format!(
-                "the file has {} bytes; at most {MAX_SIZE} are read",
-                text.len()
-            ),
-        ));
+        return Err(parser.error(0..0, format!("the file has {} bytes; at most {MAX_SIZE} are read", text.len())));
     }
     if text.starts_with('\u{feff}') {
         parser.at = '\u{feff}'.len_utf8();
@@ -200,19 +179,12 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn error(&self, span: Range<usize>, message: impl Into<String>) -> JsonError {
-        JsonError {
-            message: message.into(),
-            span,
-            related: None,
-        }
+        JsonError { message: message.into(), span, related: None }
     }
 
     /// An error about the character at the cursor.
     fn error_here(&self, message: impl Into<String>) -> JsonError {
-        let length = self.text[self.at..]
-            .chars()
-            .next()
-            .map_or(0, char::len_utf8);
+        let length = self.text[self.at..].chars().next().map_or(0, char::len_utf8);
         self.error(self.at..self.at + length, message)
     }
 
@@ -248,17 +220,12 @@ impl Parser<'_> {
             Some(b'-' | b'0'..=b'9') => self.number()?,
             Some(_) => self.word()?,
         };
-        Ok(Node {
-            span: start..self.at,
-            kind,
-        })
+        Ok(Node { span: start..self.at, kind })
     }
 
     fn word(&mut self) -> Result<NodeKind, JsonError> {
         let start = self.at;
-        let length = self.text[start..]
-            .find(|c: char| !(c.is_alphanumeric() || c == '_'))
-            .unwrap_or(self.text.len() - start);
+        let length = self.text[start..].find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(self.text.len() - start);
         let kind = match &self.text[start..start + length] {
             "null" => NodeKind::Null,
             "true" => NodeKind::Boolean(true),
@@ -266,10 +233,7 @@ impl Parser<'_> {
             "" => return Err(self.error_here("a value should stand here")),
             word => {
                 let shown: String = word.chars().take(20).collect();
-                return Err(self.error(
-                    start..start + length,
-                    format!("`{shown}` is no JSON value; strings need double quotes"),
-                ));
+                return Err(self.error(start..start + length, format!("`{shown}` is no JSON value; strings need double quotes")));
             }
         };
         self.at += length;
@@ -278,23 +242,16 @@ impl Parser<'_> {
 
     fn number(&mut self) -> Result<NodeKind, JsonError> {
         let start = self.at;
-        while self.peek().is_some_and(|byte| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_')
-        }) {
+        while self.peek().is_some_and(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_')) {
             self.at += 1;
         }
         let span = start..self.at;
         let text = &self.text[span.clone()];
-        serde_json::from_str::<Number>(text)
-            .map(NodeKind::Number)
-            .map_err(|_| {
-                let what = if text.starts_with("0x") {
-                    "JSON has no hexadecimal numbers; write it as a string"
-                } else {
-                    "this is no JSON number"
-                };
-                self.error(span, what)
-            })
+        serde_json::from_str::<Number>(text).map(NodeKind::Number).map_err(|_| {
+            let what =
+                if text.starts_with("0x") { "JSON has no hexadecimal numbers; write it as a string" } else { "this is no JSON number" };
+            self.error(span, what)
+        })
     }
 
     fn string(&mut self) -> Result<String, JsonError> {
@@ -303,10 +260,7 @@ impl Parser<'_> {
         let mut text = String::new();
         loop {
             let run = self.at;
-            while self
-                .peek()
-                .is_some_and(|byte| byte != b'"' && byte != b'\\' && byte >= 0x20)
-            {
+            while self.peek().is_some_and(|byte| byte != b'"' && byte != b'\\' && byte >= 0x20) {
                 self.at += 1;
             }
             text += &self.text[run..self.at];
@@ -331,26 +285,18 @@ impl Parser<'_> {
                                 character
                             }
                             None => {
-                                return Err(self.error(
-                                    self.at..self.at + 2,
-                                    "`\\u` needs four hexadecimal digits that make a character",
-                                ));
+                                return Err(self.error(self.at..self.at + 2, "`\\u` needs four hexadecimal digits that make a character"));
                             }
                         },
                         _ => {
-                            return Err(
-                                self.error(self.at..self.at + 1, "unknown escape in a string")
-                            );
+                            return Err(self.error(self.at..self.at + 1, "unknown escape in a string"));
                         }
                     };
                     self.at += 2;
                     text.push(character);
                 }
                 Some(b'\n' | b'\r') | None => {
-                    return Err(self.error(
-                        start..self.at,
-                        "this string has no closing quote on its line",
-                    ));
+                    return Err(self.error(start..self.at, "this string has no closing quote on its line"));
                 }
                 Some(_) => {
                     return Err(self.error_here("control characters must be escaped in a string"));
@@ -399,11 +345,7 @@ impl Parser<'_> {
             let key_span = start..self.at;
             if let Some(first) = keys.insert(key.clone(), key_span.clone()) {
                 let shown: String = key.chars().take(40).collect();
-                return Err(JsonError {
-                    message: format!("duplicate key `{shown}`"),
-                    span: key_span,
-                    related: Some(first),
-                });
+                return Err(JsonError { message: format!("duplicate key `{shown}`"), span: key_span, related: Some(first) });
             }
             self.space();
             if self.peek() != Some(b':') {
@@ -411,11 +353,7 @@ impl Parser<'_> {
             }
             self.at += 1;
             let value = self.value(depth + 1)?;
-            members.push(Member {
-                key,
-                key_span,
-                value,
-            });
+            members.push(Member { key, key_span, value });
             self.space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -481,12 +419,7 @@ mod tests {
     #[test]
     fn depth_is_bounded() {
         let deep = "[".repeat(100_000);
-        assert!(
-            parse(&deep)
-                .expect_err("too deep")
-                .message
-                .contains("nested more than")
-        );
+        assert!(parse(&deep).expect_err("too deep").message.contains("nested more than"));
     }
 
     #[test]
@@ -494,17 +427,8 @@ mod tests {
         let text = r#"["ab\u00e9c\n\ud83d\ude00z"]"#;
         let node = parse(text).expect("JSON");
         let string = node.element(0).expect("one element");
-        let NodeKind::String(resolved) = &string.kind else {
-            panic!("a string")
-        };
-        for (wanted, raw) in [
-            ("ab", "ab"),
-            ("\u{e9}", "\\u00e9"),
-            ("c", "c"),
-            ("\n", "\\n"),
-            ("\u{1f600}", "\\ud83d\\ude00"),
-            ("z", "z"),
-        ] {
+        let NodeKind::String(resolved) = &string.kind else { panic!("a string") };
+        for (wanted, raw) in [("ab", "ab"), ("\u{e9}", "\\u00e9"), ("c", "c"), ("\n", "\\n"), ("\u{1f600}", "\\ud83d\\ude00"), ("z", "z")] {
             let at = resolved.find(wanted).expect("in the string");
             let range = inside_string(text, &string.span, at..at + wanted.len());
             assert_eq!(&text[range], raw);
@@ -513,11 +437,6 @@ mod tests {
 
     #[test]
     fn comments_are_space() {
-        assert_eq!(
-            parse("// a story\n[1, // one\n2]")
-                .expect("JSON")
-                .to_value(),
-            serde_json::json!([1, 2])
-        );
+        assert_eq!(parse("// a story\n[1, // one\n2]").expect("JSON").to_value(), serde_json::json!([1, 2]));
     }
 }

@@ -37,10 +37,7 @@ pub fn parse_number(text: &str) -> Option<u64> {
         Some(rest) => (true, rest),
         None => (false, text),
     };
-    let (digits, radix) = match digits
-        .strip_prefix("0x")
-        .or_else(|| digits.strip_prefix("0X"))
-    {
+    let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
         Some(rest) => (rest, 16),
         None => (digits, 10),
     };
@@ -79,36 +76,16 @@ impl Quantity {
         if let Some(number) = parse_number(text) {
             return Some(Self::Number(number));
         }
-        let (name, offset) = match text
-            .char_indices()
-            .skip(1)
-            .find(|(_, c)| matches!(c, '+' | '-'))
-        {
+        let (name, offset) = match text.char_indices().skip(1).find(|(_, c)| matches!(c, '+' | '-')) {
             Some((at, sign)) => {
-                let magnitude = parse_number(text[at + 1..].trim())
-                    .filter(|_| !text[at + 1..].trim().starts_with('-'))?;
-                (
-                    text[..at].trim(),
-                    if sign == '-' {
-                        magnitude.wrapping_neg()
-                    } else {
-                        magnitude
-                    },
-                )
+                let magnitude = parse_number(text[at + 1..].trim()).filter(|_| !text[at + 1..].trim().starts_with('-'))?;
+                (text[..at].trim(), if sign == '-' { magnitude.wrapping_neg() } else { magnitude })
             }
             None => (text, 0),
         };
-        let first_fits = name
-            .chars()
-            .next()
-            .is_some_and(|c| c.is_alphabetic() || matches!(c, '_' | '.' | '$' | '?' | '@'));
-        let rest_fits = name
-            .chars()
-            .all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '$' | '?' | '@' | '#' | '~'));
-        (first_fits && rest_fits && name.len() <= 256).then(|| Self::Label {
-            name: name.to_owned(),
-            offset,
-        })
+        let first_fits = name.chars().next().is_some_and(|c| c.is_alphabetic() || matches!(c, '_' | '.' | '$' | '?' | '@'));
+        let rest_fits = name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '$' | '?' | '@' | '#' | '~'));
+        (first_fits && rest_fits && name.len() <= 256).then(|| Self::Label { name: name.to_owned(), offset })
     }
 }
 
@@ -215,10 +192,7 @@ impl<'de> Deserialize<'de> for Lines {
             fn visit_str<E: Error>(self, text: &str) -> Result<Lines, E> {
                 Ok(Lines(vec![text.to_owned()]))
             }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut elements: A,
-            ) -> Result<Lines, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut elements: A) -> Result<Lines, A::Error> {
                 let mut lines = Vec::new();
                 while let Some(line) = elements.next_element()? {
                     lines.push(line);
@@ -255,12 +229,7 @@ mod tests {
 
     #[test]
     fn quantities() {
-        let label = |name: &str, offset: u64| {
-            Some(Quantity::Label {
-                name: name.into(),
-                offset,
-            })
-        };
+        let label = |name: &str, offset: u64| Some(Quantity::Label { name: name.into(), offset });
         for (text, expected) in [
             ("16", Some(Quantity::Number(16))),
             ("0x10", Some(Quantity::Number(16))),

@@ -14,21 +14,13 @@ use std::sync::Arc;
 
 /// The schema as a document, draft 2020-12.
 pub fn document() -> Value {
-    SchemaSettings::draft2020_12()
-        .into_generator()
-        .into_root_schema_for::<File>()
-        .to_value()
+    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>().to_value()
 }
 
 /// Adds a diagnostic for everything in `node` that the schema does not allow.
 pub fn check(source: &Arc<Source>, node: &Node, diagnostics: &mut Diagnostics) {
     let document = document();
-    Checker {
-        root: &document,
-        source,
-        diagnostics,
-    }
-    .check(&document, node, "the scenario");
+    Checker { root: &document, source, diagnostics }.check(&document, node, "the scenario");
 }
 
 struct Checker<'a> {
@@ -42,10 +34,7 @@ impl<'a> Checker<'a> {
         let mut schema = schema;
         // The generator nests references once; the bound only guards against a schema that refers to itself.
         for _ in 0..8 {
-            match schema["$ref"]
-                .as_str()
-                .and_then(|reference| reference.strip_prefix('#'))
-            {
+            match schema["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
                 Some(pointer) => schema = self.root.pointer(pointer).unwrap_or(&Value::Null),
                 None => break,
             }
@@ -54,16 +43,12 @@ impl<'a> Checker<'a> {
     }
 
     fn report(&mut self, node: &Node, message: String, hint: Option<String>) {
-        self.diagnostics
-            .push(Diagnostic::new(self.source, node.span.clone(), message).maybe_hint(hint));
+        self.diagnostics.push(Diagnostic::new(self.source, node.span.clone(), message).maybe_hint(hint));
     }
 
     fn check(&mut self, schema: &'a Value, node: &Node, what: &str) {
         let schema = self.resolve(schema);
-        if let Some(alternatives) = schema["anyOf"]
-            .as_array()
-            .or_else(|| schema["oneOf"].as_array())
-        {
+        if let Some(alternatives) = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array()) {
             return self.check_alternatives(alternatives, node, what);
         }
         if let Some(allowed) = schema.get("enum").and_then(Value::as_array) {
@@ -79,11 +64,7 @@ impl<'a> Checker<'a> {
                 _ => None,
             };
             if let Some(expected) = expected {
-                self.report(
-                    node,
-                    format!("{what} cannot be read"),
-                    Some(format!("write {expected}")),
-                );
+                self.report(node, format!("{what} cannot be read"), Some(format!("write {expected}")));
                 return;
             }
         }
@@ -93,35 +74,14 @@ impl<'a> Checker<'a> {
             _ => return,
         };
         if !types.iter().any(|name| fits(name, node)) {
-            let expected: Vec<&str> = types
-                .iter()
-                .filter(|name| **name != "null")
-                .map(|name| describe(name))
-                .collect();
-            self.report(
-                node,
-                format!(
-                    "{what} is {}, but should be {}",
-                    node.describe(),
-                    expected.join(" or ")
-                ),
-                None,
-            );
+            let expected: Vec<&str> = types.iter().filter(|name| **name != "null").map(|name| describe(name)).collect();
+            self.report(node, format!("{what} is {}, but should be {}", node.describe(), expected.join(" or ")), None);
             return;
         }
         match &node.kind {
             NodeKind::Number(number) => {
-                let value = number
-                    .as_i64()
-                    .map(i128::from)
-                    .or_else(|| number.as_u64().map(i128::from))
-                    .unwrap_or_default();
-                let bound = |name: &str| {
-                    schema[name]
-                        .as_i64()
-                        .map(i128::from)
-                        .or_else(|| schema[name].as_u64().map(i128::from))
-                };
+                let value = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from)).unwrap_or_default();
+                let bound = |name: &str| schema[name].as_i64().map(i128::from).or_else(|| schema[name].as_u64().map(i128::from));
                 let limit = match schema["format"].as_str() {
                     Some("uint8") => i128::from(u8::MAX),
                     Some("uint32") => i128::from(u32::MAX),
@@ -130,11 +90,7 @@ impl<'a> Checker<'a> {
                 let minimum = bound("minimum").unwrap_or(i128::from(i64::MIN));
                 let maximum = bound("maximum").unwrap_or(limit).min(limit);
                 if !(minimum..=maximum).contains(&value) {
-                    self.report(
-                        node,
-                        format!("{what} is {value}, but should be from {minimum} to {maximum}"),
-                        None,
-                    );
+                    self.report(node, format!("{what} is {value}, but should be from {minimum} to {maximum}"), None);
                 }
             }
             NodeKind::Array(elements) => {
@@ -156,64 +112,38 @@ impl<'a> Checker<'a> {
         for member in members {
             if let Some(property) = schema["properties"].get(&member.key) {
                 self.check(property, &member.value, &format!("`{}`", member.key));
-            } else if let Some(values) = schema
-                .get("additionalProperties")
-                .filter(|values| values.is_object())
-            {
+            } else if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
                 self.check(values, &member.value, &format!("`{}`", clip(&member.key)));
             } else {
                 let hint = match nearest(&member.key, properties.keys().map(String::as_str)) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!(
-                        "known keys: {}",
-                        list(properties.keys().map(String::as_str))
-                    ),
+                    None => format!("known keys: {}", list(properties.keys().map(String::as_str))),
                 };
                 self.diagnostics.push(
-                    Diagnostic::new(
-                        self.source,
-                        member.key_span.clone(),
-                        format!("unknown key `{}` in {what}", clip(&member.key)),
-                    )
-                    .hint(hint),
+                    Diagnostic::new(self.source, member.key_span.clone(), format!("unknown key `{}` in {what}", clip(&member.key)))
+                        .hint(hint),
                 );
             }
         }
-        for key in schema["required"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
+        for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             if node.get(key).is_none() {
-                let hint = properties
-                    .get(key)
-                    .and_then(|property| self.resolve_description(property));
+                let hint = properties.get(key).and_then(|property| self.resolve_description(property));
                 self.diagnostics.push(
-                    Diagnostic::new(
-                        self.source,
-                        node.span.start..node.span.start + 1,
-                        format!("{what} lacks the key `{key}`"),
-                    )
-                    .maybe_hint(hint.map(|text| format!("`{key}`: {text}"))),
+                    Diagnostic::new(self.source, node.span.start..node.span.start + 1, format!("{what} lacks the key `{key}`"))
+                        .maybe_hint(hint.map(|text| format!("`{key}`: {text}"))),
                 );
             }
         }
     }
 
     fn resolve_description(&self, property: &Value) -> Option<String> {
-        property["description"]
-            .as_str()
-            .map(|text| text.lines().next().unwrap_or_default().to_owned())
+        property["description"].as_str().map(|text| text.lines().next().unwrap_or_default().to_owned())
     }
 
     /// An enum: alternatives that are words, or objects with one key each; or a type that may be `null`.
     fn check_alternatives(&mut self, alternatives: &'a [Value], node: &Node, what: &str) {
-        let choices: Vec<&Value> = alternatives
-            .iter()
-            .map(|choice| self.resolve(choice))
-            .filter(|choice| choice["type"] != "null")
-            .collect();
+        let choices: Vec<&Value> =
+            alternatives.iter().map(|choice| self.resolve(choice)).filter(|choice| choice["type"] != "null").collect();
         if choices.len() < alternatives.len() && matches!(node.kind, NodeKind::Null) {
             return;
         }
@@ -223,13 +153,7 @@ impl<'a> Checker<'a> {
         let words: Vec<&str> = choices
             .iter()
             .flat_map(|choice| {
-                choice["const"].as_str().into_iter().chain(
-                    choice["enum"]
-                        .as_array()
-                        .into_iter()
-                        .flatten()
-                        .filter_map(Value::as_str),
-                )
+                choice["const"].as_str().into_iter().chain(choice["enum"].as_array().into_iter().flatten().filter_map(Value::as_str))
             })
             .collect();
         if !words.is_empty() && !choices.iter().any(|choice| choice["type"] == "object") {
@@ -243,27 +167,16 @@ impl<'a> Checker<'a> {
         match &node.kind {
             NodeKind::Object(members) if members.len() == 1 => {
                 let member = &members[0];
-                match choices
-                    .iter()
-                    .find(|choice| choice["properties"].get(&member.key).is_some())
-                {
-                    Some(choice) => self.check(
-                        &choice["properties"][member.key.as_str()],
-                        &member.value,
-                        &format!("`{}`", member.key),
-                    ),
+                match choices.iter().find(|choice| choice["properties"].get(&member.key).is_some()) {
+                    Some(choice) => self.check(&choice["properties"][member.key.as_str()], &member.value, &format!("`{}`", member.key)),
                     None => {
                         let hint = match nearest(&member.key, keys.iter().copied()) {
                             Some(near) => format!("did you mean `{near}`?"),
                             None => format!("known: {}", list(keys.iter().copied())),
                         };
                         self.diagnostics.push(
-                            Diagnostic::new(
-                                self.source,
-                                member.key_span.clone(),
-                                format!("unknown {what} `{}`", clip(&member.key)),
-                            )
-                            .hint(hint),
+                            Diagnostic::new(self.source, member.key_span.clone(), format!("unknown {what} `{}`", clip(&member.key)))
+                                .hint(hint),
                         );
                     }
                 }
@@ -284,11 +197,7 @@ impl<'a> Checker<'a> {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("one of: {}", list(words.iter().copied())),
                 };
-                self.report(
-                    node,
-                    format!("{what} cannot be `{}`", clip(text)),
-                    Some(hint),
-                );
+                self.report(node, format!("{what} cannot be `{}`", clip(text)), Some(hint));
             }
             _ => self.report(
                 node,
@@ -324,17 +233,10 @@ fn describe(type_name: &str) -> &'static str {
 }
 
 fn list<'w>(words: impl Iterator<Item = &'w str>) -> String {
-    words
-        .map(|word| format!("`{word}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// Words of a hostile file are quoted in messages, but not by the megabyte.
 fn clip(text: &str) -> String {
-    if text.chars().count() > 60 {
-        text.chars().take(60).chain("...".chars()).collect()
-    } else {
-        text.to_owned()
-    }
+    if text.chars().count() > 60 { text.chars().take(60).chain("...".chars()).collect() } else { text.to_owned() }
 }

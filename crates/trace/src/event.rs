@@ -4,9 +4,7 @@
 //! include/trace/events/kvm.h, 6.12), so that whoever reads `trace-cmd report` can read a run; `kvm_entry` carries the interruption
 //! information that 6.14 added to it. Times are simulated cycles.
 
-use crate::value::{
-    ByteString, Exception, Flag, Name, direction, hexadecimal, optional_hexadecimal,
-};
+use crate::value::{ByteString, Exception, Flag, Name, direction, hexadecimal, optional_hexadecimal};
 use serde::Serialize;
 use std::fmt::{self, Write as _};
 
@@ -388,13 +386,7 @@ impl Record {
         let mut line = String::new();
         // Every field type of the table serialises infallibly, and a String takes every write.
         let event = serde_json::to_string(&self.event).unwrap_or_default();
-        let _ = write!(
-            line,
-            "{{\"cycle\":{},\"vcpu\":{},{}",
-            self.cycle,
-            self.vcpu,
-            event.strip_prefix('{').unwrap_or("}")
-        );
+        let _ = write!(line, "{{\"cycle\":{},\"vcpu\":{},{}", self.cycle, self.vcpu, event.strip_prefix('{').unwrap_or("}"));
         line
     }
 }
@@ -402,13 +394,7 @@ impl Record {
 /// The canonical line: cycle right-aligned in 14 columns, CPU in brackets, the event's name and its text.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:>14} [{}] {}: ",
-            self.cycle,
-            self.vcpu,
-            self.event.kind().name()
-        )?;
+        write!(f, "{:>14} [{}] {}: ", self.cycle, self.vcpu, self.event.kind().name())?;
         self.event.write_text(f, self.vcpu)
     }
 }

@@ -75,13 +75,7 @@ pub struct Transcript {
 impl Transcript {
     /// Keeps at most `cap` events.
     pub fn new(cap: usize) -> Self {
-        Self {
-            kept: Vec::new(),
-            cap,
-            total: 0,
-            hash: 0xcbf2_9ce4_8422_2325,
-            line: String::new(),
-        }
+        Self { kept: Vec::new(), cap, total: 0, hash: 0xcbf2_9ce4_8422_2325, line: String::new() }
     }
 
     /// The events kept, in order.
@@ -107,11 +101,7 @@ impl Transcript {
         }
         let more = self.total - self.kept.len() as u64;
         if more > 0 {
-            let _ = writeln!(
-                text,
-                "... {more} more events, FNV-1a of the whole text {:#018x}",
-                self.hash
-            );
+            let _ = writeln!(text, "... {more} more events, FNV-1a of the whole text {:#018x}", self.hash);
         }
         text
     }
@@ -155,17 +145,9 @@ impl<W: io::Write> Writer<W> {
     pub fn new(mut output: W, format: Format) -> Self {
         let error = match format {
             Format::Text => None,
-            Format::Ndjson => writeln!(
-                output,
-                "{{\"format\":\"trapline-trace\",\"schema_version\":{VERSION}}}"
-            )
-            .err(),
+            Format::Ndjson => writeln!(output, "{{\"format\":\"trapline-trace\",\"schema_version\":{VERSION}}}").err(),
         };
-        Self {
-            output,
-            format,
-            error,
-        }
+        Self { output, format, error }
     }
 
     /// Flushes, and reports the first error of any write.

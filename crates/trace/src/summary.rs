@@ -31,38 +31,20 @@ pub struct ExitStatistics {
 
 impl ExitStatistics {
     fn new(reason: Name) -> Self {
-        Self {
-            reason,
-            samples: 0,
-            timed: 0,
-            total: 0,
-            minimum: 0,
-            maximum: 0,
-            squares: 0,
-        }
+        Self { reason, samples: 0, timed: 0, total: 0, minimum: 0, maximum: 0, squares: 0 }
     }
 
     fn add_time(&mut self, cycles: u64) {
-        self.minimum = if self.timed == 0 {
-            cycles
-        } else {
-            self.minimum.min(cycles)
-        };
+        self.minimum = if self.timed == 0 { cycles } else { self.minimum.min(cycles) };
         self.maximum = self.maximum.max(cycles);
         self.timed += 1;
         self.total = self.total.saturating_add(cycles);
-        self.squares = self
-            .squares
-            .saturating_add(u128::from(cycles) * u128::from(cycles));
+        self.squares = self.squares.saturating_add(u128::from(cycles) * u128::from(cycles));
     }
 
     /// Mean cycles of a timed exit.
     pub fn mean(&self) -> f64 {
-        if self.timed == 0 {
-            0.0
-        } else {
-            self.total as f64 / self.timed as f64
-        }
+        if self.timed == 0 { 0.0 } else { self.total as f64 / self.timed as f64 }
     }
 
     /// Standard deviation of the mean, in per cent of the mean, as `perf` prints it.
@@ -73,8 +55,7 @@ impl ExitStatistics {
         let count = u128::from(self.timed);
         let total = u128::from(self.total);
         // Exact integers up to the division, so that the figure is the same on every host.
-        let spread =
-            (count.saturating_mul(self.squares)).saturating_sub(total.saturating_mul(total));
+        let spread = (count.saturating_mul(self.squares)).saturating_sub(total.saturating_mul(total));
         let variance = spread as f64 / (count * (count - 1)) as f64;
         (variance / count as f64).sqrt() / self.mean() * 100.0
     }
@@ -107,11 +88,7 @@ impl Summary {
 
     /// How many exits had this reason.
     pub fn exits_with(&self, reason: &str) -> u64 {
-        self.exits
-            .iter()
-            .filter(|exit| exit.reason.to_string() == reason)
-            .map(|exit| exit.samples)
-            .sum()
+        self.exits.iter().filter(|exit| exit.reason.to_string() == reason).map(|exit| exit.samples).sum()
     }
 
     /// Every reason seen, the most frequent first, ties by name.
@@ -124,17 +101,9 @@ impl Summary {
     /// The table of `perf kvm stat report`, with cycles in the place of microseconds.
     pub fn table(&self) -> String {
         let samples: u64 = self.exits.iter().map(|row| row.samples).sum();
-        let time: u64 = self
-            .exits
-            .iter()
-            .map(|row| row.total)
-            .fold(0, u64::saturating_add);
+        let time: u64 = self.exits.iter().map(|row| row.total).fold(0, u64::saturating_add);
         let share = |part: u64, whole: u64| {
-            if whole == 0 {
-                0.0
-            } else {
-                part as f64 * 100.0 / whole as f64
-            }
+            if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
         };
         let mut text = String::from("Analyze events for all VMs, all VCPUs (times in cycles):\n\n");
         let _ = writeln!(
@@ -155,10 +124,7 @@ impl Summary {
                 row.maximum,
             );
         }
-        let _ = writeln!(
-            text,
-            "\nTotal Samples:{samples}, Total events handled time:{time} cycles."
-        );
+        let _ = writeln!(text, "\nTotal Samples:{samples}, Total events handled time:{time} cycles.");
         text
     }
 
@@ -192,9 +158,7 @@ impl Sink for Summary {
         }
         self.kinds[event.kind() as usize] += 1;
         match event {
-            Event::Exit { reason, .. } | Event::SiliconExit { reason, .. } => {
-                self.exit(cycle, vcpu, reason)
-            }
+            Event::Exit { reason, .. } | Event::SiliconExit { reason, .. } => self.exit(cycle, vcpu, reason),
             Event::Entry { .. } | Event::SiliconEntry { .. } => self.entry(cycle, vcpu),
             _ => {}
         }

@@ -48,10 +48,7 @@ impl ByteString {
         let length = bytes.len().min(15);
         let mut kept = [0; 15];
         kept[..length].copy_from_slice(&bytes[..length]);
-        Self {
-            length: length as u8,
-            bytes: kept,
-        }
+        Self { length: length as u8, bytes: kept }
     }
 
     /// The bytes themselves.
@@ -149,11 +146,7 @@ pub(crate) struct Flag(pub bool, pub &'static str);
 
 impl fmt::Display for Flag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 {
-            write!(f, " {}", self.1)
-        } else {
-            Ok(())
-        }
+        if self.0 { write!(f, " {}", self.1) } else { Ok(()) }
     }
 }
 
@@ -163,18 +156,12 @@ pub(crate) fn direction(write: bool) -> &'static str {
 }
 
 /// Numbers that may exceed what JSON readers keep exactly (2^53), written as `"0x..."`.
-pub(crate) fn hexadecimal<S: Serializer, T: fmt::LowerHex>(
-    number: &T,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(crate) fn hexadecimal<S: Serializer, T: fmt::LowerHex>(number: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{number:#x}"))
 }
 
 /// As [`hexadecimal`], `null` for an absent number.
-pub(crate) fn optional_hexadecimal<S: Serializer, T: fmt::LowerHex>(
-    number: &Option<T>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(crate) fn optional_hexadecimal<S: Serializer, T: fmt::LowerHex>(number: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
     match number {
         Some(number) => hexadecimal(number, serializer),
         None => serializer.serialize_none(),

@@ -1,0 +1,3 @@
+//! SSE and SSE2, MXCSR, FXSAVE and XSAVE.
+
+pub(crate) mod double;
