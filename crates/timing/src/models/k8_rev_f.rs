@@ -1,20 +1,17 @@
 //! Costs of a K8 core of revision F (AMD, 90 nm, 2006: the first with SVM).
 //!
-//! Instruction classes follow Agner Fog's instruction tables for K8, rounded to the nearest tick; where no entry is quoted the row says
-//! assumed. Of the transition, two sums are measured under Xen: a null hypercall of near 3300 cycles, and near 650 cycles for two VMSAVE
-//! and two VMLOAD.
+//! Instruction classes are reciprocal throughputs that InstLatx64 measured on revision E of the core, which differs from F in memory
+//! controller and virtualization; the numbers used are in `k8_rev_f.instlatx64.txt` beside this file, and a test compares them. Of the
+//! transition, two sums are measured under Xen: a null hypercall of near 3300 cycles, and near 650 cycles for two VMSAVE and two VMLOAD.
 
-use crate::cost::Why::{Assumed, Manual, Measured};
+use crate::cost::Why::{Assumed, Measured};
 use crate::cost::{Cost, Why};
 use crate::rows::CostModel;
 
 const NO_VMX: Cost = Cost::absent("no VMX on this processor");
 const NOT_IN_SET: Cost = Cost::absent("the instruction is not in this processor's set");
-const SIMPLE: Why = Manual("Agner Fog, Instruction tables, K8: one of three ALUs, reciprocal throughput 0.33");
-const MEMORY: Why = Manual("Agner Fog, Instruction tables, K8: two accesses of the data cache a cycle, reciprocal throughput 0.5");
 const MICROCODED: Why = Assumed("a short microcoded instruction, taken as 10 to 40 cycles");
-const SERIALIZING: Why = Assumed("serializing and microcoded; a little less than Zen's measured 125 cycles of CPUID leaf 0");
-const HALVES: Why = Assumed("128 bits are done in two halves on 64-bit units");
+const SERIALIZING: Why = Assumed("serializing and microcoded; near twice CPUID leaf 0 (InstLatx64: 48)");
 const SAVE_LOAD: Why =
     Measured("Xen commit f64b7618e1 message, 2007, Athlon 64 X2: two VMSAVE and two VMLOAD near 650 cycles; a quarter each");
 const TRANSITION: Why = Assumed(
@@ -23,78 +20,85 @@ const TRANSITION: Why = Assumed(
 const HYPERVISOR: Why =
     Assumed("Xen's null hypercall of near 3300 cycles (commit f64b7618e1, 2007), of which 1300 are taken to be software: 1150 and 150");
 
+/// A class whose cost is a reciprocal throughput that InstLatx64 measured, rounded to the nearest tick, at least one.
+macro_rules! instlat {
+    ($ticks:literal, $shape:literal) => {
+        Cost::in_ticks($ticks, Measured(concat!("InstLatx64, Athlon 64 X2 3800+ (K8 revision E): ", $shape)))
+    };
+}
+
 /// K8 revision F.
 pub const K8_REV_F: CostModel = CostModel {
     name: "k8-rev-f",
     title: "AMD Athlon 64 X2, K8 core revision F, 90 nm, 2006",
 
-    nop: Cost::in_ticks(1, SIMPLE),
-    register_move: Cost::in_ticks(1, SIMPLE),
-    load: Cost::in_ticks(2, MEMORY),
-    store: Cost::in_ticks(2, MEMORY),
-    load_op: Cost::in_ticks(2, MEMORY),
-    read_modify_write: Cost::in_ticks(4, Assumed("a load and a store, one a cycle")),
-    alu: Cost::in_ticks(1, SIMPLE),
-    alu_carry: Cost::in_ticks(1, SIMPLE),
-    lea: Cost::in_ticks(1, Manual("Agner Fog, Instruction tables, K8: LEA of 32 or 64 bits, reciprocal throughput 0.33")),
-    shift: Cost::in_ticks(1, SIMPLE),
-    shift_by_cl: Cost::in_ticks(1, SIMPLE),
-    double_shift: Cost::in_ticks(12, Assumed("microcoded, three cycles")),
-    rotate_through_carry: Cost::in_ticks(4, Assumed("RCL r,1 a cycle; by a count it is several times slower")),
-    multiply32: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, K8: IMUL r32,r32, reciprocal throughput 1")),
-    multiply64: Cost::in_ticks(8, Manual("Agner Fog, Instruction tables, K8: IMUL r64,r64, reciprocal throughput 2")),
-    divide8: Cost::in_ticks(60, Manual("Agner Fog, Instruction tables, K8: DIV r8, reciprocal throughput 15")),
-    divide16: Cost::in_ticks(92, Manual("Agner Fog, Instruction tables, K8: DIV r16, reciprocal throughput 23")),
-    divide32: Cost::in_ticks(156, Manual("Agner Fog, Instruction tables, K8: DIV r32, reciprocal throughput 39")),
-    divide64: Cost::in_ticks(284, Manual("Agner Fog, Instruction tables, K8: DIV r64, reciprocal throughput 71")),
-    branch: Cost::in_ticks(8, Manual("Agner Fog, Instruction tables, K8: a taken jump, reciprocal throughput 2")),
+    nop: instlat!(1, "NOP"),
+    register_move: instlat!(1, "MOV r64, r64"),
+    load: instlat!(2, "MOV r64, [m64]"),
+    store: instlat!(2, "MOV [m64 + 16], r64"),
+    load_op: instlat!(2, "ADD r64, [m64]"),
+    read_modify_write: instlat!(8, "ADD [m64], r64"),
+    alu: instlat!(1, "ADD r64, r64"),
+    alu_carry: instlat!(4, "ADC r64, r64"),
+    lea: instlat!(1, "LEA r64, [r64 + r64 + disp8]"),
+    shift: instlat!(1, "SHL r64, imm8"),
+    shift_by_cl: instlat!(1, "SHL r64, cl"),
+    double_shift: instlat!(8, "SHLD r1_64, r2_64, imm8"),
+    rotate_through_carry: instlat!(4, "RCL r64, 1"),
+    multiply32: instlat!(4, "IMUL r32, r32"),
+    multiply64: instlat!(8, "IMUL r64, r64"),
+    divide8: instlat!(64, "DIV r8 8/ 8b ax upd"),
+    divide16: instlat!(96, "DIV r16 16/16b ax upd"),
+    divide32: instlat!(160, "DIV r32 32/32b eax upd"),
+    divide64: instlat!(288, "DIV r64 64/64b rax upd"),
+    branch: Cost::in_ticks(8, Assumed("a taken, predicted jump; two cycles")),
     branch_indirect: Cost::in_ticks(8, Assumed("as a taken jump")),
     call: Cost::in_ticks(8, Assumed("a taken jump and a store")),
     near_return: Cost::in_ticks(8, Assumed("a taken jump and a load")),
-    push: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, K8: PUSH r, reciprocal throughput 1")),
-    pop: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, K8: POP r, reciprocal throughput 1")),
-    push_flags: Cost::in_ticks(8, Assumed("two cycles")),
-    pop_flags: Cost::in_ticks(32, Assumed("microcoded, eight cycles")),
+    push: instlat!(4, "PUSH r64"),
+    pop: instlat!(4, "POP r64"),
+    push_flags: instlat!(8, "PUSHFQ"),
+    pop_flags: Cost::in_ticks(40, Measured("InstLatx64, Athlon 64 X2 3800+ (K8 revision E): PUSHFQ + POPFQ 12 cycles, less PUSHFQ 2")),
     stack_frame: Cost::in_ticks(12, Assumed("LEAVE three cycles; ENTER and PUSHA more")),
-    conditional_move: Cost::in_ticks(1, SIMPLE),
-    set_condition: Cost::in_ticks(1, SIMPLE),
-    bit_test: Cost::in_ticks(1, SIMPLE),
-    bit_scan: Cost::in_ticks(32, Assumed("microcoded, eight cycles and more")),
+    conditional_move: instlat!(1, "CMOVNZ r64, r64"),
+    set_condition: instlat!(1, "SETC r8"),
+    bit_test: instlat!(1, "BT r32, r32"),
+    bit_scan: instlat!(36, "BSF r64, r64"),
     population_count: NOT_IN_SET,
-    byte_swap: Cost::in_ticks(1, SIMPLE),
+    byte_swap: instlat!(1, "BSWAP r64"),
     bit_manipulation: NOT_IN_SET,
     crc: NOT_IN_SET,
-    exchange: Cost::in_ticks(4, Assumed("two operations that depend on each other")),
-    compare_exchange: Cost::in_ticks(20, Assumed("microcoded, five cycles")),
-    atomic: Cost::in_ticks(64, Assumed("a locked line in the first-level cache; 20 cycles on Zen (InstLatx64), near 16 here")),
-    flag_control: Cost::in_ticks(2, Assumed("CLC a third of a cycle, CLD and STD one and more")),
+    exchange: instlat!(4, "XCHG r1_64, r2_64"),
+    compare_exchange: instlat!(8, "CMPXCHG r64, r64"),
+    atomic: instlat!(72, "LOCK ADD [m64], r64"),
+    flag_control: instlat!(4, "CLD"),
     interrupt_flag: Cost::in_ticks(16, Assumed("microcoded, does not serialize; taken as 4 cycles")),
     legacy_arithmetic: Cost::in_ticks(24, Assumed("microcoded; taken as 6 cycles")),
     string_setup: Cost::in_ticks(60, Assumed("start of the microcode loop, 15 cycles")),
     string_element: Cost::in_ticks(6, Assumed("one and a half cycles an element")),
-    sse_move: Cost::in_ticks(4, HALVES),
-    sse_load: Cost::in_ticks(4, HALVES),
-    sse_store: Cost::in_ticks(4, HALVES),
-    sse_transfer: Cost::in_ticks(8, Assumed("through the load and store unit")),
-    sse_integer: Cost::in_ticks(4, HALVES),
-    sse_integer_multiply: Cost::in_ticks(8, HALVES),
-    sse_shuffle: Cost::in_ticks(6, HALVES),
-    sse_fp_add: Cost::in_ticks(8, HALVES),
-    sse_fp_multiply: Cost::in_ticks(8, HALVES),
-    sse_fp_divide32: Cost::in_ticks(52, Assumed("scalar; the unit is not pipelined")),
-    sse_fp_divide64: Cost::in_ticks(68, Assumed("scalar; the unit is not pipelined")),
-    sse_fp_sqrt32: Cost::in_ticks(64, Assumed("scalar; the unit is not pipelined")),
-    sse_fp_sqrt64: Cost::in_ticks(96, Assumed("scalar; the unit is not pipelined")),
-    sse_compare: Cost::in_ticks(4, Assumed("one a cycle")),
-    sse_convert: Cost::in_ticks(8, HALVES),
-    fpu_control: Cost::in_ticks(36, Assumed("nine cycles")),
+    sse_move: instlat!(4, "MOVDQA xmm, xmm"),
+    sse_load: instlat!(8, "MOVDQA xmm, [m128]"),
+    sse_store: instlat!(8, "MOVDQA [m128], xmm"),
+    sse_transfer: instlat!(10, "MOVD r64, xmm"),
+    sse_integer: instlat!(4, "PADDD xmm, xmm"),
+    sse_integer_multiply: instlat!(8, "PMULLW xmm, xmm"),
+    sse_shuffle: instlat!(6, "PSHUFD xmm, xmm, im8"),
+    sse_fp_add: instlat!(8, "ADDPS xmm, xmm"),
+    sse_fp_multiply: instlat!(8, "MULPS xmm, xmm"),
+    sse_fp_divide32: instlat!(52, "DIVSS xmm, xmm"),
+    sse_fp_divide64: instlat!(68, "DIVSD xmm, xmm"),
+    sse_fp_sqrt32: instlat!(64, "SQRTSS xmm, xmm"),
+    sse_fp_sqrt64: instlat!(96, "SQRTSD xmm, xmm"),
+    sse_compare: instlat!(4, "COMISD xmm, xmm"),
+    sse_convert: instlat!(10, "CVTTSD2SI r32, xmm"),
+    fpu_control: instlat!(36, "LDMXCSR [mem]"),
     save_state: Cost::in_cycles(60, Assumed("64 bytes of x87 state and 256 of XMM in a microcoded loop")),
     restore_state: Cost::in_cycles(80, Assumed("as save_state, with the checks of MXCSR and tags")),
-    load_fence: Cost::in_ticks(12, Assumed("three cycles")),
-    store_fence: Cost::in_ticks(12, Assumed("three cycles")),
-    memory_fence: Cost::in_ticks(64, Assumed("near the locked instructions")),
-    cpuid: Cost::in_cycles(100, SERIALIZING),
-    rdtsc: Cost::in_cycles(12, Assumed("not synchronised with anything outside the core; 36 cycles on Zen 3 (InstLatx64)")),
+    load_fence: instlat!(20, "LFENCE"),
+    store_fence: instlat!(32, "SFENCE"),
+    memory_fence: instlat!(64, "MFENCE"),
+    cpuid: instlat!(193, "CPUID (EAX = 0)"),
+    rdtsc: instlat!(26, "RDTSC"),
     rdpmc: Cost::in_cycles(12, MICROCODED),
     rdmsr: Cost::in_cycles(90, Assumed("microcoded lookup")),
     wrmsr: Cost::in_cycles(250, Assumed("serializing; as measured on Haswell (kvm-unit-tests f2665de7)")),
@@ -119,7 +123,7 @@ pub const K8_REV_F: CostModel = CostModel {
     sysexit: Cost::in_cycles(60, Assumed("microcoded; legacy mode only")),
     port_io: Cost::in_cycles(120, Assumed("serializing; the device's time is device_access")),
     hlt: Cost::in_cycles(50, Assumed("until no more instructions issue")),
-    pause: Cost::in_cycles(3, Assumed("as measured on Zen (InstLatx64: 3)")),
+    pause: instlat!(1, "PAUSE"),
     system_other: Cost::in_cycles(40, MICROCODED),
 
     tlb_hit: Cost::in_cycles(0, Assumed("inside the load's own latency")),

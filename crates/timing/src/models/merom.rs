@@ -1,93 +1,96 @@
 //! Costs of a Merom core (Intel Core 2, 65 nm, 2006).
 //!
-//! The VM transition is measured: 1579 cycles for exit and entry. Simple instruction classes follow Agner Fog's instruction tables for
-//! this core, rounded to the nearest tick; where no entry is quoted the row says assumed.
+//! The VM transition is measured: 1579 cycles for exit and entry. Instruction classes are reciprocal throughputs that InstLatx64 measured
+//! on a processor of the same signature; the numbers used are in `merom.instlatx64.txt` beside this file, and a test compares them.
 
-use crate::cost::Why::{Assumed, Manual, Measured};
+use crate::cost::Why::{Assumed, Measured};
 use crate::cost::{Cost, Why};
 use crate::rows::CostModel;
 
 const NO_SVM: Cost = Cost::absent("no SVM on this processor");
 const NOT_IN_SET: Cost = Cost::absent("the instruction is not in this processor's set");
-const SIMPLE: Why = Manual("Agner Fog, Instruction tables, Core 2 65 nm: one of three ports, reciprocal throughput 0.33");
-const MEMORY: Why = Manual("Agner Fog, Instruction tables, Core 2 65 nm: one load port and one store port, reciprocal throughput 1");
 const MICROCODED: Why = Assumed("a short microcoded instruction, taken as 15 to 50 cycles");
-const SERIALIZING: Why = Assumed("serializing and microcoded; two thirds more than on Skylake, where CPUID leaf 0 is 100");
-const DIVIDER: Why = Assumed("radix-16 came with the next core; between the published latencies of short and long quotients");
-const FP_DIVIDER: Why = Assumed("radix-16 came with the next core; near the worst of the published range");
+const SERIALIZING: Why = Assumed("serializing and microcoded; a little less than CPUID leaf 0 (InstLatx64: 180)");
+
+/// A class whose cost is a reciprocal throughput that InstLatx64 measured, rounded to the nearest tick, at least one.
+macro_rules! instlat {
+    ($ticks:literal, $shape:literal) => {
+        Cost::in_ticks($ticks, Measured(concat!("InstLatx64, Core 2 X6800 (06F6H): ", $shape)))
+    };
+}
 
 /// Merom.
 pub const MEROM: CostModel = CostModel {
     name: "merom",
     title: "Intel Core 2, Merom core, 65 nm, 2006",
 
-    nop: Cost::in_ticks(1, SIMPLE),
-    register_move: Cost::in_ticks(1, SIMPLE),
-    load: Cost::in_ticks(4, MEMORY),
-    store: Cost::in_ticks(4, MEMORY),
-    load_op: Cost::in_ticks(4, MEMORY),
-    read_modify_write: Cost::in_ticks(4, MEMORY),
-    alu: Cost::in_ticks(1, SIMPLE),
-    alu_carry: Cost::in_ticks(4, Assumed("two micro-operations, latency 2")),
-    lea: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Core 2 65 nm: LEA, reciprocal throughput 1")),
-    shift: Cost::in_ticks(2, Manual("Agner Fog, Instruction tables, Core 2 65 nm: SHL r,i, reciprocal throughput 0.5")),
-    shift_by_cl: Cost::in_ticks(4, Assumed("as SHL by an immediate, with the flags' dependency")),
-    double_shift: Cost::in_ticks(8, Assumed("two micro-operations on one port")),
-    rotate_through_carry: Cost::in_ticks(8, Assumed("RCL r,1 two micro-operations, two cycles; by a count it is several times slower")),
-    multiply32: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Core 2 65 nm: IMUL r32,r32, reciprocal throughput 1")),
-    multiply64: Cost::in_ticks(8, Manual("Agner Fog, Instruction tables, Core 2 65 nm: IMUL r64,r64, reciprocal throughput 2")),
-    divide8: Cost::in_ticks(48, DIVIDER),
-    divide16: Cost::in_ticks(72, DIVIDER),
-    divide32: Cost::in_ticks(88, DIVIDER),
-    divide64: Cost::in_ticks(160, DIVIDER),
-    branch: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Core 2 65 nm: Jcc, reciprocal throughput 1-2")),
+    nop: instlat!(1, "NOP"),
+    register_move: instlat!(1, "MOV r64, r64"),
+    load: instlat!(4, "MOV r64, [m64]"),
+    store: instlat!(4, "MOV [m64 + 16], r64"),
+    load_op: instlat!(4, "ADD r64, [m64]"),
+    read_modify_write: instlat!(4, "ADD [m64], r64"),
+    alu: instlat!(1, "ADD r64, r64"),
+    alu_carry: instlat!(8, "ADC r64, r64"),
+    lea: instlat!(4, "LEA r64, [r64 + r64 + disp8]"),
+    shift: instlat!(2, "SHL r64, imm8"),
+    shift_by_cl: instlat!(2, "SHL r64, cl"),
+    double_shift: instlat!(4, "SHLD r1_64, r2_64, imm8"),
+    rotate_through_carry: instlat!(8, "RCL r64, 1"),
+    multiply32: instlat!(4, "IMUL r32, r32"),
+    multiply64: instlat!(8, "IMUL r64, r64"),
+    divide8: instlat!(48, "DIV r8 8/ 8b ax upd"),
+    divide16: instlat!(68, "DIV r16 16/16b ax upd"),
+    divide32: instlat!(68, "DIV r32 32/32b eax upd"),
+    divide64: instlat!(148, "DIV r64 64/64b rax upd"),
+    branch: Cost::in_ticks(4, Assumed("a predicted jump, one cycle; two if taken in an unlucky place")),
     branch_indirect: Cost::in_ticks(8, Assumed("two cycles for a predicted indirect branch")),
-    call: Cost::in_ticks(8, Manual("Agner Fog, Instruction tables, Core 2 65 nm: CALL near, reciprocal throughput 2")),
-    near_return: Cost::in_ticks(8, Manual("Agner Fog, Instruction tables, Core 2 65 nm: RET near, reciprocal throughput 2")),
-    push: Cost::in_ticks(4, MEMORY),
-    pop: Cost::in_ticks(4, MEMORY),
-    push_flags: Cost::in_ticks(28, Assumed("seven cycles")),
-    pop_flags: Cost::in_ticks(56, Assumed("fourteen cycles")),
+    call: Cost::in_ticks(8, Assumed("a taken jump and a store; two cycles")),
+    near_return: Cost::in_ticks(8, Assumed("a taken jump predicted by the return stack; two cycles")),
+    push: instlat!(4, "PUSH r64"),
+    pop: instlat!(4, "POP r64"),
+    push_flags: instlat!(28, "PUSHFQ"),
+    pop_flags: Cost::in_ticks(72, Measured("InstLatx64, Core 2 X6800 (06F6H): PUSHFQ + POPFQ 25 cycles, less PUSHFQ 7")),
     stack_frame: Cost::in_ticks(8, Assumed("LEAVE two micro-operations; ENTER and PUSHA more")),
-    conditional_move: Cost::in_ticks(4, Assumed("two micro-operations, latency 2")),
-    set_condition: Cost::in_ticks(4, Assumed("one port, merged into the register")),
-    bit_test: Cost::in_ticks(2, Assumed("as a shift")),
-    bit_scan: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Core 2 65 nm: BSF, reciprocal throughput 1")),
+    conditional_move: instlat!(4, "CMOVNZ r64, r64"),
+    set_condition: instlat!(4, "SETC r8"),
+    bit_test: instlat!(4, "BT r32, r32"),
+    bit_scan: instlat!(4, "BSF r64, r64"),
     population_count: NOT_IN_SET,
-    byte_swap: Cost::in_ticks(8, Assumed("two micro-operations for 32 bits, more for 64")),
+    byte_swap: instlat!(4, "BSWAP r64"),
     bit_manipulation: NOT_IN_SET,
     crc: NOT_IN_SET,
-    exchange: Cost::in_ticks(4, Assumed("three micro-operations")),
-    compare_exchange: Cost::in_ticks(20, Assumed("five cycles")),
-    atomic: Cost::in_ticks(80, Assumed("a locked line in the first-level cache; 23 cycles on Skylake (InstLatx64), near 20 here")),
-    flag_control: Cost::in_ticks(8, Assumed("CLD and STD several cycles, CLC a third of one")),
+    exchange: instlat!(4, "XCHG r1_64, r2_64"),
+    compare_exchange: instlat!(29, "CMPXCHG r64, r64"),
+    atomic: instlat!(108, "LOCK ADD [m64], r64"),
+    flag_control: instlat!(16, "CLD"),
     interrupt_flag: Cost::in_ticks(32, Assumed("microcoded, does not serialize; taken as 8 cycles")),
     legacy_arithmetic: Cost::in_ticks(32, Assumed("microcoded; taken as 8 cycles")),
     string_setup: Cost::in_ticks(100, Assumed("start of the microcode loop")),
     string_element: Cost::in_ticks(4, Assumed("one element a cycle")),
-    sse_move: Cost::in_ticks(1, SIMPLE),
-    sse_load: Cost::in_ticks(4, MEMORY),
-    sse_store: Cost::in_ticks(4, MEMORY),
-    sse_transfer: Cost::in_ticks(4, Assumed("one port")),
-    sse_integer: Cost::in_ticks(2, Manual("Agner Fog, Instruction tables, Core 2 65 nm: PADD, reciprocal throughput 0.5")),
-    sse_integer_multiply: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Core 2 65 nm: PMULLW, reciprocal throughput 1")),
-    sse_shuffle: Cost::in_ticks(6, Assumed("some of one, some of two micro-operations before the 45 nm shuffle unit")),
-    sse_fp_add: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Core 2 65 nm: ADDPS, reciprocal throughput 1")),
-    sse_fp_multiply: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Core 2 65 nm: MULPS, reciprocal throughput 1")),
-    sse_fp_divide32: Cost::in_ticks(68, FP_DIVIDER),
-    sse_fp_divide64: Cost::in_ticks(124, FP_DIVIDER),
-    sse_fp_sqrt32: Cost::in_ticks(116, FP_DIVIDER),
-    sse_fp_sqrt64: Cost::in_ticks(232, FP_DIVIDER),
-    sse_compare: Cost::in_ticks(4, Assumed("one port")),
-    sse_convert: Cost::in_ticks(4, Assumed("one a cycle")),
-    fpu_control: Cost::in_ticks(32, Assumed("eight cycles")),
+    sse_move: instlat!(1, "MOVDQA xmm, xmm"),
+    sse_load: instlat!(4, "MOVDQA xmm, [m128]"),
+    sse_store: instlat!(4, "MOVDQA [m128], xmm"),
+    sse_transfer: instlat!(2, "MOVD r64, xmm"),
+    sse_integer: instlat!(2, "PADDD xmm, xmm"),
+    sse_integer_multiply: instlat!(4, "PMULLW xmm, xmm"),
+    sse_shuffle: instlat!(4, "PSHUFD xmm, xmm, im8"),
+    sse_fp_add: instlat!(4, "ADDPS xmm, xmm"),
+    sse_fp_multiply: instlat!(4, "MULPS xmm, xmm"),
+    sse_fp_divide32: instlat!(68, "DIVSS xmm, xmm"),
+    sse_fp_divide64: instlat!(124, "DIVSD xmm, xmm"),
+    sse_fp_sqrt32: instlat!(112, "SQRTSS xmm, xmm"),
+    sse_fp_sqrt64: instlat!(229, "SQRTSD xmm, xmm"),
+    sse_compare: instlat!(4, "COMISD xmm, xmm"),
+    sse_convert: instlat!(4, "CVTTSD2SI r32, xmm"),
+    fpu_control: instlat!(168, "LDMXCSR [mem]"),
     save_state: Cost::in_cycles(100, Assumed("64 bytes of x87 state and 256 of XMM in a microcoded loop")),
     restore_state: Cost::in_cycles(150, Assumed("as save_state, with the checks of MXCSR and tags")),
-    load_fence: Cost::in_ticks(32, Assumed("eight cycles")),
-    store_fence: Cost::in_ticks(24, Assumed("six cycles")),
-    memory_fence: Cost::in_ticks(80, Assumed("near the locked instructions")),
-    cpuid: Cost::in_cycles(160, SERIALIZING),
-    rdtsc: Cost::in_cycles(64, Assumed("slower than the 25 cycles of later cores (InstLatx64)")),
+    load_fence: instlat!(32, "LFENCE"),
+    store_fence: instlat!(36, "SFENCE"),
+    memory_fence: instlat!(36, "MFENCE"),
+    cpuid: instlat!(721, "CPUID (EAX = 0)"),
+    rdtsc: instlat!(256, "RDTSC"),
     rdpmc: Cost::in_cycles(50, MICROCODED),
     rdmsr: Cost::in_cycles(120, Assumed("microcoded lookup")),
     wrmsr: Cost::in_cycles(300, Assumed("serializing; 250 cycles on Haswell (kvm-unit-tests f2665de7)")),
@@ -112,7 +115,7 @@ pub const MEROM: CostModel = CostModel {
     sysexit: Cost::in_cycles(80, Assumed("as SYSRET")),
     port_io: Cost::in_cycles(150, Assumed("serializing; the device's time is device_access")),
     hlt: Cost::in_cycles(50, Assumed("until no more instructions issue")),
-    pause: Cost::in_cycles(9, Assumed("as measured on Haswell (InstLatx64: 9)")),
+    pause: instlat!(32, "PAUSE"),
     system_other: Cost::in_cycles(50, MICROCODED),
 
     tlb_hit: Cost::in_cycles(0, Assumed("inside the load's own latency")),

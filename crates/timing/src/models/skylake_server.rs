@@ -1,8 +1,8 @@
 //! Costs of a Skylake server core (Intel, 2017).
 //!
 //! Integer and SSE classes are the reciprocal throughputs of LLVM's scheduling model for the client core of the same family, whose
-//! execution ports are the same for what is modelled here; the shapes used, with their numbers, are in `skylake_server.txt` beside this
-//! file, and a test compares them. System instructions are from InstLatx64 where it measures them. No bare VM-exit figure of this core
+//! execution ports are the same for what is modelled here; the shapes used, with their numbers, are in `skylake_server.llvm.txt` beside this
+//! file, and a test compares them. Divides, locked and system instructions are from InstLatx64 where it measures them. No bare VM-exit figure of this core
 //! is published where we looked: the rows say what they were derived from.
 
 use crate::cost::Why::{Assumed, Manual, Measured};
@@ -10,7 +10,6 @@ use crate::cost::{Cost, Why};
 use crate::rows::CostModel;
 
 const NO_SVM: Cost = Cost::absent("no SVM on this processor");
-const INSTLAT: Why = Measured("InstLatx64, Skylake-X i7-7900X, native");
 const MICROCODED: Why = Assumed("a short microcoded instruction, taken as 10 to 30 cycles");
 const SERIALIZING: Why = Assumed("serializing and microcoded; as CPUID leaf 0 (InstLatx64: 100)");
 
@@ -18,6 +17,13 @@ const SERIALIZING: Why = Assumed("serializing and microcoded; as CPUID leaf 0 (I
 macro_rules! llvm {
     ($ticks:literal, $shape:literal) => {
         Cost::in_ticks($ticks, Manual(concat!("LLVM 19.1.7 model `skylake`, reciprocal throughput of: ", $shape)))
+    };
+}
+
+/// A class whose cost is a reciprocal throughput that InstLatx64 measured, rounded to the nearest tick, at least one.
+macro_rules! instlat {
+    ($ticks:literal, $shape:literal) => {
+        Cost::in_ticks($ticks, Measured(concat!("InstLatx64, Skylake-X i7-7900X: ", $shape)))
     };
 }
 
@@ -38,24 +44,21 @@ pub const SKYLAKE_SERVER: CostModel = CostModel {
     shift: llvm!(2, "shlq i,R"),
     shift_by_cl: llvm!(6, "shlq R,R"),
     double_shift: llvm!(4, "shldq i,R,R"),
-    rotate_through_carry: Cost::in_ticks(8, Manual("Agner Fog, Instruction tables, Skylake: RCL r,1, reciprocal throughput 2")),
+    rotate_through_carry: instlat!(8, "RCL r64, 1"),
     multiply32: llvm!(4, "imull R,R"),
     multiply64: llvm!(4, "imulq R,R"),
-    divide8: Cost::in_ticks(24, Manual("Agner Fog, Instruction tables, Skylake: DIV r8, reciprocal throughput 6")),
-    divide16: Cost::in_ticks(24, Manual("Agner Fog, Instruction tables, Skylake: DIV r16, reciprocal throughput 6")),
-    divide32: llvm!(32, "divl R"),
-    divide64: Cost::in_ticks(
-        84,
-        Manual("Agner Fog, Instruction tables, Skylake: DIV r64, reciprocal throughput 21-83, the lower bound; LLVM's model has 8"),
-    ),
-    branch: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Skylake: Jcc taken, reciprocal throughput 1-2")),
-    branch_indirect: Cost::in_ticks(8, Manual("Agner Fog, Instruction tables, Skylake: JMP r, reciprocal throughput 2")),
-    call: Cost::in_ticks(8, Assumed("a taken branch and a store; published tables have 2 to 3 cycles for this family")),
-    near_return: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Skylake: RET near, reciprocal throughput 1")),
+    divide8: instlat!(89, "DIV r8 8/ 8b ax upd"),
+    divide16: instlat!(91, "DIV r16 16/16b ax upd"),
+    divide32: instlat!(105, "DIV r32 32/32b eax upd"),
+    divide64: instlat!(85, "DIV r64 64/64b rax upd"),
+    branch: Cost::in_ticks(4, Assumed("a taken, predicted jump a cycle; two if the first is not taken")),
+    branch_indirect: Cost::in_ticks(8, Assumed("two cycles for a predicted indirect branch")),
+    call: Cost::in_ticks(8, Assumed("a taken jump and a store; two cycles")),
+    near_return: Cost::in_ticks(4, Assumed("a jump predicted by the return stack, one a cycle")),
     push: llvm!(4, "pushq R"),
     pop: llvm!(2, "popq R"),
     push_flags: llvm!(4, "pushfq"),
-    pop_flags: Cost::in_ticks(80, Manual("Agner Fog, Instruction tables, Skylake: POPF, reciprocal throughput 20")),
+    pop_flags: Cost::in_ticks(93, Measured("InstLatx64, Skylake-X i7-7900X: PUSHFQ + POPFQ 24.17 cycles, less PUSHFQ 1")),
     stack_frame: llvm!(2, "leave"),
     conditional_move: llvm!(2, "cmoveq R,R"),
     set_condition: llvm!(2, "sete R"),
@@ -64,10 +67,10 @@ pub const SKYLAKE_SERVER: CostModel = CostModel {
     population_count: llvm!(4, "popcntq R,R"),
     byte_swap: llvm!(2, "bswapl R"),
     bit_manipulation: llvm!(2, "andnq R,R,R"),
-    crc: Cost::in_ticks(4, Manual("Agner Fog, Instruction tables, Skylake: CRC32, reciprocal throughput 1")),
+    crc: instlat!(4, "CRC32 r32, r32"),
     exchange: llvm!(3, "xchgq R,R"),
     compare_exchange: llvm!(4, "cmpxchgq R,m1"),
-    atomic: Cost::in_ticks(93, Measured("InstLatx64, Skylake-X i7-7900X: LOCK ADD m64, 23.17 cycles")),
+    atomic: instlat!(93, "LOCK ADD [m64], r64"),
     flag_control: llvm!(4, "cld"),
     interrupt_flag: Cost::in_ticks(16, Assumed("microcoded, does not serialize; taken as 4 cycles")),
     legacy_arithmetic: Cost::in_ticks(16, Assumed("microcoded; taken as 4 cycles")),
@@ -91,11 +94,11 @@ pub const SKYLAKE_SERVER: CostModel = CostModel {
     fpu_control: llvm!(4, "ldmxcsr m1d"),
     save_state: Cost::in_cycles(70, Assumed("64 bytes of x87 state and 256 of XMM in a microcoded loop")),
     restore_state: Cost::in_cycles(70, Assumed("as save_state")),
-    load_fence: Cost::in_ticks(17, Measured("InstLatx64, Skylake-X i7-7900X: LFENCE, 4.25 cycles")),
+    load_fence: instlat!(17, "LFENCE"),
     store_fence: llvm!(1, "sfence"),
-    memory_fence: Cost::in_ticks(134, Measured("InstLatx64, Skylake-X i7-7900X: MFENCE, 33.5 cycles")),
-    cpuid: Cost::in_cycles(100, INSTLAT),
-    rdtsc: Cost::in_ticks(101, Measured("InstLatx64, Skylake-X i7-7900X: RDTSC, 25.17 cycles")),
+    memory_fence: instlat!(134, "MFENCE"),
+    cpuid: Cost::in_cycles(100, Measured("InstLatx64, Skylake-X i7-7900X: CPUID leaf 0, 100 cycles")),
+    rdtsc: instlat!(101, "RDTSC"),
     rdpmc: Cost::in_cycles(30, MICROCODED),
     rdmsr: Cost::in_cycles(100, Assumed("microcoded lookup; less than half of a serializing WRMSR")),
     wrmsr: Cost::in_cycles(250, Measured("kvm-unit-tests commit f2665de7 message, Haswell: WRMSR IA32_SPEC_CTRL, 250 cycles")),

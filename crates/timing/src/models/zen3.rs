@@ -1,7 +1,7 @@
 //! Costs of a Zen 3 core (AMD, "Milan", 2021).
 //!
 //! Integer and SSE classes are the reciprocal throughputs of LLVM's scheduling model of this core; the shapes used, with their numbers,
-//! are in `zen3.txt` beside this file, and a test compares them. System instructions are from InstLatx64 where it measures them. World
+//! are in `zen3.llvm.txt` beside this file, and a test compares them. Divides, locked and system instructions are from InstLatx64 where it measures them. World
 //! switches: two measured sums are met, KVM's VMRUN with VMLOAD and VMSAVE around it (1360 cycles, Zen), and KVM's hypercall as the
 //! guest sees it (3388 TSC cycles, Zen 4).
 
@@ -17,6 +17,13 @@ const SERIALIZING: Why = Assumed("serializing and microcoded; near CPUID leaf 0 
 macro_rules! llvm {
     ($ticks:literal, $shape:literal) => {
         Cost::in_ticks($ticks, Manual(concat!("LLVM 19.1.7 model `znver3`, reciprocal throughput of: ", $shape)))
+    };
+}
+
+/// A class whose cost is a reciprocal throughput that InstLatx64 measured, rounded to the nearest tick, at least one.
+macro_rules! instlat {
+    ($ticks:literal, $shape:literal) => {
+        Cost::in_ticks($ticks, Measured(concat!("InstLatx64, Zen 3 R9-5950X: ", $shape)))
     };
 }
 
@@ -37,13 +44,13 @@ pub const ZEN3: CostModel = CostModel {
     shift: llvm!(2, "shlq i,R"),
     shift_by_cl: llvm!(2, "shlq R,R"),
     double_shift: llvm!(6, "shldq i,R,R"),
-    rotate_through_carry: Cost::in_ticks(4, Assumed("RCL r,1 as ADC; by a count it is several times slower")),
+    rotate_through_carry: instlat!(4, "RCL r64, 1"),
     multiply32: llvm!(4, "imull R,R"),
     multiply64: llvm!(4, "imulq R,R"),
-    divide8: Cost::in_ticks(40, Assumed("a little less than DIV r32, which LLVM's model gives 13 cycles")),
-    divide16: Cost::in_ticks(44, Assumed("a little less than DIV r32, which LLVM's model gives 13 cycles")),
-    divide32: llvm!(52, "divl R"),
-    divide64: llvm!(68, "divq R"),
+    divide8: instlat!(44, "DIV r8 8/ 8b ax upd"),
+    divide16: instlat!(44, "DIV r16 16/16b ax upd"),
+    divide32: instlat!(44, "DIV r32 32/32b eax upd"),
+    divide64: instlat!(44, "DIV r64 64/64b rax upd"),
     branch: Cost::in_ticks(4, Assumed("a taken branch a cycle; two if the first is not taken")),
     branch_indirect: Cost::in_ticks(8, Assumed("two cycles for a predicted indirect branch")),
     call: Cost::in_ticks(8, Assumed("a taken branch and a store; two cycles")),
@@ -51,7 +58,7 @@ pub const ZEN3: CostModel = CostModel {
     push: llvm!(4, "pushq R"),
     pop: llvm!(1, "popq R"),
     push_flags: llvm!(4, "pushfq"),
-    pop_flags: Cost::in_ticks(52, Assumed("microcoded on every member of the family; 13 cycles")),
+    pop_flags: Cost::in_ticks(70, Measured("InstLatx64, Zen 3 R9-5950X: PUSHFQ + POPFQ 21.42 cycles, less PUSHFQ 4")),
     stack_frame: llvm!(1, "leave"),
     conditional_move: llvm!(2, "cmoveq R,R"),
     set_condition: llvm!(4, "sete R"),
@@ -60,10 +67,10 @@ pub const ZEN3: CostModel = CostModel {
     population_count: llvm!(1, "popcntq R,R"),
     byte_swap: llvm!(1, "bswapl R"),
     bit_manipulation: llvm!(1, "andnq R,R,R"),
-    crc: Cost::in_ticks(12, Assumed("three cycles, its latency")),
+    crc: instlat!(4, "CRC32 r32, r32"),
     exchange: llvm!(1, "xchgq R,R"),
     compare_exchange: llvm!(12, "cmpxchgq R,m1"),
-    atomic: Cost::in_ticks(30, Measured("InstLatx64, Zen 3 R9-5900X: LOCK ADD m64, 7.5 cycles")),
+    atomic: instlat!(30, "LOCK ADD [m64], r64"),
     flag_control: llvm!(1, "cld"),
     interrupt_flag: Cost::in_ticks(16, Assumed("microcoded, does not serialize; taken as 4 cycles")),
     legacy_arithmetic: Cost::in_ticks(16, Assumed("microcoded; taken as 4 cycles")),
@@ -87,11 +94,11 @@ pub const ZEN3: CostModel = CostModel {
     fpu_control: llvm!(6, "ldmxcsr m1d"),
     save_state: Cost::in_cycles(70, Assumed("64 bytes of x87 state and 256 of XMM in a microcoded loop")),
     restore_state: Cost::in_cycles(70, Assumed("as save_state")),
-    load_fence: Cost::in_ticks(40, Measured("InstLatx64, Zen 3 R9-5900X: LFENCE, 10 cycles")),
+    load_fence: instlat!(40, "LFENCE"),
     store_fence: llvm!(1, "sfence"),
-    memory_fence: Cost::in_ticks(240, Measured("InstLatx64, Zen 3 R9-5900X: MFENCE, 60.08 cycles")),
+    memory_fence: instlat!(240, "MFENCE"),
     cpuid: Cost::in_cycles(128, Measured("InstLatx64, Zen 3 R9-5900X: CPUID leaf 0, 128 cycles")),
-    rdtsc: Cost::in_cycles(36, Measured("InstLatx64, Zen 3 R9-5900X: RDTSC, 36 cycles")),
+    rdtsc: instlat!(144, "RDTSC"),
     rdpmc: Cost::in_cycles(30, MICROCODED),
     rdmsr: Cost::in_cycles(100, Assumed("microcoded lookup, a little less than CPUID")),
     wrmsr: Cost::in_cycles(250, Assumed("as measured on Haswell (kvm-unit-tests f2665de7)")),
@@ -116,7 +123,7 @@ pub const ZEN3: CostModel = CostModel {
     sysexit: Cost::in_cycles(90, Assumed("as SYSENTER; legacy mode only")),
     port_io: Cost::in_cycles(100, Assumed("serializing; the device's time is device_access")),
     hlt: Cost::in_cycles(50, Assumed("until no more instructions issue")),
-    pause: Cost::in_ticks(260, Measured("InstLatx64, Zen 3 R9-5900X: PAUSE, 65.08 cycles")),
+    pause: instlat!(260, "PAUSE"),
     system_other: Cost::in_cycles(30, MICROCODED),
 
     tlb_hit: Cost::in_cycles(0, Assumed("inside the load's own latency")),
