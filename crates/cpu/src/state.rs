@@ -363,7 +363,7 @@ impl Cpu {
             cpl: 0,
             msrs: Msrs::reset(),
             fpu: FpuState::initial(),
-            apic: LocalApic::new(number, number == 0),
+            apic: LocalApic::new(number, number == 0, crate::apic::Features::of(model)),
             activity: Activity::Active,
             shadow: Shadow::None,
             shadow_set: false,
