@@ -1,5 +1,8 @@
 //! Instructions that are plain functions over the processor: rare, complicated, or both. Both tiers call them.
 
+mod integer;
+mod strings;
+
 use crate::state::Cpu;
 use crate::trap::Outcome;
 use iced_x86::Instruction;
@@ -28,8 +31,20 @@ pub(crate) struct Entry {
     pub ends_block: bool,
 }
 
-/// The function of an instruction, if it is one.
+impl Entry {
+    /// Other instructions may follow it in its block.
+    pub(crate) const fn plain(function: Function) -> Option<Self> {
+        Some(Self { function, ends_block: false })
+    }
+
+    /// Nothing may follow it in its block: it changes what decoding, privilege or interrupts depend on, or may never go on to the next
+    /// instruction.
+    pub(crate) const fn last(function: Function) -> Option<Self> {
+        Some(Self { function, ends_block: true })
+    }
+}
+
+/// The function of an instruction, if it is one. Asked only when a block is decoded.
 pub(crate) fn find(instruction: &Instruction) -> Option<Entry> {
-    let _ = instruction;
-    None
+    integer::find(instruction).or_else(|| strings::find(instruction)).or_else(|| crate::sse::find(instruction))
 }
