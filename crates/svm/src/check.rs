@@ -1,0 +1,426 @@
+//! The consistency checks of VMRUN, one row a rule; a VMCB that breaks any of them exits at once with VMEXIT_INVALID.
+//!
+//! What is modelled: APM vol 2, 15.5.1 "Basic Operation", "Canonicalization and Consistency Checks"; 15.20 "Event Injection"; 15.25.3
+//! "Enabling Nested Paging" and 15.25.4 "Nested Paging and VMRUN/#VMEXIT"; 15.21.10 "NMI Virtualization". The manual gives one outcome to all of
+//! them and no order: ours is the order of the rows, and [`all_failures`] names every broken rule, which hardware cannot.
+//!
+//! What is not: checks of features that the silicon does not offer (SEV, AVIC, shadow stacks). Their enables are refused by a row each where
+//! running on without the feature would be a lie about what protects the guest; other controls that are not offered are reserved bits, which
+//! VMRUN ignores.
+
+use isa::control::{Cr0, Cr4, Efer};
+use isa::svm::{ControlArea, EventType, ExitCode, SaveArea, SvmFeatures};
+
+/// What the checks compare a VMCB with: the processor's limits and the state of the host that executes VMRUN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bits of a physical address, MAXPHYADDR.
+    pub physical_bits: u32,
+    /// Bits of CR4 that the processor lets software set.
+    pub cr4: u64,
+    /// Bits of EFER that the processor lets software set, LMA included.
+    pub efer: u64,
+    /// The processor has long mode.
+    pub long_mode: bool,
+    /// CR0.PG of the host.
+    pub host_paging: bool,
+    /// The SVM features that are offered.
+    pub features: SvmFeatures,
+}
+
+/// All that a rule may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// The control area.
+    pub control: &'a ControlArea,
+    /// The state save area.
+    pub save: &'a SaveArea,
+    /// The processor and the host.
+    pub limits: &'a Limits,
+}
+
+impl Entry<'_> {
+    const fn cr0(&self) -> Cr0 {
+        Cr0::from_bits(self.save.cr0)
+    }
+
+    const fn cr4(&self) -> Cr4 {
+        Cr4::from_bits(self.save.cr4)
+    }
+
+    const fn efer(&self) -> Efer {
+        Efer::from_bits(self.save.efer)
+    }
+
+    /// Long mode will be active: LMA follows from LME and PG whatever the VMCB says of LMA.
+    const fn long_mode_active(&self) -> bool {
+        self.efer().lme() && self.cr0().pg()
+    }
+
+    const fn nested_paging(&self) -> bool {
+        self.limits.features.nested_paging() && self.control.nested_control.np_enable()
+    }
+
+    /// A table of `size` bytes at a page-aligned address lies below the end of the physical address space.
+    const fn fits(&self, base: u64, size: u64) -> bool {
+        match (base & !0xfff).checked_add(size) {
+            Some(end) => end <= 1 << self.limits.physical_bits,
+            None => false,
+        }
+    }
+}
+
+/// One rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// A name, unique and stable.
+    pub id: &'static str,
+    /// Where the manual says it: section and title.
+    pub apm: &'static str,
+    /// The rule, as what must hold.
+    pub rule: &'static str,
+    /// The VMCB fields it reads, by the manual's names.
+    pub reads: &'static [&'static str],
+    /// Whether the rule concerns this entry.
+    pub applies: fn(&Entry<'_>) -> bool,
+    /// Whether it holds.
+    pub holds: fn(&Entry<'_>) -> bool,
+}
+
+const CONSISTENCY: &str = "15.5.1 \"Canonicalization and Consistency Checks\"";
+const INJECTION: &str = "15.20 \"Event Injection\"";
+const NESTED: &str = "15.25.4 \"Nested Paging and VMRUN/#VMEXIT\"";
+
+const ALWAYS: fn(&Entry<'_>) -> bool = |_| true;
+
+/// The rules, in the order in which [`first_failure`] looks.
+pub static CHECKS: &[Check] = &[
+    Check { id: "efer_svme", apm: CONSISTENCY, rule: "EFER.SVME is one", reads: &["EFER"], applies: ALWAYS, holds: |e| e.efer().svme() },
+    Check {
+        id: "efer_reserved",
+        apm: CONSISTENCY,
+        rule: "no MBZ bit of EFER is set",
+        reads: &["EFER"],
+        applies: ALWAYS,
+        holds: |e| e.save.efer & !(e.limits.efer | LONG_MODE_BITS) == 0,
+    },
+    Check {
+        id: "efer_long_mode_supported",
+        apm: CONSISTENCY,
+        rule: "EFER.LMA and EFER.LME are zero on a processor without long mode",
+        reads: &["EFER"],
+        applies: |e| !e.limits.long_mode,
+        holds: |e| e.save.efer & LONG_MODE_BITS == 0,
+    },
+    Check {
+        id: "cr0_nw_without_cd",
+        apm: CONSISTENCY,
+        rule: "CR0.NW is zero when CR0.CD is zero",
+        reads: &["CR0"],
+        applies: |e| !e.cr0().cd(),
+        holds: |e| !e.cr0().nw(),
+    },
+    Check {
+        id: "cr0_high",
+        apm: CONSISTENCY,
+        rule: "CR0[63:32] are zero",
+        reads: &["CR0"],
+        applies: ALWAYS,
+        holds: |e| e.save.cr0 >> 32 == 0,
+    },
+    Check {
+        id: "cr3_reserved",
+        apm: CONSISTENCY,
+        rule: "no MBZ bit of CR3 is set",
+        reads: &["CR3", "CR0", "EFER"],
+        applies: |e| e.long_mode_active(),
+        holds: |e| e.save.cr3 >> e.limits.physical_bits == 0,
+    },
+    Check {
+        id: "cr4_reserved",
+        apm: CONSISTENCY,
+        rule: "no MBZ bit of CR4 is set",
+        reads: &["CR4"],
+        applies: ALWAYS,
+        holds: |e| e.save.cr4 & !e.limits.cr4 == 0,
+    },
+    Check {
+        id: "cr4_cet_without_wp",
+        apm: CONSISTENCY,
+        rule: "CR4.CET is zero when CR0.WP is zero",
+        reads: &["CR4", "CR0"],
+        applies: |e| !e.cr0().wp(),
+        holds: |e| !e.cr4().cet(),
+    },
+    Check {
+        id: "dr6_high",
+        apm: CONSISTENCY,
+        rule: "DR6[63:32] are zero",
+        reads: &["DR6"],
+        applies: ALWAYS,
+        holds: |e| e.save.dr6 >> 32 == 0,
+    },
+    Check {
+        id: "dr7_high",
+        apm: CONSISTENCY,
+        rule: "DR7[63:32] are zero",
+        reads: &["DR7"],
+        applies: ALWAYS,
+        holds: |e| e.save.dr7 >> 32 == 0,
+    },
+    Check {
+        id: "long_mode_needs_pae",
+        apm: CONSISTENCY,
+        rule: "CR4.PAE is one when EFER.LME and CR0.PG are both one",
+        reads: &["EFER", "CR0", "CR4"],
+        applies: |e| e.long_mode_active(),
+        holds: |e| e.cr4().pae(),
+    },
+    Check {
+        id: "long_mode_needs_protection",
+        apm: CONSISTENCY,
+        rule: "CR0.PE is one when EFER.LME and CR0.PG are both one",
+        reads: &["EFER", "CR0"],
+        applies: |e| e.long_mode_active(),
+        holds: |e| e.cr0().pe(),
+    },
+    Check {
+        id: "cs_long_and_default",
+        apm: CONSISTENCY,
+        rule: "EFER.LME, CR0.PG, CR4.PAE, CS.L and CS.D are not all one",
+        reads: &["EFER", "CR0", "CR4", "CS"],
+        applies: |e| e.long_mode_active() && e.cr4().pae(),
+        holds: |e| !(e.save.cs.attributes.long() && e.save.cs.attributes.default_big()),
+    },
+    Check {
+        id: "vmrun_intercept",
+        apm: CONSISTENCY,
+        rule: "the VMRUN intercept is set",
+        reads: &["INTERCEPTS"],
+        applies: ALWAYS,
+        holds: |e| e.control.intercepts.contains(ExitCode::VMRUN),
+    },
+    Check {
+        id: "iopm_address",
+        apm: CONSISTENCY,
+        rule: "the I/O permission map ends below the maximum physical address",
+        reads: &["INTERCEPTS", "IOPM_BASE_PA"],
+        applies: |e| e.control.intercepts.contains(ExitCode::IOIO),
+        holds: |e| e.fits(e.control.iopm_base_pa, isa::svm::permission_map::IOPM_SIZE),
+    },
+    Check {
+        id: "msrpm_address",
+        apm: CONSISTENCY,
+        rule: "the MSR permission map ends below the maximum physical address",
+        reads: &["INTERCEPTS", "MSRPM_BASE_PA"],
+        applies: |e| e.control.intercepts.contains(ExitCode::MSR),
+        holds: |e| e.fits(e.control.msrpm_base_pa, isa::svm::permission_map::MSRPM_SIZE),
+    },
+    Check {
+        id: "asid_zero",
+        apm: CONSISTENCY,
+        rule: "the guest's ASID is not zero",
+        reads: &["GUEST_ASID"],
+        applies: ALWAYS,
+        holds: |e| e.control.guest_asid != 0,
+    },
+    Check {
+        id: "event_type",
+        apm: INJECTION,
+        rule: "TYPE in EVENTINJ is not a reserved value",
+        reads: &["EVENTINJ"],
+        applies: |e| e.control.event_injection.valid(),
+        holds: |e| e.control.event_injection.event_type() != EventType::Reserved,
+    },
+    Check {
+        id: "event_vector",
+        apm: INJECTION,
+        rule: "an exception in EVENTINJ has the vector of an exception: 31 or less, and not 2",
+        reads: &["EVENTINJ"],
+        applies: |e| e.control.event_injection.valid() && e.control.event_injection.event_type() == EventType::Exception,
+        holds: |e| e.control.event_injection.vector() < 32 && e.control.event_injection.vector() != 2,
+    },
+    Check {
+        id: "nested_host_paging",
+        apm: "15.25.3 \"Enabling Nested Paging\"",
+        rule: "the host has paging enabled when NP_ENABLE is one",
+        reads: &["NP_CONTROL"],
+        applies: |e| e.nested_paging(),
+        holds: |e| e.limits.host_paging,
+    },
+    Check {
+        id: "ncr3_reserved",
+        apm: NESTED,
+        rule: "no MBZ bit of nCR3 is set",
+        reads: &["NP_CONTROL", "N_CR3"],
+        applies: |e| e.nested_paging(),
+        holds: |e| e.control.n_cr3 >> e.limits.physical_bits == 0,
+    },
+    Check {
+        id: "g_pat",
+        apm: NESTED,
+        rule: "every field of G_PAT has a supported type and no reserved bit",
+        reads: &["NP_CONTROL", "G_PAT"],
+        applies: |e| e.nested_paging(),
+        holds: |e| e.save.g_pat.to_le_bytes().iter().all(|field| matches!(field, 0 | 1 | 4..=7)),
+    },
+    Check {
+        id: "virtual_nmi_needs_intercept",
+        apm: "15.21.10 \"NMI Virtualization\"",
+        rule: "NMIs are intercepted when V_NMI_ENABLE is one",
+        reads: &["V_INTR", "INTERCEPTS"],
+        applies: |e| e.limits.features.virtual_nmi() && e.control.virtual_interrupt.v_nmi_enable(),
+        holds: |e| e.control.intercepts.contains(ExitCode::NMI),
+    },
+    Check {
+        id: "sev_not_offered",
+        apm: "15.34.1 \"Determining Support for SEV\"",
+        rule: "encryption is not asked of a processor that does not offer it",
+        reads: &["NP_CONTROL"],
+        applies: ALWAYS,
+        holds: |e| !e.control.nested_control.sev_enable() && !e.control.nested_control.sev_es_enable(),
+    },
+    Check {
+        id: "avic_not_offered",
+        apm: "15.29.3 \"Enabling AVIC\"",
+        rule: "AVIC is not asked of a processor that does not offer it",
+        reads: &["V_INTR"],
+        applies: |e| !e.limits.features.avic(),
+        holds: |e| !e.control.virtual_interrupt.avic_enable() && !e.control.virtual_interrupt.x2avic_enable(),
+    },
+];
+
+/// EFER.LME and EFER.LMA, which have a rule of their own.
+const LONG_MODE_BITS: u64 = Efer::new().with_lme(true).with_lma(true).into_bits();
+
+/// The first rule that is broken: VMRUN exits with VMEXIT_INVALID.
+#[must_use]
+pub fn first_failure(entry: &Entry<'_>) -> Option<&'static Check> {
+    CHECKS.iter().find(|check| (check.applies)(entry) && !(check.holds)(entry))
+}
+
+/// Every rule that is broken, in the order of the rows.
+pub fn all_failures<'a>(entry: &'a Entry<'a>) -> impl Iterator<Item = &'static Check> + 'a {
+    CHECKS.iter().filter(|check| (check.applies)(entry) && !(check.holds)(entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isa::svm::{EventInformation, Intercepts};
+
+    type Break = fn(&mut ControlArea, &mut SaveArea, &mut Limits);
+
+    /// A 64-bit guest with nested paging and everything intercepted that a rule looks at.
+    fn valid() -> (ControlArea, SaveArea, Limits) {
+        let limits = Limits {
+            physical_bits: 48,
+            cr4: 0x00f7_0fff,
+            efer: 0xd01,
+            long_mode: true,
+            host_paging: true,
+            features: SvmFeatures::new().with_nested_paging(true).with_virtual_nmi(true),
+        };
+        let mut control = ControlArea::zeroed();
+        control.intercepts = Intercepts::default().with(ExitCode::VMRUN).with(ExitCode::IOIO).with(ExitCode::MSR).with(ExitCode::NMI);
+        control.iopm_base_pa = 0xffff_ffff_d000;
+        control.msrpm_base_pa = 0xffff_ffff_e000;
+        control.guest_asid = 1;
+        control.event_injection = EventInformation::exception(14, Some(0));
+        control.nested_control = control.nested_control.with_np_enable(true);
+        control.virtual_interrupt = control.virtual_interrupt.with_v_nmi_enable(true);
+        let mut save = SaveArea::zeroed();
+        save.efer = 0x1500;
+        save.cr0 = 0x8000_0011;
+        save.cr4 = 0x20;
+        save.cr3 = 0xffff_ffff_f000;
+        save.dr6 = 0xffff_0ff0;
+        save.dr7 = 0x400;
+        save.g_pat = 0x0007_0406_0007_0406;
+        save.cs.attributes = save.cs.attributes.with_long(true);
+        (control, save, Limits { efer: limits.efer | 0x1000, ..limits })
+    }
+
+    /// For every rule, the smallest change that breaks it.
+    const BREAKS: &[(&str, Break)] = &[
+        ("efer_svme", |_, s, _| s.efer &= !0x1000),
+        ("efer_reserved", |_, s, _| s.efer |= 1 << 20),
+        ("efer_long_mode_supported", |_, s, l| {
+            l.long_mode = false;
+            s.cr0 = 0x11;
+        }),
+        ("cr0_nw_without_cd", |_, s, _| s.cr0 |= 1 << 29),
+        ("cr0_high", |_, s, _| s.cr0 |= 1 << 32),
+        ("cr3_reserved", |_, s, _| s.cr3 |= 1 << 48),
+        ("cr4_reserved", |_, s, _| s.cr4 |= 1 << 15),
+        ("cr4_cet_without_wp", |_, s, l| {
+            l.cr4 |= 1 << 23;
+            s.cr4 |= 1 << 23;
+        }),
+        ("dr6_high", |_, s, _| s.dr6 |= 1 << 32),
+        ("dr7_high", |_, s, _| s.dr7 |= 1 << 63),
+        ("long_mode_needs_pae", |_, s, _| s.cr4 &= !0x20),
+        ("long_mode_needs_protection", |_, s, _| s.cr0 &= !1),
+        ("cs_long_and_default", |_, s, _| s.cs.attributes = s.cs.attributes.with_default_big(true)),
+        ("vmrun_intercept", |c, _, _| c.intercepts.set(ExitCode::VMRUN, false)),
+        ("iopm_address", |c, _, _| c.iopm_base_pa += 0x1000),
+        ("msrpm_address", |c, _, _| c.msrpm_base_pa = u64::MAX),
+        ("asid_zero", |c, _, _| c.guest_asid = 0),
+        ("event_type", |c, _, _| c.event_injection = EventInformation::from_bits(0x8000_0530)),
+        ("event_vector", |c, _, _| c.event_injection = EventInformation::exception(2, None)),
+        ("nested_host_paging", |_, _, l| l.host_paging = false),
+        ("ncr3_reserved", |c, _, _| c.n_cr3 = 1 << 48),
+        ("g_pat", |_, s, _| s.g_pat = 0x0007_0406_0207_0406),
+        ("virtual_nmi_needs_intercept", |c, _, _| c.intercepts.set(ExitCode::NMI, false)),
+        ("sev_not_offered", |c, _, _| c.nested_control = c.nested_control.with_sev_enable(true)),
+        ("avic_not_offered", |c, _, _| c.virtual_interrupt = c.virtual_interrupt.with_avic_enable(true)),
+    ];
+
+    #[test]
+    fn a_valid_vmcb_passes() {
+        let (control, save, limits) = valid();
+        let entry = Entry { control: &control, save: &save, limits: &limits };
+        assert_eq!(first_failure(&entry).map(|check| check.id), None);
+    }
+
+    #[test]
+    fn each_rule_can_be_broken_alone() {
+        let ids: Vec<_> = CHECKS.iter().map(|check| check.id).collect();
+        let broken: Vec<_> = BREAKS.iter().map(|(id, _)| *id).collect();
+        assert_eq!(broken, ids, "one break a rule, in the order of the rules");
+        for (id, change) in BREAKS {
+            let (mut control, mut save, mut limits) = valid();
+            change(&mut control, &mut save, &mut limits);
+            let entry = Entry { control: &control, save: &save, limits: &limits };
+            assert_eq!(all_failures(&entry).map(|check| check.id).collect::<Vec<_>>(), [*id]);
+            assert_eq!(first_failure(&entry).map(|check| check.id), Some(*id));
+        }
+    }
+
+    #[test]
+    fn rules_read_fields_that_exist() {
+        for check in CHECKS {
+            for name in check.reads {
+                let known = ControlArea::FIELDS.iter().chain(SaveArea::FIELDS).any(|field| field.name == *name);
+                assert!(known, "{} reads {name}", check.id);
+            }
+        }
+    }
+
+    #[test]
+    fn reserved_event_types_and_vectors_are_refused() {
+        let (mut control, save, limits) = valid();
+        for kind in 0..8_u64 {
+            for vector in 0..=255_u64 {
+                control.event_injection = EventInformation::from_bits(1 << 31 | kind << 8 | vector);
+                let legal = match kind {
+                    0 | 2 | 4 => true,
+                    3 => vector < 32 && vector != 2,
+                    _ => false,
+                };
+                let entry = Entry { control: &control, save: &save, limits: &limits };
+                assert_eq!(first_failure(&entry).is_none(), legal, "type {kind} vector {vector}");
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! VMRUN: saves the host, checks the VMCB, loads the guest.
+//!
+//! What is modelled: APM vol 2, 15.5 "VMRUN Instruction": the order is save, load controls, check, load guest, set GIF; 15.16 "TLB Control";
+//! 15.20 "Event Injection"; 15.21 "Interrupt and Local APIC Support"; 15.25.4 "Nested Paging and VMRUN/#VMEXIT"; 15.30.5 "TSC Ratio MSR".
+//!
+//! Decisions of ours: EFER.LMA follows from LME and PG whatever the VMCB says. A reserved TLB_CONTROL does nothing. A software interrupt or
+//! a breakpoint that is injected returns to NRIP where next RIP is offered, else to RIP. Reserved control bits are ignored.
+
+use cpu::state::{Cpu, Shadow, TscScale, VirtualInterrupt};
+use cpu::trap::{Event, EventKind};
+use isa::control::{Cr0, Cr4, Efer};
+use isa::debug::{Dr6, Dr7};
+use isa::register::{Gpr, Segment};
+use isa::rflags::Rflags;
+use isa::svm::{EventInformation, EventType, ExitCode, TlbControl};
+use zerocopy::IntoBytes;
+
+use crate::check::{self, Check, Limits};
+use crate::instructions::{SAVE_AREA, canonical};
+use crate::npt::NestedRoot;
+use crate::{AddressFault, Host, Svm, memory};
+
+/// How much of the control area VMRUN reads: behind it lie only extensions that are not offered.
+const CONTROL_READ: usize = 0x0b8;
+/// How much of the state save area VMRUN reads, up to G_PAT.
+const SAVE_READ: usize = 0x270;
+
+/// The segments that VMRUN and #VMEXIT switch, in the order of their numbers and of the save area: ES, CS, SS, DS.
+pub(crate) const SWITCHED: [Segment; 4] = [Segment::Es, Segment::Cs, Segment::Ss, Segment::Ds];
+
+/// What became of a VMRUN.
+#[derive(Clone, Copy, Debug)]
+pub enum Vmrun {
+    /// The guest is loaded.
+    Entered,
+    /// The VMCB breaks this rule: #VMEXIT with VMEXIT_INVALID at once.
+    Invalid(&'static Check),
+}
+
+impl Svm {
+    /// VMRUN by a host in Rust: loads the guest of the VMCB at a physical address. The next run of the processor executes it, until an
+    /// intercepted event ends the run.
+    ///
+    /// # Errors
+    /// The address is not that of a page of physical memory.
+    pub fn vmrun(&mut self, cpu: &mut Cpu, vmcb: u64) -> Result<Vmrun, AddressFault> {
+        self.check_address(cpu, vmcb)?;
+        Ok(self.enter(cpu, vmcb))
+    }
+
+    /// What the checks compare with.
+    fn limits(&self, cpu: &Cpu) -> Limits {
+        Limits {
+            physical_bits: cpu.physical_bits(),
+            cr4: cpu.cr4_allowed(),
+            efer: cpu.efer_allowed(),
+            long_mode: cpu.has(isa::cpuid::Feature::LongMode),
+            // A host in Rust counts as one in long mode.
+            host_paging: cpu.rust_host || self.host_cr0().pg(),
+            features: self.capability.features,
+        }
+    }
+
+    const fn host_cr0(&self) -> Cr0 {
+        Cr0::from_bits(self.host.cr0)
+    }
+
+    /// The format of the nested tables: that of the host's own paging.
+    fn nested_root(&self, cpu: &Cpu) -> NestedRoot {
+        let (cr4, efer) = (Cr4::from_bits(self.host.cr4), Efer::from_bits(self.host.efer));
+        let levels = if cpu.rust_host || efer.lma() {
+            4
+        } else if cr4.pae() {
+            3
+        } else {
+            2
+        };
+        NestedRoot {
+            n_cr3: self.control.n_cr3,
+            levels,
+            no_execute: cpu.rust_host || efer.nxe(),
+            page_size_extensions: cr4.pse(),
+            physical_bits: cpu.physical_bits(),
+            gigabyte_pages: cpu.has(isa::cpuid::Feature::Page1gb),
+        }
+    }
+
+    /// Keeps the state that #VMEXIT loads again; `rip` is that of the instruction behind VMRUN.
+    pub(crate) fn save_host(&mut self, cpu: &Cpu, rip: u64) {
+        self.host = Host {
+            segments: SWITCHED.map(|segment| *cpu.segment(segment)),
+            gdtr: cpu.gdtr,
+            idtr: cpu.idtr,
+            efer: cpu.efer.into_bits(),
+            cr0: cpu.cr0.into_bits(),
+            cr3: cpu.cr3,
+            cr4: cpu.cr4.into_bits(),
+            rflags: cpu.rflags().into_bits(),
+            rip,
+            rsp: cpu.gpr(Gpr::Rsp),
+            rax: cpu.gpr(Gpr::Rax),
+            pat: cpu.msrs.pat,
+        };
+    }
+
+    /// Reads the VMCB, checks it and loads the guest. On failure EXITCODE is written and nothing loaded.
+    pub(crate) fn enter(&mut self, cpu: &mut Cpu, vmcb: u64) -> Vmrun {
+        self.vmcb = vmcb;
+        if let Some(bytes) = self.control.as_mut_bytes().get_mut(..CONTROL_READ) {
+            memory::read(cpu, vmcb, bytes);
+        }
+        // NRIP is read for events that return to it.
+        if let Some(bytes) = self.control.as_mut_bytes().get_mut(0x0c8..0x0d0) {
+            memory::read(cpu, vmcb + 0x0c8, bytes);
+        }
+        if let Some(bytes) = self.save.as_mut_bytes().get_mut(..SAVE_READ) {
+            memory::read(cpu, vmcb + SAVE_AREA, bytes);
+        }
+        let limits = self.limits(cpu);
+        let entry = check::Entry { control: &self.control, save: &self.save, limits: &limits };
+        self.last_failure = check::first_failure(&entry);
+        if let Some(check) = self.last_failure {
+            cpu.charge(cpu.model.costs.vm_entry_failed.ticks());
+            self.refuse(cpu);
+            return Vmrun::Invalid(check);
+        }
+        cpu.charge(cpu.model.costs.vm_entry.ticks());
+        self.load_controls(cpu);
+        self.load_guest(cpu);
+        self.inject(cpu);
+        // APM 15.5.1: "VMRUN sets GIF".
+        self.gif = true;
+        cpu.events_held = false;
+        Vmrun::Entered
+    }
+
+    /// Everything of the control area but EVENTINJ.
+    fn load_controls(&mut self, cpu: &mut Cpu) {
+        let control = &self.control;
+        let virtual_interrupt = control.virtual_interrupt;
+        let features = self.capability.features;
+
+        let asid = control.guest_asid;
+        match control.tlb_control {
+            TlbControl::FLUSH_ALL => {
+                cpu.tlb().flush_all();
+                cpu.charge(cpu.model.costs.tlb_flush.ticks());
+            }
+            TlbControl::FLUSH_GUEST if features.flush_by_asid() => {
+                cpu.tlb().flush_address_space(asid);
+                cpu.charge(cpu.model.costs.tlb_flush.ticks());
+            }
+            TlbControl::FLUSH_GUEST_NON_GLOBAL if features.flush_by_asid() => {
+                cpu.tlb().flush_non_global(asid);
+                cpu.charge(cpu.model.costs.tlb_flush.ticks());
+            }
+            _ => {}
+        }
+        cpu.address_space = asid;
+
+        cpu.guest_tsc =
+            TscScale { offset: control.tsc_offset, ratio: if features.tsc_rate_msr() { self.tsc_ratio.into_bits() } else { 1 << 32 } };
+
+        // APM 15.21.1: the virtual interrupt is taken if V_INTR_PRIO is above V_TPR or V_IGN_TPR is set.
+        cpu.virtual_interrupt = virtual_interrupt.v_irq().then(|| VirtualInterrupt {
+            vector: virtual_interrupt.v_intr_vector(),
+            allowed: virtual_interrupt.v_ign_tpr() || virtual_interrupt.v_intr_prio() > virtual_interrupt.v_tpr() & 0xf,
+        });
+        let masking = virtual_interrupt.v_intr_masking();
+        // APM 15.21.1: with V_INTR_MASKING the host's IF masks physical interrupts, and CR8 is V_TPR.
+        let host_flag = cpu.rust_host || Rflags::from_bits(self.host.rflags).r#if();
+        cpu.physical_interrupt_flag = masking.then_some(host_flag);
+        cpu.virtual_tpr = masking.then(|| virtual_interrupt.v_tpr() << 4);
+
+        let pending = cpu.virtual_interrupt.is_some();
+        cpu.interception = self.translator.translate(&control.intercepts, pending);
+        cpu.shadow = if control.interrupt_state.interrupt_shadow() { Shadow::Sti } else { Shadow::None };
+        cpu.guest_mode = true;
+
+        self.nested = (features.nested_paging() && control.nested_control.np_enable()).then(|| self.nested_root(cpu));
+        cpu.nested_paging = self.nested.is_some();
+    }
+
+    /// The state save area.
+    fn load_guest(&mut self, cpu: &mut Cpu) {
+        let save = &self.save;
+        let cr0 = Cr0::from_bits(save.cr0);
+        let efer = Efer::from_bits(save.efer);
+        cpu.cr0 = cr0.with_et(true);
+        cpu.cr2 = save.cr2;
+        cpu.cr3 = save.cr3;
+        cpu.cr4 = Cr4::from_bits(save.cr4);
+        cpu.efer = efer.with_lma(efer.lme() && cr0.pg());
+        cpu.dr6 = Dr6::from_bits(save.dr6);
+        cpu.dr7 = Dr7::from_bits(save.dr7);
+        if self.nested.is_some() {
+            self.host.pat = std::mem::replace(&mut cpu.msrs.pat, save.g_pat);
+        }
+        for (segment, from) in SWITCHED.into_iter().zip([save.es, save.cs, save.ss, save.ds]) {
+            // The hidden bases of these four have 32 bits but in the descriptor tables' copies of long mode, where they are not used.
+            cpu.segments[segment as usize] = isa::svm::SegmentRegister { base: from.base & 0xffff_ffff, ..from }.into();
+        }
+        cpu.gdtr = isa::svm::SegmentRegister { base: canonical(save.gdtr.base), ..save.gdtr }.into();
+        cpu.idtr = isa::svm::SegmentRegister { base: canonical(save.idtr.base), ..save.idtr }.into();
+        let rflags = Rflags::from_bits(save.rflags);
+        // Table B-2, CPL: "If the guest is real-mode then the CPL is forced to 0; if the guest is virtual-mode then the CPL is forced to 3".
+        cpu.cpl = if !cr0.pe() {
+            0
+        } else if rflags.vm() {
+            3
+        } else {
+            save.cpl & 3
+        };
+        cpu.set_rflags(rflags);
+        cpu.rip = save.rip;
+        cpu.set_gpr(Gpr::Rsp, save.rsp);
+        cpu.set_gpr(Gpr::Rax, save.rax);
+        cpu.pending_debug = 0;
+        cpu.load_pdptes_unchecked();
+        cpu.context_changed();
+    }
+
+    /// APM 15.20 "Event Injection".
+    fn inject(&mut self, cpu: &mut Cpu) {
+        let information = self.control.event_injection;
+        cpu.inject = None;
+        if !information.valid() {
+            return;
+        }
+        cpu.charge(cpu.model.costs.event_injection.ticks());
+        let vector = information.vector();
+        let (kind, vector) = match information.event_type() {
+            EventType::Nmi => (EventKind::Nmi, 2),
+            EventType::Exception if matches!(vector, 3 | 4) => (EventKind::SoftwareException, vector),
+            EventType::Exception => (EventKind::Exception, vector),
+            EventType::SoftwareInterrupt => (EventKind::SoftwareInterrupt, vector),
+            EventType::Interrupt | EventType::Reserved => (EventKind::External, vector),
+        };
+        let mut length = 0;
+        if self.capability.features.next_rip_save() && matches!(kind, EventKind::SoftwareException | EventKind::SoftwareInterrupt) {
+            let behind = self.control.next_rip.wrapping_sub(cpu.rip);
+            match u8::try_from(behind) {
+                // As a length, so that RIP is still the instruction's if the delivery exits.
+                Ok(bytes @ 0..=15) => length = bytes,
+                _ => cpu.rip = self.control.next_rip,
+            }
+        }
+        let error_code = information.error_code_valid().then(|| information.error_code());
+        cpu.inject = Some(Event { kind, vector, error_code, length });
+    }
+
+    /// VMEXIT_INVALID: the exit code is written, GIF cleared; no guest state was loaded, so none is saved.
+    fn refuse(&mut self, cpu: &mut Cpu) {
+        self.exits += 1;
+        let words = [ExitCode::INVALID.0, 0, 0, EventInformation::new().into_bits()];
+        memory::write(cpu, self.vmcb + 0x070, words.as_bytes());
+        self.gif = false;
+        cpu.events_held = true;
+    }
+}

@@ -1,0 +1,300 @@
+//! #VMEXIT: says why, saves the guest into the VMCB, loads the host.
+//!
+//! What is modelled: APM vol 2, 15.6 "#VMEXIT"; 15.7 "Intercept Operation" with 15.7.1 "State Saved on Exit" (next RIP) and 15.7.2 "Intercepts
+//! During IDT Interrupt Delivery"; 15.9 to 15.14 for EXITINFO1 and EXITINFO2; 15.33 "Decode Assists"; appendix C "SVM Intercept Exit Codes".
+//!
+//! Decisions of ours: what the manual leaves undefined is zero. Next RIP is zero where an exit has no instruction. The bytes of the
+//! instruction at a page fault or nested page fault are those that the core had fetched for it.
+
+use cpu::extension::{AfterExit, Interception};
+use cpu::state::{Cpu, Shadow, TscScale};
+use cpu::trap::{Access, Event, EventKind, Exception, Exit, Intercept, NestedFault, PortAccess, TaskSwitchSource};
+use isa::control::{Cr0, Cr4, Efer};
+use isa::debug::Dr7;
+use isa::exception::Vector;
+use isa::register::{Gpr, Segment};
+use isa::rflags::Rflags;
+use isa::svm::{
+    CrInfo, DrInfo, EventInformation, EventType, ExitCode, IoInfo, NestedPageFaultInfo, TaskSwitchInfo, control::InterruptState, exit_info,
+};
+use zerocopy::IntoBytes;
+
+use crate::entry::SWITCHED;
+use crate::instructions::SAVE_AREA;
+use crate::{Svm, intercept, memory};
+
+/// What #VMEXIT writes, as ranges of the control area and of the state save area; EXITCODE and its neighbours are one range.
+const CONTROL_WRITTEN: [std::ops::Range<usize>; 3] = [0x060..0x090, 0x0a8..0x0b0, 0x0c8..0x0e0];
+const SAVE_WRITTEN: [std::ops::Range<usize>; 8] =
+    [0x000..0x040, 0x060..0x070, 0x080..0x090, 0x0cb..0x0cc, 0x0d0..0x0d8, 0x148..0x180, 0x1d8..0x1e0, 0x1f8..0x200];
+/// CR2, and G_PAT with nested paging.
+const CR2_WRITTEN: std::ops::Range<usize> = 0x240..0x248;
+const G_PAT_WRITTEN: std::ops::Range<usize> = 0x268..0x270;
+
+/// What an exit says: EXITCODE, EXITINFO1, EXITINFO2, and where the next instruction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Report {
+    code: ExitCode,
+    info_1: u64,
+    info_2: u64,
+    /// Length of the instruction, for exits that save next RIP.
+    length: Option<u8>,
+    /// Whether decode assists save the instruction's bytes.
+    bytes: bool,
+}
+
+impl Report {
+    const fn plain(code: ExitCode) -> Self {
+        Self { code, info_1: 0, info_2: 0, length: None, bytes: false }
+    }
+
+    const fn instruction(code: ExitCode, length: u8) -> Self {
+        Self { length: Some(length), ..Self::plain(code) }
+    }
+}
+
+impl Svm {
+    /// Makes the #VMEXIT of an intercepted event.
+    pub(crate) fn leave(&mut self, cpu: &mut Cpu, exit: Exit) -> AfterExit {
+        let Some(report) = self.report(cpu, exit) else {
+            // The core offers only what was asked of it; an event that SVM has no exit for ends the processor, loudly.
+            return AfterExit::Shutdown;
+        };
+        self.exits += 1;
+        cpu.charge(cpu.model.costs.vm_exit.ticks());
+        self.save_control(cpu, report);
+        self.save_guest(cpu);
+        self.store(cpu);
+        self.end_guest(cpu);
+        if cpu.rust_host {
+            AfterExit::RustHost
+        } else {
+            self.load_host(cpu);
+            AfterExit::MachineCode
+        }
+    }
+
+    /// EXITCODE and what goes with it; nothing for an event that SVM does not know.
+    fn report(&self, cpu: &Cpu, exit: Exit) -> Option<Report> {
+        let assists = self.capability.features.decode_assists();
+        Some(match exit {
+            Exit::Instruction { intercept, length } => Report::instruction(intercept::exit_code(intercept)?, length),
+            Exit::Operand { intercept, instruction } => {
+                let mut report = Report::instruction(intercept::exit_code(intercept)?, instruction.length);
+                if assists && let (Intercept::Invlpg, cpu::trap::Operand::Memory(memory)) = (intercept, instruction.operand) {
+                    report.info_1 = cpu.segment(memory.segment).base.wrapping_add(memory.offset);
+                }
+                report
+            }
+            Exit::Exception(exception) => self.exception(cpu, exception),
+            Exit::SoftwareInterrupt { vector, length } => {
+                Report { info_1: if assists { u64::from(vector) } else { 0 }, ..Report::instruction(ExitCode::SWINT, length) }
+            }
+            Exit::ExternalInterrupt { .. } => Report::plain(ExitCode::INTR),
+            Exit::Nmi => Report::plain(ExitCode::NMI),
+            Exit::Init => Report::plain(ExitCode::INIT),
+            Exit::InterruptWindow => Report::plain(ExitCode::VINTR),
+            Exit::TripleFault => Report::plain(ExitCode::SHUTDOWN),
+            Exit::Port(access) => port(cpu, &access, assists),
+            Exit::Msr { write, length, .. } => Report {
+                info_1: if write { exit_info::MSR_WRITE } else { exit_info::MSR_READ },
+                ..Report::instruction(ExitCode::MSR, length)
+            },
+            Exit::Control(access) => {
+                let code = intercept::control_access(&self.control.intercepts, cpu.cr0, &access)?;
+                let mov = matches!(access.kind, cpu::trap::ControlAccessKind::MovTo | cpu::trap::ControlAccessKind::MovFrom);
+                let info = CrInfo::new().with_mov(mov).with_register(if mov { access.gpr & 15 } else { 0 });
+                Report { info_1: if assists { info.into_bits() } else { 0 }, ..Report::instruction(code, access.length) }
+            }
+            Exit::DebugRegister { register, write, gpr, length } => {
+                let code = if write { ExitCode::dr_write(register) } else { ExitCode::dr_read(register) };
+                let info = DrInfo::new().with_register(gpr & 15);
+                Report { info_1: if assists { info.into_bits() } else { 0 }, ..Report::instruction(code, length) }
+            }
+            Exit::Nested(fault) => nested(&fault),
+            Exit::TaskSwitch { selector, source, error_code, .. } => {
+                let info = TaskSwitchInfo::new()
+                    .with_error_code(error_code.unwrap_or(0))
+                    .with_has_error_code(error_code.is_some())
+                    .with_iret(source == TaskSwitchSource::Iret)
+                    .with_jump(source == TaskSwitchSource::Jump)
+                    .with_resume_flag(cpu.rflags().rf());
+                Report { info_1: u64::from(selector), info_2: info.into_bits(), ..Report::plain(ExitCode::TASK_SWITCH) }
+            }
+            Exit::Sipi { .. } | Exit::NmiWindow | Exit::PreemptionTimer | Exit::MonitorTrap => return None,
+        })
+    }
+
+    /// APM 15.12 "Exception Intercepts": the error code in EXITINFO1, for #PF the address in EXITINFO2; CR2 is not written.
+    fn exception(&self, cpu: &Cpu, exception: Exception) -> Report {
+        let software = cpu.delivering.filter(|event| event.kind == EventKind::SoftwareException && event.vector == exception.vector as u8);
+        Report {
+            info_1: exception.error_code.map_or(0, u64::from),
+            info_2: if exception.vector == Vector::PageFault { exception.address } else { 0 },
+            length: software.map(|event| event.length),
+            bytes: exception.vector == Vector::PageFault,
+            ..Report::plain(ExitCode::exception(exception.vector as u8))
+        }
+    }
+
+    /// The words that the report and the processor give to the control area.
+    fn save_control(&mut self, cpu: &mut Cpu, report: Report) {
+        let features = self.capability.features;
+        let control = &mut self.control;
+        control.exit_code = report.code;
+        control.exit_info_1 = report.info_1;
+        control.exit_info_2 = report.info_2;
+        // An exception that came while nothing else was delivered was not being delivered itself: it was intercepted before.
+        control.exit_int_info = cpu.delivering.map_or(EventInformation::new(), |event| information(&event));
+        // APM 15.20: "the V bit is cleared" once the event is delivered, or reported in EXITINTINFO.
+        control.event_injection = control.event_injection.with_valid(false);
+        control.next_rip = match report.length {
+            Some(length) if features.next_rip_save() => next_rip(cpu, length),
+            _ => 0,
+        };
+        control.bytes_fetched = 0;
+        control.instruction_bytes = [0; 15];
+        if report.bytes && features.decode_assists() {
+            let (bytes, count) = cpu.instruction_bytes();
+            control.bytes_fetched = count.min(15);
+            control.instruction_bytes = bytes;
+        }
+        control.interrupt_state = InterruptState::new().with_interrupt_shadow(cpu.shadow != Shadow::None);
+        let mut virtual_interrupt = control.virtual_interrupt.with_v_irq(cpu.virtual_interrupt.is_some());
+        if let Some(tpr) = cpu.virtual_tpr {
+            virtual_interrupt = virtual_interrupt.with_v_tpr(tpr >> 4);
+        }
+        control.virtual_interrupt = virtual_interrupt;
+    }
+
+    /// The guest's registers into the state save area.
+    fn save_guest(&mut self, cpu: &mut Cpu) {
+        let save = &mut self.save;
+        save.es = (*cpu.segment(Segment::Es)).into();
+        save.cs = (*cpu.segment(Segment::Cs)).into();
+        save.ss = (*cpu.segment(Segment::Ss)).into();
+        save.ds = (*cpu.segment(Segment::Ds)).into();
+        save.gdtr = cpu.gdtr.into();
+        save.idtr = cpu.idtr.into();
+        save.cpl = cpu.cpl;
+        save.efer = cpu.efer.into_bits();
+        save.cr4 = cpu.cr4.into_bits();
+        save.cr3 = cpu.cr3;
+        save.cr0 = cpu.cr0.into_bits();
+        save.dr7 = cpu.dr7.into_bits();
+        save.dr6 = cpu.dr6.into_bits();
+        save.rflags = cpu.rflags().into_bits();
+        save.rip = cpu.rip;
+        save.rsp = cpu.gpr(Gpr::Rsp);
+        save.rax = cpu.gpr(Gpr::Rax);
+        save.cr2 = cpu.cr2;
+        if self.nested.is_some() {
+            save.g_pat = std::mem::replace(&mut cpu.msrs.pat, self.host.pat);
+        }
+    }
+
+    /// Writes to memory what a #VMEXIT writes, and nothing else: the rest of the VMCB is the software's.
+    fn store(&self, cpu: &mut Cpu) {
+        let (control, save) = (self.control.as_bytes(), self.save.as_bytes());
+        for range in CONTROL_WRITTEN {
+            if let Some(bytes) = control.get(range.clone()) {
+                memory::write(cpu, self.vmcb + range.start as u64, bytes);
+            }
+        }
+        let last = if self.nested.is_some() { G_PAT_WRITTEN } else { CR2_WRITTEN };
+        for range in SAVE_WRITTEN.into_iter().chain([CR2_WRITTEN, last]) {
+            if let Some(bytes) = save.get(range.clone()) {
+                memory::write(cpu, self.vmcb + SAVE_AREA + range.start as u64, bytes);
+            }
+        }
+    }
+
+    /// Ends guest mode: GIF clear, the host's address space, no interception.
+    fn end_guest(&mut self, cpu: &mut Cpu) {
+        self.gif = false;
+        cpu.events_held = true;
+        cpu.guest_mode = false;
+        cpu.interception = Interception::default();
+        cpu.nested_paging = false;
+        cpu.address_space = 0;
+        cpu.physical_interrupt_flag = None;
+        cpu.virtual_interrupt = None;
+        cpu.virtual_tpr = None;
+        cpu.guest_tsc = TscScale::IDENTITY;
+        cpu.shadow = Shadow::None;
+        cpu.delivering = None;
+        cpu.inject = None;
+        cpu.pending_debug = 0;
+        self.nested = None;
+        cpu.context_changed();
+    }
+
+    /// Loads the host that VMRUN saved: APM 15.6 "#VMEXIT". PE is forced on, VM off, CPL 0, and DR7 disables all breakpoints.
+    pub(crate) fn load_host(&mut self, cpu: &mut Cpu) {
+        let host = &self.host;
+        for (segment, from) in SWITCHED.into_iter().zip(host.segments) {
+            cpu.segments[segment as usize] = from;
+        }
+        cpu.gdtr = host.gdtr;
+        cpu.idtr = host.idtr;
+        cpu.efer = Efer::from_bits(host.efer);
+        cpu.cr0 = Cr0::from_bits(host.cr0).with_pe(true);
+        cpu.cr3 = host.cr3;
+        cpu.cr4 = Cr4::from_bits(host.cr4);
+        cpu.cpl = 0;
+        cpu.set_rflags(Rflags::from_bits(host.rflags).with_vm(false));
+        cpu.dr7 = Dr7::from_bits(Dr7::RESET);
+        cpu.rip = host.rip;
+        cpu.set_gpr(Gpr::Rsp, host.rsp);
+        cpu.set_gpr(Gpr::Rax, host.rax);
+        cpu.load_pdptes_unchecked();
+        cpu.context_changed();
+    }
+}
+
+/// The address behind an instruction, in the width of the code.
+fn next_rip(cpu: &Cpu, length: u8) -> u64 {
+    let next = cpu.rip.wrapping_add(u64::from(length));
+    if cpu.is_64bit() { next } else { next & 0xffff_ffff }
+}
+
+/// An event in the format of EXITINTINFO.
+fn information(event: &Event) -> EventInformation {
+    let kind = match event.kind {
+        EventKind::External => EventType::Interrupt,
+        EventKind::Nmi => EventType::Nmi,
+        EventKind::SoftwareInterrupt => EventType::SoftwareInterrupt,
+        EventKind::Exception | EventKind::PrivilegedSoftware | EventKind::SoftwareException => EventType::Exception,
+    };
+    let word = EventInformation::event(kind, event.vector);
+    match event.error_code {
+        Some(code) => word.with_error_code_valid(true).with_error_code(code),
+        None => word,
+    }
+}
+
+/// APM 15.10.2 "IN and OUT Behavior".
+fn port(cpu: &Cpu, access: &PortAccess, assists: bool) -> Report {
+    let info = IoInfo::new()
+        .with_input(access.input)
+        .with_string(access.string)
+        .with_repeated(access.repeat)
+        .with_size(access.width & 7)
+        .with_address_size((access.address_bits / 16) & 7)
+        .with_segment(if access.string && assists { access.segment as u8 } else { 0 })
+        .with_port(access.port);
+    Report { info_1: info.into_bits(), info_2: next_rip(cpu, access.length), ..Report::instruction(ExitCode::IOIO, access.length) }
+}
+
+/// APM 15.25.6 "Nested versus Guest Page Faults, Fault Ordering".
+fn nested(fault: &NestedFault) -> Report {
+    let info = NestedPageFaultInfo::new()
+        .with_present(fault.present)
+        .with_write(fault.table_walk || fault.access == Access::Write)
+        .with_user(true)
+        .with_reserved_bit(fault.reserved)
+        .with_instruction_fetch(!fault.table_walk && fault.access == Access::Fetch)
+        .with_final_translation(!fault.table_walk)
+        .with_page_table_walk(fault.table_walk);
+    Report { info_1: info.into_bits(), info_2: fault.guest_physical, bytes: fault.access != Access::Fetch, ..Report::plain(ExitCode::NPF) }
+}

@@ -1,0 +1,194 @@
+//! The instructions of SVM.
+//!
+//! What is modelled: VMRUN, VMLOAD, VMSAVE, VMMCALL, STGI, CLGI and INVLPGA, APM vol 3, chapter 4 "System Instruction Reference", with their
+//! exceptions and, behind those of privilege, their intercepts. What is not: SKINIT, which is not offered, so #UD.
+
+use cpu::extension::Completion;
+use cpu::state::Cpu;
+use cpu::trap::{Exit, Intercept, Outcome, Trap, VendorInstruction};
+use isa::register::{Gpr, Segment};
+use zerocopy::IntoBytes;
+
+use crate::entry::Vmrun;
+use crate::{AddressFault, Svm, memory};
+
+/// What VMLOAD reads and VMSAVE writes: ranges of the state save area, first byte and end. APM vol 3, "VMLOAD": FS, GS; LDTR; TR; STAR to
+/// SYSENTER_EIP.
+const MOVED: [std::ops::Range<usize>; 4] = [0x040..0x060, 0x070..0x080, 0x090..0x0a0, 0x200..0x240];
+
+/// Where the state save area starts in the VMCB.
+pub(crate) const SAVE_AREA: u64 = 0x400;
+
+/// A base or an address in the canonical form that VMRUN and VMLOAD give it: APM 15.5.1, "bits 63:48 take the value of bit 47".
+pub(crate) const fn canonical(address: u64) -> u64 {
+    ((address as i64) << 16 >> 16) as u64
+}
+
+impl Svm {
+    /// Executes an instruction of SVM in the name of the program that runs.
+    pub(crate) fn instruction(&mut self, cpu: &mut Cpu, instruction: &VendorInstruction) -> Outcome<Completion> {
+        let operation = instruction.operation;
+        let exit = Trap::Exit(Exit::Instruction { intercept: operation, length: instruction.length });
+        if operation == Intercept::Vmmcall {
+            // APM vol 3, "VMMCALL": #UD if not intercepted, at any privilege level.
+            return Err(if cpu.guest_mode && cpu.interception.has(operation) { exit } else { Trap::UD });
+        }
+        if !cpu.efer.svme() || !cpu.is_protected() || !is_offered(operation) {
+            return Err(Trap::UD);
+        }
+        if cpu.cpl != 0 {
+            return Err(Trap::GP0);
+        }
+        if cpu.guest_mode && cpu.interception.has(operation) {
+            return Err(exit);
+        }
+        let costs = &cpu.model.costs;
+        match operation {
+            Intercept::Vmrun => {
+                let next = cpu.rip.wrapping_add(u64::from(instruction.length));
+                let next = if cpu.is_64bit() { next } else { next & 0xffff_ffff };
+                let vmcb = address(cpu, instruction);
+                self.check_address(cpu, vmcb)?;
+                self.save_host(cpu, next);
+                match self.enter(cpu, vmcb) {
+                    Vmrun::Entered => {}
+                    Vmrun::Invalid(_) => self.load_host(cpu),
+                }
+                Ok(Completion::Entered)
+            }
+            Intercept::Vmload => {
+                cpu.charge(costs.vmload.ticks());
+                let vmcb = address(cpu, instruction);
+                self.vmload(cpu, vmcb)?;
+                Ok(Completion::Next)
+            }
+            Intercept::Vmsave => {
+                cpu.charge(costs.vmsave.ticks());
+                let vmcb = address(cpu, instruction);
+                self.vmsave(cpu, vmcb)?;
+                Ok(Completion::Next)
+            }
+            Intercept::Stgi => {
+                cpu.charge(costs.stgi.ticks());
+                self.stgi(cpu);
+                Ok(Completion::Next)
+            }
+            Intercept::Clgi => {
+                cpu.charge(costs.clgi.ticks());
+                self.clgi(cpu);
+                Ok(Completion::Next)
+            }
+            _ => {
+                cpu.charge(costs.invlpga.ticks());
+                let linear = address(cpu, instruction);
+                let asid = cpu.gpr(Gpr::Rcx) as u32;
+                self.invlpga(cpu, linear, asid);
+                Ok(Completion::Next)
+            }
+        }
+    }
+
+    /// #GP(0) of VMRUN, VMLOAD and VMSAVE: the address is not page-aligned, or past the end of physical addresses.
+    pub(crate) fn check_address(&self, cpu: &Cpu, vmcb: u64) -> Result<(), AddressFault> {
+        if vmcb & 0xfff != 0 || vmcb >> cpu.physical_bits() != 0 {
+            return Err(AddressFault { vmcb });
+        }
+        Ok(())
+    }
+
+    /// VMLOAD: loads FS, GS, LDTR, TR and the MSRs of system calls from a VMCB.
+    ///
+    /// # Errors
+    /// The address is not that of a page of physical memory: #GP(0) for machine code.
+    pub fn vmload(&mut self, cpu: &mut Cpu, vmcb: u64) -> Result<(), AddressFault> {
+        self.check_address(cpu, vmcb)?;
+        for range in MOVED {
+            if let Some(bytes) = self.save.as_mut_bytes().get_mut(range.clone()) {
+                memory::read(cpu, vmcb + SAVE_AREA + range.start as u64, bytes);
+            }
+        }
+        let save = &self.save;
+        let segment = |mut segment: isa::svm::SegmentRegister| -> isa::segment::SegmentRegister {
+            segment.base = canonical(segment.base);
+            segment.into()
+        };
+        cpu.segments[Segment::Fs as usize] = segment(save.fs);
+        cpu.segments[Segment::Gs as usize] = segment(save.gs);
+        cpu.ldtr = segment(save.ldtr);
+        cpu.tr = segment(save.tr);
+        cpu.msrs.star = save.star;
+        cpu.msrs.lstar = canonical(save.lstar);
+        cpu.msrs.cstar = canonical(save.cstar);
+        cpu.msrs.fmask = save.sfmask & 0xffff_ffff;
+        cpu.msrs.kernel_gs_base = canonical(save.kernel_gs_base);
+        cpu.msrs.sysenter_cs = save.sysenter_cs;
+        cpu.msrs.sysenter_esp = canonical(save.sysenter_esp);
+        cpu.msrs.sysenter_eip = canonical(save.sysenter_eip);
+        Ok(())
+    }
+
+    /// VMSAVE: stores into a VMCB what VMLOAD loads.
+    ///
+    /// # Errors
+    /// The address is not that of a page of physical memory: #GP(0) for machine code.
+    pub fn vmsave(&mut self, cpu: &mut Cpu, vmcb: u64) -> Result<(), AddressFault> {
+        self.check_address(cpu, vmcb)?;
+        let save = &mut self.save;
+        save.fs = (*cpu.segment(Segment::Fs)).into();
+        save.gs = (*cpu.segment(Segment::Gs)).into();
+        save.ldtr = cpu.ldtr.into();
+        save.tr = cpu.tr.into();
+        save.star = cpu.msrs.star;
+        save.lstar = cpu.msrs.lstar;
+        save.cstar = cpu.msrs.cstar;
+        save.sfmask = cpu.msrs.fmask;
+        save.kernel_gs_base = cpu.msrs.kernel_gs_base;
+        save.sysenter_cs = cpu.msrs.sysenter_cs;
+        save.sysenter_esp = cpu.msrs.sysenter_esp;
+        save.sysenter_eip = cpu.msrs.sysenter_eip;
+        for range in MOVED {
+            if let Some(bytes) = self.save.as_bytes().get(range.clone()) {
+                memory::write(cpu, vmcb + SAVE_AREA + range.start as u64, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// STGI: sets the global interrupt flag; what was held is taken at the next boundary. APM 15.17 "Global Interrupt Flag, STGI and CLGI
+    /// Instructions".
+    pub fn stgi(&mut self, cpu: &mut Cpu) {
+        self.gif = true;
+        cpu.events_held = false;
+    }
+
+    /// CLGI: clears the global interrupt flag; interrupts, NMIs and INIT are held.
+    pub fn clgi(&mut self, cpu: &mut Cpu) {
+        self.gif = false;
+        cpu.events_held = true;
+    }
+
+    /// INVLPGA: removes a page from the TLB of an ASID; zero is the host's.
+    pub fn invlpga(&mut self, cpu: &mut Cpu, linear: u64, asid: u32) {
+        let pcid = if cpu.cr4.pcide() { (cpu.cr3 & isa::control::cr3::PCID) as u16 } else { 0 };
+        cpu.tlb().flush_page(linear, asid, pcid);
+        if pcid != 0 {
+            cpu.tlb().flush_page(linear, asid, 0);
+        }
+        cpu.context_changed();
+    }
+}
+
+/// Whether the instruction is one of SVM that this silicon has.
+const fn is_offered(operation: Intercept) -> bool {
+    matches!(operation, Intercept::Vmrun | Intercept::Vmload | Intercept::Vmsave | Intercept::Stgi | Intercept::Clgi | Intercept::Invlpga)
+}
+
+/// rAX at the instruction's address size.
+fn address(cpu: &Cpu, instruction: &VendorInstruction) -> u64 {
+    let rax = cpu.gpr(Gpr::Rax);
+    match instruction.address_bits {
+        16 => rax & 0xffff,
+        32 => rax & 0xffff_ffff,
+        _ => rax,
+    }
+}
