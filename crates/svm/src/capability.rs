@@ -13,7 +13,8 @@ pub const MODELLED: SvmFeatures = SvmFeatures::new()
     .with_tsc_rate_msr(true)
     .with_vmcb_clean(true)
     .with_flush_by_asid(true)
-    .with_decode_assists(true);
+    .with_decode_assists(true)
+    .with_virtual_gif(true);
 
 /// What one processor offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_feature_that_is_not_modelled_is_not_offered() {
-        let real = SvmFeatures::new().with_nested_paging(true).with_avic(true).with_virtual_gif(true);
+        let real = SvmFeatures::new().with_nested_paging(true).with_avic(true).with_ibs_virtualization(true);
         assert_eq!(Capability::of(32768, real).cpuid(), [1, 32768, 0, 1]);
     }
 }

@@ -161,11 +161,7 @@ impl Svm {
         cpu.guest_tsc =
             TscScale { offset: control.tsc_offset, ratio: if features.tsc_rate_msr() { self.tsc_ratio.into_bits() } else { 1 << 32 } };
 
-        // APM 15.21.1: the virtual interrupt is taken if V_INTR_PRIO is above V_TPR or V_IGN_TPR is set.
-        cpu.virtual_interrupt = virtual_interrupt.v_irq().then(|| VirtualInterrupt {
-            vector: virtual_interrupt.v_intr_vector(),
-            allowed: virtual_interrupt.v_ign_tpr() || virtual_interrupt.v_intr_prio() > virtual_interrupt.v_tpr() & 0xf,
-        });
+        cpu.virtual_interrupt = self.presented_interrupt();
         let masking = virtual_interrupt.v_intr_masking();
         // APM 15.21.1: with V_INTR_MASKING the host's IF masks physical interrupts, and CR8 is V_TPR.
         let host_flag = cpu.rust_host || Rflags::from_bits(self.host.rflags).r#if();
@@ -179,6 +175,15 @@ impl Svm {
 
         self.nested = (features.nested_paging() && control.nested_control.np_enable()).then(|| self.nested_root(cpu));
         cpu.nested_paging = self.nested.is_some();
+    }
+
+    /// The virtual interrupt of the control area as the core sees it. APM 15.21.1: it is taken if V_INTR_PRIO is above V_TPR or V_IGN_TPR is
+    /// set; APM 15.33: and if the virtual GIF, where there is one, is set.
+    pub(crate) fn presented_interrupt(&self) -> Option<VirtualInterrupt> {
+        let word = self.control.virtual_interrupt;
+        let priority = word.v_ign_tpr() || word.v_intr_prio() > word.v_tpr() & 0xf;
+        word.v_irq()
+            .then(|| VirtualInterrupt { vector: word.v_intr_vector(), allowed: priority && (!self.has_virtual_gif() || word.v_gif()) })
     }
 
     /// The state save area.

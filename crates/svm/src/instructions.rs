@@ -68,14 +68,17 @@ impl Svm {
                 self.vmsave(cpu, vmcb)?;
                 Ok(Completion::Next)
             }
-            Intercept::Stgi => {
-                cpu.charge(costs.stgi.ticks());
-                self.stgi(cpu);
-                Ok(Completion::Next)
-            }
-            Intercept::Clgi => {
-                cpu.charge(costs.clgi.ticks());
-                self.clgi(cpu);
+            Intercept::Stgi | Intercept::Clgi => {
+                let set = operation == Intercept::Stgi;
+                cpu.charge(if set { costs.stgi.ticks() } else { costs.clgi.ticks() });
+                if cpu.guest_mode && self.has_virtual_gif() {
+                    self.control.virtual_interrupt.set_v_gif(set);
+                    cpu.virtual_interrupt = self.presented_interrupt();
+                } else if set {
+                    self.stgi(cpu);
+                } else {
+                    self.clgi(cpu);
+                }
                 Ok(Completion::Next)
             }
             _ => {
@@ -152,6 +155,11 @@ impl Svm {
             }
         }
         Ok(())
+    }
+
+    /// Whether the guest that runs has a global interrupt flag of its own. APM 15.33 "Virtual GIF".
+    pub(crate) const fn has_virtual_gif(&self) -> bool {
+        self.capability.features.virtual_gif() && self.control.virtual_interrupt.v_gif_enable()
     }
 
     /// STGI: sets the global interrupt flag; what was held is taken at the next boundary. APM 15.17 "Global Interrupt Flag, STGI and CLGI

@@ -4,9 +4,9 @@
 //!
 //! What is modelled: VMRUN, VMLOAD, VMSAVE, VMMCALL, STGI, CLGI and INVLPGA; the consistency checks; #VMEXIT; every intercept whose event the
 //! core has ([`intercept::realised`] lists them all); the permission maps; decode assists and next RIP; EVENTINJ and EXITINTINFO; virtual
-//! interrupts and the masking of physical ones; the global interrupt flag; nested paging; ASIDs and TLB_CONTROL; TSC offset and ratio.
+//! interrupts and the masking of physical ones; the global interrupt flag and its virtual twin; nested paging; ASIDs and TLB_CONTROL; TSC offset and ratio.
 //!
-//! What is not, and is therefore not offered in CPUID ([`capability::MODELLED`]): SKINIT, LBR virtualization, AVIC, virtual GIF, virtual NMI,
+//! What is not, and is therefore not offered in CPUID ([`capability::MODELLED`]): SKINIT, LBR virtualization, AVIC, virtual NMI,
 //! virtual VMLOAD and VMSAVE, the pause filter, encrypted guests. Clean bits are accepted and nothing is ever cached, which the manual allows.
 //!
 //! The silicon is driven in two ways by the same code. Guest code on the bare machine executes the instructions ([`Svm::execute`] through the
