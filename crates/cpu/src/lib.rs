@@ -19,6 +19,7 @@ mod insn;
 mod interpretation;
 pub mod operand;
 mod paging;
+mod physical;
 mod select;
 mod semantics;
 mod sse;

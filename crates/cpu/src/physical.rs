@@ -1,0 +1,52 @@
+//! Physical memory as the silicon reaches it: VMCS and VMCB, bitmaps, lists, nested tables.
+//!
+//! What is modelled: RAM. Where there is none, reads give all ones and writes go nowhere, as on an undriven bus: devices do not answer the
+//! silicon's own accesses.
+//!
+//! This is one of the modules that `docs/architecture.md` allows `unsafe`: it dereferences the environment of the present run.
+#![expect(unsafe_code, reason = "the environment of the present run")]
+
+use crate::access::{DEVICE_HOLE_END, DEVICE_HOLE_START};
+use crate::state::Cpu;
+use memory::Memory;
+
+impl Cpu {
+    fn memory(&self) -> &Memory {
+        // SAFETY: as for `Cpu::environment`: the pointer is good during a run and inside `Cpu::with_environment`, and no mutable reference
+        // into the environment lives across a call of this method, which takes the whole processor.
+        let environment = unsafe { self.environment.as_ref() };
+        environment.expect("an access to memory outside a run").memory
+    }
+
+    /// Reads bytes of physical memory.
+    pub fn read_physical_bytes(&self, physical: u64, into: &mut [u8]) {
+        let hole = physical < DEVICE_HOLE_END && physical.saturating_add(into.len() as u64) > DEVICE_HOLE_START;
+        if hole || self.memory().read(physical, into).is_err() {
+            into.fill(0xff);
+        }
+    }
+
+    /// Writes bytes of physical memory. Decoded code that they change is dropped.
+    pub fn write_physical_bytes(&mut self, physical: u64, from: &[u8]) {
+        if physical < DEVICE_HOLE_END && physical.saturating_add(from.len() as u64) > DEVICE_HOLE_START {
+            return;
+        }
+        let environment = self.environment();
+        if environment.memory.write(physical, from).is_ok() && environment.memory.has_code_writes() {
+            environment.drop_written_code();
+            self.leave = true;
+        }
+    }
+
+    /// Reads a little-endian number of 1 to 8 bytes.
+    pub fn read_physical(&self, physical: u64, bytes: u8) -> u64 {
+        let mut value = [0; 8];
+        self.read_physical_bytes(physical, &mut value[..usize::from(bytes.min(8))]);
+        u64::from_le_bytes(value)
+    }
+
+    /// Writes a little-endian number of 1 to 8 bytes.
+    pub fn write_physical(&mut self, physical: u64, bytes: u8, value: u64) {
+        self.write_physical_bytes(physical, &value.to_le_bytes()[..usize::from(bytes.min(8))]);
+    }
+}
