@@ -1,10 +1,10 @@
 //! Zen 3: AMD EPYC 7003 ("Milan") of 2021.
 //!
-//! What is modelled: SVM with nested paging, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID and decode assists.
+//! What is modelled: SVM with nested paging, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID, decode assists and virtual GIF.
 //!
 //! What is not, though the real processor has it: virtual-8086 extensions, machine checks, MTRRs, MMX, SSE3 to AVX2, MONITOR, RDRAND,
 //! RDSEED, CLFLUSHOPT, CLWB, RDPID, UMIP, protection keys, shadow stacks, FFXSR, XSAVEOPT and its kin, MOV CR8 by LOCK MOV CR0, memory encryption,
-//! performance counters, TLB geometry in CPUID; of SVM: LBR virtualization, PAUSE filter, AVIC, virtual VMLOAD and VMSAVE, virtual GIF,
+//! performance counters, TLB geometry in CPUID; of SVM: LBR virtualization, PAUSE filter, AVIC, virtual VMLOAD and VMSAVE,
 //! guest-mode execute trap, and what came after.
 
 use crate::cache::{Cache, CacheKind};
@@ -101,7 +101,8 @@ pub const ZEN3: CpuModel = CpuModel {
             .with_tsc_rate_msr(true)
             .with_vmcb_clean(true)
             .with_flush_by_asid(true)
-            .with_decode_assists(true),
+            .with_decode_assists(true)
+            .with_virtual_gif(true),
     }),
     costs: &timing::ZEN3,
 };

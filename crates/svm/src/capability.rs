@@ -4,6 +4,7 @@
 //! of something that does not work.
 
 use isa::svm::SvmFeatures;
+use models::SvmCapabilities;
 
 /// The features that this silicon has. A model offers those of them that the real processor had.
 pub const MODELLED: SvmFeatures = SvmFeatures::new()
@@ -16,27 +17,10 @@ pub const MODELLED: SvmFeatures = SvmFeatures::new()
     .with_decode_assists(true)
     .with_virtual_gif(true);
 
-/// What one processor offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capability {
-    /// EDX of CPUID leaf 8000_000A.
-    pub features: SvmFeatures,
-    /// EBX of the leaf: address space identifiers, zero included.
-    pub asids: u32,
-}
-
-impl Capability {
-    /// What is offered of a real processor's leaf: its EBX and EDX.
-    #[must_use]
-    pub const fn of(asids: u32, features: SvmFeatures) -> Self {
-        Self { features: SvmFeatures::from_bits(features.into_bits() & MODELLED.into_bits()), asids }
-    }
-
-    /// CPUID leaf 8000_000A: EAX, EBX, ECX, EDX.
-    #[must_use]
-    pub const fn cpuid(&self) -> [u32; 4] {
-        [isa::svm::cpuid::SVM_REVISION as u32, self.asids, 0, self.features.into_bits()]
-    }
+/// What is offered of a model's capabilities: those that are modelled.
+#[must_use]
+pub const fn offered(model: SvmCapabilities) -> SvmCapabilities {
+    SvmCapabilities { features: SvmFeatures::from_bits(model.features.into_bits() & MODELLED.into_bits()), ..model }
 }
 
 #[cfg(test)]
@@ -44,8 +28,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_feature_that_is_not_modelled_is_not_offered() {
-        let real = SvmFeatures::new().with_nested_paging(true).with_avic(true).with_ibs_virtualization(true);
-        assert_eq!(Capability::of(32768, real).cpuid(), [1, 32768, 0, 1]);
+    fn no_model_tells_of_a_feature_that_is_not_modelled() {
+        for model in models::MODELS {
+            if let Some(capabilities) = model.svm {
+                assert_eq!(offered(capabilities), capabilities, "{}", model.name);
+            }
+        }
     }
 }

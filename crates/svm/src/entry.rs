@@ -7,7 +7,7 @@
 //! a breakpoint that is injected returns to NRIP where next RIP is offered, else to RIP. Reserved control bits are ignored.
 
 use cpu::state::{Cpu, Shadow, TscScale, VirtualInterrupt};
-use cpu::trap::{Event, EventKind};
+use cpu::trap::{Access, Event, EventKind};
 use isa::control::{Cr0, Cr4, Efer};
 use isa::debug::{Dr6, Dr7};
 use isa::register::{Gpr, Segment};
@@ -17,8 +17,9 @@ use zerocopy::IntoBytes;
 
 use crate::check::{self, Check, Limits};
 use crate::instructions::{SAVE_AREA, canonical};
-use crate::npt::NestedRoot;
-use crate::{AddressFault, Host, Svm, memory};
+use crate::memory::PhysicalTables;
+use crate::npt::{NestedRoot, Walk};
+use crate::{AddressFault, Host, Svm};
 
 /// How much of the control area VMRUN reads: behind it lie only extensions that are not offered.
 const CONTROL_READ: usize = 0x0b8;
@@ -51,13 +52,13 @@ impl Svm {
     /// What the checks compare with.
     fn limits(&self, cpu: &Cpu) -> Limits {
         Limits {
-            physical_bits: cpu.physical_bits(),
-            cr4: cpu.cr4_allowed(),
-            efer: cpu.efer_allowed(),
+            physical_bits: u32::from(cpu.model.physical_address_bits),
+            cr4: cpu.model.supported_cr4().into_bits(),
+            efer: cpu.model.supported_efer().into_bits(),
             long_mode: cpu.has(isa::cpuid::Feature::LongMode),
             // A host in Rust counts as one in long mode.
             host_paging: cpu.rust_host || self.host_cr0().pg(),
-            features: self.capability.features,
+            features: self.capabilities.features,
         }
     }
 
@@ -80,7 +81,7 @@ impl Svm {
             levels,
             no_execute: cpu.rust_host || efer.nxe(),
             page_size_extensions: cr4.pse(),
-            physical_bits: cpu.physical_bits(),
+            physical_bits: u32::from(cpu.model.physical_address_bits),
             gigabyte_pages: cpu.has(isa::cpuid::Feature::Page1gb),
         }
     }
@@ -107,14 +108,14 @@ impl Svm {
     pub(crate) fn enter(&mut self, cpu: &mut Cpu, vmcb: u64) -> Vmrun {
         self.vmcb = vmcb;
         if let Some(bytes) = self.control.as_mut_bytes().get_mut(..CONTROL_READ) {
-            memory::read(cpu, vmcb, bytes);
+            cpu.read_physical_bytes(vmcb, bytes);
         }
         // NRIP is read for events that return to it.
         if let Some(bytes) = self.control.as_mut_bytes().get_mut(0x0c8..0x0d0) {
-            memory::read(cpu, vmcb + 0x0c8, bytes);
+            cpu.read_physical_bytes(vmcb + 0x0c8, bytes);
         }
         if let Some(bytes) = self.save.as_mut_bytes().get_mut(..SAVE_READ) {
-            memory::read(cpu, vmcb + SAVE_AREA, bytes);
+            cpu.read_physical_bytes(vmcb + SAVE_AREA, bytes);
         }
         let limits = self.limits(cpu);
         let entry = check::Entry { control: &self.control, save: &self.save, limits: &limits };
@@ -138,7 +139,7 @@ impl Svm {
     fn load_controls(&mut self, cpu: &mut Cpu) {
         let control = &self.control;
         let virtual_interrupt = control.virtual_interrupt;
-        let features = self.capability.features;
+        let features = self.capabilities.features;
 
         let asid = control.guest_asid;
         match control.tlb_control {
@@ -221,8 +222,28 @@ impl Svm {
         cpu.set_gpr(Gpr::Rsp, save.rsp);
         cpu.set_gpr(Gpr::Rax, save.rax);
         cpu.pending_debug = 0;
-        cpu.load_pdptes_unchecked();
+        self.load_pdptes(cpu);
         cpu.context_changed();
+    }
+
+    /// The four page-directory-pointer entries of PAE paging, which the processor holds in registers. With nested paging APM 15.25.10
+    /// "Legacy PAE Mode" has them read by each walk instead; holding those of the entry differs only for a guest that changes them
+    /// without writing CR3.
+    pub(crate) fn load_pdptes(&self, cpu: &mut Cpu) {
+        if !cpu.cr0.pg() || !cpu.cr4.pae() || cpu.efer.lma() {
+            return;
+        }
+        let mut table = cpu.cr3 & 0xffff_ffe0;
+        if let Some(root) = self.nested {
+            let walk = Walk { access: Access::Read, table_walk: true, user: false, linear: None };
+            // An entry that cannot be read is not present; the access that needs it faults then.
+            let Ok(page) = root.translate(&mut PhysicalTables(cpu), table, walk) else {
+                cpu.pdptes = [0; 4];
+                return;
+            };
+            table = page.physical;
+        }
+        cpu.pdptes = [0, 8, 16, 24].map(|offset| cpu.read_physical(table + offset, 8));
     }
 
     /// APM 15.20 "Event Injection".
@@ -242,7 +263,7 @@ impl Svm {
             EventType::Interrupt | EventType::Reserved => (EventKind::External, vector),
         };
         let mut length = 0;
-        if self.capability.features.next_rip_save() && matches!(kind, EventKind::SoftwareException | EventKind::SoftwareInterrupt) {
+        if self.capabilities.features.next_rip_save() && matches!(kind, EventKind::SoftwareException | EventKind::SoftwareInterrupt) {
             let behind = self.control.next_rip.wrapping_sub(cpu.rip);
             match u8::try_from(behind) {
                 // As a length, so that RIP is still the instruction's if the delivery exits.
@@ -258,7 +279,7 @@ impl Svm {
     fn refuse(&mut self, cpu: &mut Cpu) {
         self.exits += 1;
         let words = [ExitCode::INVALID.0, 0, 0, EventInformation::new().into_bits()];
-        memory::write(cpu, self.vmcb + 0x070, words.as_bytes());
+        cpu.write_physical_bytes(self.vmcb + 0x070, words.as_bytes());
         self.gif = false;
         cpu.events_held = true;
     }

@@ -21,7 +21,7 @@ use zerocopy::IntoBytes;
 
 use crate::entry::SWITCHED;
 use crate::instructions::SAVE_AREA;
-use crate::{Svm, intercept, memory};
+use crate::{Svm, intercept};
 
 /// What #VMEXIT writes, as ranges of the control area and of the state save area; EXITCODE and its neighbours are one range.
 const CONTROL_WRITTEN: [std::ops::Range<usize>; 3] = [0x060..0x090, 0x0a8..0x0b0, 0x0c8..0x0e0];
@@ -76,7 +76,7 @@ impl Svm {
 
     /// EXITCODE and what goes with it; nothing for an event that SVM does not know.
     fn report(&self, cpu: &Cpu, exit: Exit) -> Option<Report> {
-        let assists = self.capability.features.decode_assists();
+        let assists = self.capabilities.features.decode_assists();
         Some(match exit {
             Exit::Instruction { intercept, length } => Report::instruction(intercept::exit_code(intercept)?, length),
             Exit::Operand { intercept, instruction } => {
@@ -139,7 +139,7 @@ impl Svm {
 
     /// The words that the report and the processor give to the control area.
     fn save_control(&mut self, cpu: &mut Cpu, report: Report) {
-        let features = self.capability.features;
+        let features = self.capabilities.features;
         let control = &mut self.control;
         control.exit_code = report.code;
         control.exit_info_1 = report.info_1;
@@ -155,8 +155,8 @@ impl Svm {
         control.bytes_fetched = 0;
         control.instruction_bytes = [0; 15];
         if report.bytes && features.decode_assists() {
-            let (bytes, count) = cpu.instruction_bytes();
-            control.bytes_fetched = count.min(15);
+            let (bytes, count) = fetched_bytes(cpu);
+            control.bytes_fetched = count;
             control.instruction_bytes = bytes;
         }
         control.interrupt_state = InterruptState::new().with_interrupt_shadow(cpu.shadow != Shadow::None);
@@ -198,13 +198,13 @@ impl Svm {
         let (control, save) = (self.control.as_bytes(), self.save.as_bytes());
         for range in CONTROL_WRITTEN {
             if let Some(bytes) = control.get(range.clone()) {
-                memory::write(cpu, self.vmcb + range.start as u64, bytes);
+                cpu.write_physical_bytes(self.vmcb + range.start as u64, bytes);
             }
         }
         let last = if self.nested.is_some() { G_PAT_WRITTEN } else { CR2_WRITTEN };
         for range in SAVE_WRITTEN.into_iter().chain([CR2_WRITTEN, last]) {
             if let Some(bytes) = save.get(range.clone()) {
-                memory::write(cpu, self.vmcb + SAVE_AREA + range.start as u64, bytes);
+                cpu.write_physical_bytes(self.vmcb + SAVE_AREA + range.start as u64, bytes);
             }
         }
     }
@@ -247,9 +247,35 @@ impl Svm {
         cpu.rip = host.rip;
         cpu.set_gpr(Gpr::Rsp, host.rsp);
         cpu.set_gpr(Gpr::Rax, host.rax);
-        cpu.load_pdptes_unchecked();
+        self.load_pdptes(cpu);
         cpu.context_changed();
     }
+}
+
+/// The bytes at CS:RIP as far as the TLB still translates them, which for an instruction that was just executed it does: APM 15.33,
+/// "Nested and intercepted #PF", lets the count be less than 15.
+fn fetched_bytes(cpu: &mut Cpu) -> ([u8; 15], u8) {
+    let base = if cpu.is_64bit() { 0 } else { cpu.segment(Segment::Cs).base };
+    let pcid = if cpu.cr4.pcide() { (cpu.cr3 & isa::control::cr3::PCID) as u16 } else { 0 };
+    let address_space = cpu.address_space;
+    let mut bytes = [0; 15];
+    let mut count = 0;
+    for byte in &mut bytes {
+        let rip = next_rip(cpu, count);
+        let linear = base.wrapping_add(rip);
+        let linear = if cpu.long_mode() { linear } else { linear & 0xffff_ffff };
+        let physical = if cpu.cr0.pg() || cpu.nested_paging {
+            match cpu.tlb().lookup(linear, address_space, pcid) {
+                Some(page) => page.physical + (linear & (page.bytes - 1)),
+                None => break,
+            }
+        } else {
+            linear
+        };
+        *byte = cpu.read_physical(physical, 1) as u8;
+        count += 1;
+    }
+    (bytes, count)
 }
 
 /// The address behind an instruction, in the width of the code.

@@ -9,7 +9,7 @@ use isa::svm::{IoPermissions, MsrPermissions};
 
 use crate::memory::PhysicalTables;
 use crate::npt::Walk;
-use crate::{Svm, intercept, memory};
+use crate::{Svm, intercept};
 
 impl Extension for Svm {
     fn execute(&mut self, cpu: &mut Cpu, instruction: &VendorInstruction) -> Outcome<Completion> {
@@ -28,17 +28,17 @@ impl Extension for Svm {
         self.msr_write(cpu, index, value)
     }
 
-    fn intercepts_port(&mut self, cpu: &mut Cpu, access: &PortAccess) -> bool {
+    fn intercepts_port(&mut self, cpu: &Cpu, access: &PortAccess) -> bool {
         let permissions = IoPermissions::of(access.port, access.width);
         let mut bytes = [0; 2];
-        memory::read(cpu, (self.control.iopm_base_pa & !0xfff) + permissions.offset, &mut bytes);
+        cpu.read_physical_bytes((self.control.iopm_base_pa & !0xfff) + permissions.offset, &mut bytes);
         permissions.intercepts(bytes)
     }
 
-    fn intercepts_msr(&mut self, cpu: &mut Cpu, index: u32, write: bool) -> bool {
+    fn intercepts_msr(&mut self, cpu: &Cpu, index: u32, write: bool) -> bool {
         let Some(permissions) = MsrPermissions::of(index) else { return true };
         let mut byte = [0; 1];
-        memory::read(cpu, (self.control.msrpm_base_pa & !0xfff) + permissions.offset, &mut byte);
+        cpu.read_physical_bytes((self.control.msrpm_base_pa & !0xfff) + permissions.offset, &mut byte);
         permissions.intercepts(byte[0], write)
     }
 

@@ -10,7 +10,7 @@ use isa::register::{Gpr, Segment};
 use zerocopy::IntoBytes;
 
 use crate::entry::Vmrun;
-use crate::{AddressFault, Svm, memory};
+use crate::{AddressFault, Svm};
 
 /// What VMLOAD reads and VMSAVE writes: ranges of the state save area, first byte and end. APM vol 3, "VMLOAD": FS, GS; LDTR; TR; STAR to
 /// SYSENTER_EIP.
@@ -93,7 +93,7 @@ impl Svm {
 
     /// #GP(0) of VMRUN, VMLOAD and VMSAVE: the address is not page-aligned, or past the end of physical addresses.
     pub(crate) fn check_address(&self, cpu: &Cpu, vmcb: u64) -> Result<(), AddressFault> {
-        if vmcb & 0xfff != 0 || vmcb >> cpu.physical_bits() != 0 {
+        if vmcb & 0xfff != 0 || vmcb >> u32::from(cpu.model.physical_address_bits) != 0 {
             return Err(AddressFault { vmcb });
         }
         Ok(())
@@ -107,7 +107,7 @@ impl Svm {
         self.check_address(cpu, vmcb)?;
         for range in MOVED {
             if let Some(bytes) = self.save.as_mut_bytes().get_mut(range.clone()) {
-                memory::read(cpu, vmcb + SAVE_AREA + range.start as u64, bytes);
+                cpu.read_physical_bytes(vmcb + SAVE_AREA + range.start as u64, bytes);
             }
         }
         let save = &self.save;
@@ -151,7 +151,7 @@ impl Svm {
         save.sysenter_eip = cpu.msrs.sysenter_eip;
         for range in MOVED {
             if let Some(bytes) = self.save.as_bytes().get(range.clone()) {
-                memory::write(cpu, vmcb + SAVE_AREA + range.start as u64, bytes);
+                cpu.write_physical_bytes(vmcb + SAVE_AREA + range.start as u64, bytes);
             }
         }
         Ok(())
@@ -159,7 +159,7 @@ impl Svm {
 
     /// Whether the guest that runs has a global interrupt flag of its own. APM 15.33 "Virtual GIF".
     pub(crate) const fn has_virtual_gif(&self) -> bool {
-        self.capability.features.virtual_gif() && self.control.virtual_interrupt.v_gif_enable()
+        self.capabilities.features.virtual_gif() && self.control.virtual_interrupt.v_gif_enable()
     }
 
     /// STGI: sets the global interrupt flag; what was held is taken at the next boundary. APM 15.17 "Global Interrupt Flag, STGI and CLGI

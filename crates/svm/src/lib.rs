@@ -24,7 +24,6 @@ mod memory;
 mod msr;
 pub mod npt;
 
-pub use capability::Capability;
 pub use entry::Vmrun;
 
 use cpu::trap::Trap;
@@ -32,13 +31,14 @@ use intercept::Translator;
 use isa::segment::{SegmentRegister, TableRegister};
 use isa::svm::msr::{TscRatio, VmCr};
 use isa::svm::{ControlArea, SaveArea};
+use models::SvmCapabilities;
 use npt::NestedRoot;
 
 /// The SVM hardware of one processor.
 #[derive(Clone, Debug)]
 pub struct Svm {
     /// What is offered.
-    capability: Capability,
+    capabilities: SvmCapabilities,
     /// VM_CR.
     vm_cr: VmCr,
     /// VM_HSAVE_PA. The host's state is kept in this structure and not in that page: APM 15.30.4 "VM_HSAVE_PA MSR" leaves open what is
@@ -101,9 +101,9 @@ struct Host {
 impl Svm {
     /// The hardware after power-up: GIF set, SVM neither locked nor disabled.
     #[must_use]
-    pub fn new(capability: Capability) -> Self {
+    pub fn new(model: SvmCapabilities) -> Self {
         Self {
-            capability,
+            capabilities: capability::offered(model),
             vm_cr: VmCr::new(),
             hsave_pa: 0,
             tsc_ratio: TscRatio::ONE,
@@ -134,8 +134,8 @@ impl Svm {
 
     /// What this processor offers.
     #[must_use]
-    pub const fn capability(&self) -> &Capability {
-        &self.capability
+    pub const fn capabilities(&self) -> &SvmCapabilities {
+        &self.capabilities
     }
 
     /// How many times a guest was left, VMRUNs that failed their checks included.

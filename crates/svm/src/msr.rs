@@ -20,9 +20,9 @@ impl Svm {
         match index {
             msr::VM_CR => Some(Ok(self.vm_cr.into_bits())),
             msr::VM_HSAVE_PA => Some(Ok(self.hsave_pa)),
-            msr::SVM_KEY if self.capability.features.svm_lock() => Some(Ok(0)),
+            msr::SVM_KEY if self.capabilities.features.svm_lock() => Some(Ok(0)),
             msr::IGNNE | msr::SMM_CTL => Some(Ok(0)),
-            msr::TSC_RATIO if self.capability.features.tsc_rate_msr() => Some(Ok(self.tsc_ratio.into_bits())),
+            msr::TSC_RATIO if self.capabilities.features.tsc_rate_msr() => Some(Ok(self.tsc_ratio.into_bits())),
             _ => None,
         }
     }
@@ -32,9 +32,9 @@ impl Svm {
         match index {
             msr::VM_CR => Some(self.write_vm_cr(cpu, value)),
             msr::VM_HSAVE_PA => Some(self.write_hsave_pa(cpu, value)),
-            msr::SVM_KEY if self.capability.features.svm_lock() => Some(Ok(())),
+            msr::SVM_KEY if self.capabilities.features.svm_lock() => Some(Ok(())),
             msr::IGNNE | msr::SMM_CTL => Some(Ok(())),
-            msr::TSC_RATIO if self.capability.features.tsc_rate_msr() => Some(self.write_tsc_ratio(value)),
+            msr::TSC_RATIO if self.capabilities.features.tsc_rate_msr() => Some(self.write_tsc_ratio(value)),
             _ => None,
         }
     }
@@ -60,7 +60,7 @@ impl Svm {
 
     /// APM 15.30.4 "VM_HSAVE_PA MSR (C001_0117h)": #GP for an address that is not page-aligned or too large.
     fn write_hsave_pa(&mut self, cpu: &Cpu, value: u64) -> Outcome {
-        if value & 0xfff != 0 || value >> cpu.physical_bits() != 0 {
+        if value & 0xfff != 0 || value >> u32::from(cpu.model.physical_address_bits) != 0 {
             return Err(Trap::GP0);
         }
         self.hsave_pa = value;

@@ -20,7 +20,7 @@ pub trait Tables {
 }
 
 /// The root of the nested tables and what of the host decides about them; fixed at VMRUN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NestedRoot {
     /// N_CR3.
     pub n_cr3: u64,
