@@ -88,7 +88,7 @@ impl Ioapic {
         let asserted_before = self.asserted(pin);
         self.lines = self.lines & !(1 << pin) | u32::from(high) << pin;
         if !asserted_before && self.asserted(pin) && entry & (LEVEL | MASKED) == 0 {
-            // "Edge-sensitive interrupts signaled on a masked interrupt pin are ignored (i.e., not delivered or held pending)."
+            // An edge on a masked input is neither delivered nor kept.
             self.send(pin);
         }
         if !self.asserted(pin) && !carries_vector(entry) {

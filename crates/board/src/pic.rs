@@ -124,7 +124,7 @@ impl Controller {
 
     fn read(&mut self, odd: bool) -> u8 {
         if std::mem::take(&mut self.poll) {
-            // "The 8259A treats the next RD pulse as an interrupt acknowledge."
+            // After the poll command the next read is an interrupt acknowledge.
             return match self.pending() {
                 Some(line) => {
                     self.acknowledge(line);
@@ -167,8 +167,8 @@ impl Controller {
     }
 
     fn write_icw1(&mut self, value: u8) {
-        // "The edge sense circuit is reset [...] the interrupt mask register is cleared, IR7 input is assigned priority 7, special mask
-        // mode is cleared and status read is set to IRR. If IC4 = 0, then all functions selected in ICW4 are set to zero."
+        // ICW1 forgets edges seen so far and the mask, gives IR7 the lowest priority, leaves special mask mode and selects IRR for
+        // reading. Without an ICW4 to follow, all its functions are off.
         *self = Self {
             level: self.level,
             lines: self.lines,

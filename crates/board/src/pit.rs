@@ -120,7 +120,7 @@ impl Counter {
             (Access::LowThenHigh, None) => {
                 self.half_written = Some(byte);
                 if self.mode == 0 {
-                    // "Writing the first byte disables counting. OUT is set low immediately."
+                    // The first byte stops the counting, and OUT falls without waiting for a pulse.
                     self.freeze(tick);
                     self.armed = false;
                     self.output = false;
@@ -192,7 +192,7 @@ impl Counter {
         value as u32
     }
 
-    /// The length of the present half of a square wave, in pulses: "OUT will be high for (N + 1) / 2 counts and low for (N - 1) / 2".
+    /// The length of the present half of a square wave, in pulses: of an odd count the high half is one pulse longer.
     fn half_period(&self) -> u64 {
         u64::from(if self.output { self.element.div_ceil(2) } else { self.element / 2 })
     }

@@ -189,12 +189,12 @@ impl Rtc {
                 let ran = self.running();
                 self.memory[REGISTER_A] = value & !A_UPDATE_IN_PROGRESS;
                 if !ran && self.running() {
-                    // "When the divider is changed from reset to an operating time base, the first update cycle is one-half second later."
+                    // After a divider reset the first update comes half a second later.
                     self.phase = (SECOND + SECOND / 2 - self.tick % SECOND) % SECOND;
                 }
             }
             REGISTER_B => {
-                // "The SET bit going high clears the UIE bit."
+                // Setting SET clears UIE.
                 self.memory[REGISTER_B] = if value & B_SET != 0 { value & !UPDATE } else { value };
             }
             REGISTER_C | REGISTER_D => {}
@@ -339,7 +339,7 @@ impl Rtc {
 
     /// Seconds from `now` (a second of the day) to the next alarm, 1 to 86400; `None` when its registers match no time.
     fn next_alarm(&self, now: u32) -> Option<u64> {
-        // "An alarm byte of 0xC0 to 0xFF is a don't-care."
+        // An alarm byte of 0xc0 to 0xff fits every time.
         let wanted = |register: usize| Some(self.memory[register]).filter(|value| *value < 0xc0);
         let hour = wanted(HOURS_ALARM).map(|value| u32::from(self.decode_hour(value)));
         let minute = wanted(MINUTES_ALARM).map(|value| u32::from(self.decode(value)));

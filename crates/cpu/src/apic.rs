@@ -37,11 +37,11 @@ pub struct GeneralProtection;
 /// What the processor model offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {
-    /// CPUID.01H:ECX[21].
+    /// CPUID.01H:ECX bit 21.
     pub x2apic: bool,
-    /// CPUID.01H:ECX[24].
+    /// CPUID.01H:ECX bit 24.
     pub tsc_deadline: bool,
-    /// CPUID.80000008H:EAX[7:0], the width of the base address.
+    /// CPUID.80000008H:EAX bits 7:0, the width of the base address.
     pub physical_address_bits: u8,
     /// CPU cycles in one cycle of the timer's input clock, before the divide configuration register; zero is taken as one.
     pub cycles_per_bus_clock: u32,
@@ -241,11 +241,11 @@ impl LocalApic {
         }
         self.base = value;
         match (before, self.mode()) {
-            // "When the APIC is re-enabled, its state is the same as after a power-up."
+            // An APIC that was disabled and is enabled again is in the state after power-up (SDM 11.4.3).
             (Mode::Xapic | Mode::X2apic, Mode::Disabled) => self.init(),
             (Mode::Xapic, Mode::X2apic) => {
                 self.logical_destination = x2apic_logical_destination(self.id);
-                // "The upper half of the ICR is not preserved."
+                // SDM 11.12.5: the upper half of the ICR is not kept.
                 self.interrupt_command &= 0xffff_ffff;
             }
             _ => {}
@@ -313,7 +313,7 @@ impl LocalApic {
             return Err(GeneralProtection);
         }
         match offset {
-            // "WRMSR of a non-zero value causes #GP(0)."
+            // Of these two only zero may be written.
             register::EOI | register::ESR if low != 0 => Err(GeneralProtection),
             register::EOI | register::ESR => Ok(self.set(register, 0, now)),
             _ if low & !allowed != 0 => Err(GeneralProtection),
@@ -434,7 +434,7 @@ impl LocalApic {
             return Accepted::Ignored;
         }
         self.requests.insert(vector);
-        // SDM 11.8.4: "Upon acceptance of an interrupt into the IRR, the TMR bit is cleared for edge- and set for level-triggered."
+        // SDM 11.8.4 "Interrupt Acceptance for Fixed Interrupts": acceptance sets the TMR bit for a level, and clears it for an edge.
         if level {
             self.trigger_mode.insert(vector);
         } else {
@@ -498,7 +498,7 @@ impl LocalApic {
             register::SVR => {
                 self.spurious = value;
                 if !self.software_enabled() {
-                    // "The mask bits for all the LVT entries are set."
+                    // SDM 11.4.7.2: all LVT entries become masked.
                     for entry in &mut self.local_vector_table {
                         *entry |= LVT_MASK;
                     }

@@ -96,7 +96,7 @@ fn place_by_address_fields(file: &[u8], offset: usize, layout: &mut Layout) -> R
         (offset as u64).checked_sub(before).ok_or_else(|| wrong("load_addr", load, "it lies before the start of the file"))
     })?;
     let bytes = match load_end {
-        // "If this field is zero, the boot loader assumes that the text and data segments occupy the whole OS image file."
+        // Zero: text and data are the whole rest of the file.
         0 => elf::slice(file, file_offset, file.len() as u64 - file_offset),
         _ => {
             let size = load_end.checked_sub(load).ok_or_else(|| wrong("load_end_addr", load_end, "it is below load_addr"))?;

@@ -49,7 +49,7 @@ impl LocalApic {
             _ => DeliveryMode::from_code((entry >> 8) as u8),
         };
         if source == LocalSource::Performance {
-            // SDM 11.5.1: "The mask flag is set automatically when the interrupt is generated."
+            // SDM 11.5.1: this entry masks itself when it interrupts.
             self.local_vector_table[index] |= LVT_MASK;
         }
         match mode {
@@ -125,7 +125,7 @@ impl LocalApic {
             value &= !LVT_REMOTE_IRR;
         }
         if !self.software_enabled() {
-            // "Attempts to reset these bits will be ignored."
+            // SDM 11.4.7.2: the masks cannot be cleared while software-disabled.
             value |= LVT_MASK;
         }
         if index == TIMER {
@@ -155,7 +155,7 @@ impl LocalApic {
         })
     }
 
-    /// Whether the pin is a level-triggered fixed interrupt. "LINT1 does not support level-sensitive interrupts."
+    /// Whether the pin is a level-triggered fixed interrupt. SDM 11.5.1: LINT1 knows edges only.
     fn level_lint(&self, pin: Lint) -> bool {
         let entry = self.local_vector_table[LINT0 + pin as usize];
         pin == Lint::Lint0 && entry & LVT_LEVEL != 0 && entry >> 8 & 7 == DeliveryMode::Fixed as u32
