@@ -235,7 +235,8 @@ impl Cpu {
         debug_assert_eq!(physical & 0xfff, linear & 0xfff);
         let slot = SoftwareTlb::slot(linear);
         self.software_tlb.read[slot] = entry;
-        if write {
+        // The processor itself, with CR0.WP clear, may write in a user program's name what the program may not.
+        if write && (page.writable || self.cpl != 3) {
             self.software_tlb.write[slot] = entry;
         }
     }
@@ -248,23 +249,23 @@ impl Cpu {
 
     #[cold]
     fn device_load(&mut self, physical: u64, bytes: u8) -> Outcome<u64> {
-        self.charge(self.model.costs.device_access.ticks.into());
         self.leave = true;
         if let Some(offset) = self.apic_offset(physical) {
             return Ok(self.apic_load(offset, bytes));
         }
+        self.charge(self.model.costs.device_access.ticks());
         let now = self.cycles();
         Ok(self.environment().bus.memory_read(physical, bytes, now))
     }
 
     #[cold]
     fn device_store(&mut self, physical: u64, bytes: u8, value: u64) -> Outcome {
-        self.charge(self.model.costs.device_access.ticks.into());
         self.leave = true;
         if let Some(offset) = self.apic_offset(physical) {
             self.apic_store(offset, bytes, value);
             return Ok(());
         }
+        self.charge(self.model.costs.device_access.ticks());
         let now = self.cycles();
         self.environment().bus.memory_write(physical, bytes, value, now);
         Ok(())

@@ -1,28 +1,345 @@
 //! Translation of linear addresses.
+//!
+//! What is modelled: 32-bit paging with 4-MiB pages and PSE-36, PAE paging, 4-level paging with 2-MiB and 1-GiB pages; rights with CR0.WP,
+//! SMEP, SMAP and NX; accessed and dirty flags; PCIDs and global pages; the TLB, which keeps an entry until software removes it, but never
+//! faults because of a stale one (SDM vol 3, 4.10.4.3 "Optional Invalidation"); nested paging of every guest-physical address by the
+//! silicon. What is not: 5-level paging, protection keys, paging-structure caches.
 
 use crate::access::Privilege;
+use crate::extension::{NestedAccess, NestedPage};
 use crate::state::Cpu;
 use crate::tlb::Translation;
-use crate::trap::{Access, Outcome, Trap};
+use crate::trap::{Access, Exception, Exit, Outcome, Trap};
+use isa::cpuid::Feature;
+use isa::exception::PageFaultCode;
+use isa::paging::{ACCESSED, ADDRESS, DIRTY, GLOBAL, NO_EXECUTE, PAGE_BYTES, PAGE_SIZE, PRESENT, PagingMode, USER, WRITABLE};
+use models::Vendor;
+
+/// The tag in place of a PCID of translations made without paging (behind nested paging): never equal to one.
+const UNPAGED: u16 = 0x1000;
+
+/// Bits of a PAE page-directory-pointer-table entry that are reserved below the address. SDM vol 3, Table 4-8.
+const PDPTE_RESERVED: u64 = 0x1e6;
+
+/// What a translation is for.
+#[derive(Clone, Copy)]
+struct Request {
+    linear: u64,
+    access: Access,
+    privilege: Privilege,
+}
+
+impl Request {
+    const fn is_user(&self) -> bool {
+        matches!(self.privilege, Privilege::User)
+    }
+
+    fn nested(&self, access: Access, table_walk: bool) -> NestedAccess {
+        NestedAccess { access, table_walk, user: self.is_user(), linear: Some(self.linear) }
+    }
+}
+
+/// A level of a paging mode as the walk needs it.
+#[derive(Clone, Copy)]
+struct Level {
+    /// First bit of the linear address that indexes the table: also the logarithm of the size of a page mapped here.
+    shift: u32,
+    /// Width of the index in bits.
+    index_bits: u32,
+    /// Bytes of an entry.
+    entry_bytes: u64,
+    /// Bit 7 may map a page.
+    maps_pages: bool,
+    /// Reserved bits of an entry that refers to a table, or of a 4-KiB page's.
+    reserved: u64,
+    /// Reserved bits of an entry that maps a large page.
+    reserved_large: u64,
+}
+
+/// Rights gathered on the way down.
+#[derive(Clone, Copy)]
+struct Rights {
+    writable: bool,
+    user: bool,
+    executable: bool,
+}
 
 impl Cpu {
-    /// Translates a linear address for an access, through the TLB or by a walk; the fault is #PF, or the silicon's.
-    pub fn translate(&mut self, linear: u64, _access: Access, _privilege: Privilege) -> Outcome<Translation> {
-        if self.cr0.pg() || self.nested_paging {
-            return Err(Trap::not_modelled("paging"));
+    /// The paging mode in force. SDM vol 3, 4.1.1 "Four Paging Modes".
+    pub fn paging_mode(&self) -> PagingMode {
+        match (self.cr0.pg(), self.cr4.pae(), self.efer.lma()) {
+            (false, ..) => PagingMode::None,
+            (true, false, _) => PagingMode::Bits32,
+            (true, true, false) => PagingMode::Pae,
+            (true, true, true) => PagingMode::Level4,
         }
-        Ok(Translation {
-            linear: linear & !0xfff,
-            physical: linear & !0xfff,
-            guest_physical: linear & !0xfff,
-            bytes: 4096,
-            writable: true,
-            user: true,
-            executable: true,
-            dirty: true,
-            global: false,
-            nested_writable: true,
-            nested_executable: true,
-        })
+    }
+
+    /// The PCID that tags the TLB's entries now.
+    pub fn pcid(&self) -> u16 {
+        match (self.cr0.pg(), self.cr4.pcide()) {
+            (false, _) => UNPAGED,
+            (true, true) => (self.cr3 & isa::control::cr3::PCID) as u16,
+            (true, false) => 0,
+        }
+    }
+
+    /// Bits at and above the processor's physical-address width, below bit 52.
+    fn beyond_physical(&self) -> u64 {
+        ADDRESS & !((1 << self.model.physical_address_bits) - 1)
+    }
+
+    /// Translates a linear address for an access, through the TLB or by a walk; the fault is #PF, or the silicon's.
+    pub fn translate(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome<Translation> {
+        let mode = self.paging_mode();
+        if mode == PagingMode::None && !self.nested_paging {
+            return Ok(identity(linear & !(PAGE_BYTES - 1)));
+        }
+        let request = Request { linear, access, privilege };
+        let (space, pcid) = (self.address_space, self.pcid());
+        if let Some(&found) = self.tlb.lookup(linear, space, pcid) {
+            let complete = match access {
+                Access::Read => true,
+                Access::Write => found.dirty && found.nested_writable,
+                Access::Fetch => found.nested_executable,
+            };
+            if complete && self.allows(rights_of(&found), request) {
+                return Ok(found);
+            }
+            self.tlb.flush_page(linear, space, pcid);
+        }
+        let (page, nested) = self.walk(mode, request)?;
+        let bytes = page.bytes.min(nested.bytes);
+        let inside = linear & (bytes - 1);
+        let page = Translation {
+            linear: linear - inside,
+            physical: nested.physical - inside,
+            guest_physical: page.guest_physical + (linear & (page.bytes - 1)) - inside,
+            bytes,
+            nested_writable: nested.writable,
+            nested_executable: nested.executable,
+            ..page
+        };
+        // What nested paging lets nobody read may be fetched once, but is not cached: the TLB has no such right.
+        if nested.readable {
+            self.tlb.insert(page, space, pcid);
+        }
+        Ok(page)
+    }
+
+    /// Whether rights suffice. SDM vol 3, 4.6.1 "Determination of Access Rights".
+    fn allows(&self, rights: Rights, request: Request) -> bool {
+        let supervisor_of_user = !request.is_user() && rights.user;
+        match (request.is_user(), request.access) {
+            (true, Access::Read) => rights.user,
+            (true, Access::Write) => rights.user && rights.writable,
+            (true, Access::Fetch) => rights.user && rights.executable,
+            (false, Access::Fetch) => rights.executable && !(supervisor_of_user && self.cr4.smep()),
+            (false, access) => {
+                let lifted = request.privilege == Privilege::Supervisor && self.system_flags().ac();
+                let refused = supervisor_of_user && self.cr4.smap() && !lifted;
+                !refused && (access == Access::Read || rights.writable || !self.cr0.wp())
+            }
+        }
+    }
+
+    /// #PF. SDM vol 3, 4.7 "Page-Fault Exceptions".
+    fn page_fault(&self, request: Request, present: bool, reserved: bool) -> Trap {
+        let tells_fetches = self.cr4.smep() || self.cr4.pae() && self.efer.nxe();
+        let code = PageFaultCode::new()
+            .with_present(present)
+            .with_write(request.access == Access::Write)
+            .with_user(request.is_user())
+            .with_reserved(reserved)
+            .with_fetch(request.access == Access::Fetch && tells_fetches);
+        Trap::Exception(Exception::page_fault(request.linear, code))
+    }
+
+    /// A guest-physical address made physical.
+    fn nested_page(&mut self, guest_physical: u64, access: NestedAccess) -> Outcome<NestedPage> {
+        if !self.nested_paging {
+            return Ok(NestedPage { physical: guest_physical, bytes: 1 << 30, readable: true, writable: true, executable: true });
+        }
+        match self.with_extension(|extension, cpu| extension.translate(cpu, guest_physical, access)) {
+            Some(Ok(page)) => Ok(page),
+            Some(Err(fault)) => Err(Trap::Exit(Exit::Nested(fault))),
+            None => Err(Trap::not_modelled("an access through nested paging while the silicon itself works")),
+        }
+    }
+
+    /// Reads an entry of a paging structure. What is no RAM reads as ones, as an unclaimed bus does.
+    fn read_entry(&mut self, physical: u64, bytes: u64) -> u64 {
+        if !self.is_ram(physical) {
+            return if bytes == 4 { u64::from(u32::MAX) } else { u64::MAX };
+        }
+        let memory = &self.environment().memory;
+        let value = if bytes == 4 { memory.read_u32(physical).map(u64::from) } else { memory.read_u64(physical) };
+        value.unwrap_or(u64::MAX)
+    }
+
+    /// Sets flags in an entry, as one access with the read that showed them clear.
+    fn set_entry(&mut self, guest: u64, physical: u64, bytes: u64, value: u64, request: Request, writable: bool) -> Outcome {
+        let physical = if writable { physical } else { self.nested_page(guest, request.nested(Access::Write, true))?.physical };
+        self.charge(self.model.costs.accessed_dirty_update.ticks());
+        if self.is_ram(physical) {
+            let environment = self.environment();
+            let written = environment.memory.write(physical, &value.to_le_bytes()[..bytes as usize]);
+            debug_assert!(written.is_ok(), "the entry is in RAM");
+            if environment.memory.has_code_writes() && environment.drop_written_code() {
+                self.leave = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// The levels of a paging mode from the top, with the tables' formats (SDM vol 3, Tables 4-4 to 4-19).
+    fn levels(&self, mode: PagingMode) -> &'static [(u32, u32)] {
+        match mode {
+            PagingMode::None => &[],
+            PagingMode::Bits32 => &[(22, 10), (12, 10)],
+            PagingMode::Pae => &[(21, 9), (12, 9)],
+            PagingMode::Level4 => &[(39, 9), (30, 9), (21, 9), (12, 9)],
+        }
+    }
+
+    fn level(&self, mode: PagingMode, shift: u32, index_bits: u32) -> Level {
+        if mode == PagingMode::Bits32 {
+            let large = shift == 22;
+            // SDM vol 3, Table 4-4: with PSE-36, bits 20:13 of the entry are bits 39:32 of the address, as far as the processor has them.
+            let wide = if self.has(Feature::Pse36) { u32::from(self.model.physical_address_bits).clamp(32, 40) - 32 } else { 0 };
+            let reserved_large = 0x3f_e000 & !(((1 << wide) - 1) << 13);
+            return Level { shift, index_bits, entry_bytes: 4, maps_pages: large && self.cr4.pse(), reserved: 0, reserved_large };
+        }
+        let mut reserved = self.beyond_physical();
+        if mode == PagingMode::Pae {
+            reserved |= 0x7ff0_0000_0000_0000;
+        }
+        if !self.efer.nxe() {
+            reserved |= NO_EXECUTE;
+        }
+        let reserved_large = reserved | ((1 << shift) - 1) & !0x1fff;
+        match shift {
+            39 => {
+                // APM vol 2, 5.3.3 "4-Level Paging": bit 8 of a PML4E must be zero there.
+                let bit_8 = if self.model.vendor == Vendor::Amd { GLOBAL } else { 0 };
+                reserved |= PAGE_SIZE | bit_8;
+            }
+            30 if !self.has(Feature::Page1gb) => reserved |= PAGE_SIZE,
+            _ => {}
+        }
+        let maps_pages = shift == 21 || shift == 30 && self.has(Feature::Page1gb);
+        Level { shift, index_bits, entry_bytes: 8, maps_pages, reserved, reserved_large }
+    }
+
+    /// Walks the paging structures and then translates the guest-physical result. SDM vol 3, 4.3 to 4.5, 4.8 "Accessed and Dirty Flags".
+    ///
+    /// The page returned has the guest's own size and addresses; the nested page is that of the very byte.
+    fn walk(&mut self, mode: PagingMode, request: Request) -> Outcome<(Translation, NestedPage)> {
+        let linear = request.linear;
+        if mode == PagingMode::None {
+            let nested = self.nested_page(linear, request.nested(request.access, false))?;
+            return Ok((Translation { bytes: 1 << 30, ..identity(linear & !((1 << 30) - 1)) }, nested));
+        }
+        let mut rights = Rights { writable: true, user: true, executable: true };
+        let mut table = match mode {
+            PagingMode::Bits32 => self.cr3 & 0xffff_f000,
+            PagingMode::Pae => {
+                let pdpte = self.pdptes[(linear >> 30 & 3) as usize];
+                if pdpte & PRESENT == 0 {
+                    return Err(self.page_fault(request, false, false));
+                }
+                pdpte & ADDRESS
+            }
+            _ => self.cr3 & ADDRESS,
+        };
+        for &(shift, index_bits) in self.levels(mode) {
+            let level = self.level(mode, shift, index_bits);
+            let guest = table + (linear >> level.shift & ((1 << level.index_bits) - 1)) * level.entry_bytes;
+            self.charge(self.model.costs.page_walk_level.ticks());
+            let place = self.nested_page(guest, request.nested(Access::Read, true))?;
+            let entry = self.read_entry(place.physical, level.entry_bytes);
+            if entry & PRESENT == 0 {
+                return Err(self.page_fault(request, false, false));
+            }
+            let large = level.maps_pages && entry & PAGE_SIZE != 0;
+            if entry & if large { level.reserved_large } else { level.reserved } != 0 {
+                return Err(self.page_fault(request, true, true));
+            }
+            rights.writable &= entry & WRITABLE != 0;
+            rights.user &= entry & USER != 0;
+            rights.executable &= level.entry_bytes == 4 || entry & NO_EXECUTE == 0;
+            let leaf = large || level.shift == 12;
+            if leaf && !self.allows(rights, request) {
+                return Err(self.page_fault(request, true, false));
+            }
+            let flags = if leaf && request.access == Access::Write { ACCESSED | DIRTY } else { ACCESSED };
+            if entry & flags != flags {
+                self.set_entry(guest, place.physical, level.entry_bytes, entry | flags, request, place.writable)?;
+            }
+            if !leaf {
+                table = entry & ADDRESS;
+                continue;
+            }
+            let bytes = 1u64 << level.shift;
+            let mut base = entry & ADDRESS & !(bytes - 1);
+            if mode == PagingMode::Bits32 && large {
+                base |= (entry >> 13 & 0xff) << 32;
+            }
+            let nested = self.nested_page(base + (linear & (bytes - 1)), request.nested(request.access, false))?;
+            let page = Translation {
+                linear: linear & !(bytes - 1),
+                physical: base,
+                guest_physical: base,
+                bytes,
+                writable: rights.writable,
+                user: rights.user,
+                executable: rights.executable,
+                dirty: (entry | flags) & DIRTY != 0,
+                global: entry & GLOBAL != 0 && self.cr4.pge(),
+                nested_writable: nested.writable,
+                nested_executable: nested.executable,
+            };
+            return Ok((page, nested));
+        }
+        Err(Trap::not_modelled("a paging mode without a last level"))
+    }
+
+    /// Loads the four page-directory-pointer-table entries of PAE paging from the table that a value of CR3 points to; #GP(0) if one is
+    /// malformed, and then none is loaded. SDM vol 3, 4.4.1 "PDPTE Registers".
+    pub fn load_pdptes(&mut self, cr3: u64) -> Outcome {
+        let mut loaded = [0; 4];
+        let reserved = PDPTE_RESERVED | 0xfff0_0000_0000_0000 | self.beyond_physical();
+        for (index, entry) in loaded.iter_mut().enumerate() {
+            let guest = (cr3 & 0xffff_ffe0) + 8 * index as u64;
+            let access = NestedAccess { access: Access::Read, table_walk: true, user: false, linear: None };
+            let physical = self.nested_page(guest, access)?.physical;
+            *entry = self.read_entry(physical, 8);
+            if *entry & PRESENT != 0 && *entry & reserved != 0 {
+                return Err(Trap::GP0);
+            }
+        }
+        self.pdptes = loaded;
+        Ok(())
+    }
+}
+
+const fn rights_of(page: &Translation) -> Rights {
+    Rights { writable: page.writable, user: page.user, executable: page.executable }
+}
+
+/// The translation without paging.
+const fn identity(linear: u64) -> Translation {
+    Translation {
+        linear,
+        physical: linear,
+        guest_physical: linear,
+        bytes: PAGE_BYTES,
+        writable: true,
+        user: true,
+        executable: true,
+        dirty: true,
+        global: false,
+        nested_writable: true,
+        nested_executable: true,
     }
 }
