@@ -2,6 +2,7 @@
 
 mod integer;
 mod strings;
+mod vendor;
 
 use crate::state::Cpu;
 use crate::trap::Outcome;
@@ -46,5 +47,8 @@ impl Entry {
 
 /// The function of an instruction, if it is one. Asked only when a block is decoded.
 pub(crate) fn find(instruction: &Instruction) -> Option<Entry> {
-    integer::find(instruction).or_else(|| strings::find(instruction)).or_else(|| crate::sse::find(instruction))
+    integer::find(instruction)
+        .or_else(|| strings::find(instruction))
+        .or_else(|| vendor::find(instruction))
+        .or_else(|| crate::sse::find(instruction))
 }
