@@ -20,6 +20,7 @@ pub struct File {
     /// One sentence: what a reader learns from this scenario.
     pub teaches: String,
     /// The machine the guest starts on.
+    #[serde(default)]
     pub machine: Machine,
     /// Lists of what to vary: the scenario runs once for every combination. A key here replaces the one of `machine` or `hypervisor`.
     #[serde(default)]
@@ -105,6 +106,9 @@ pub struct Guest {
     /// Which CPUs run from the start. The default is `first`.
     #[serde(default)]
     pub start: Option<Start>,
+    /// Handlers of interrupts and exceptions: the environment builds a table that leads vector `"14"` or `"0x20"` to a label or address.
+    #[serde(default)]
+    pub handlers: BTreeMap<String, Quantity>,
     /// Constants the assembly text can use, besides those that every guest has.
     #[serde(default)]
     pub constants: BTreeMap<String, Quantity>,

@@ -121,7 +121,7 @@ pub fn inside_string(source: &str, span: &Range<usize>, range: Range<usize>) -> 
             break;
         }
         let (raw_length, resolved_length) = match (raw[at], raw.get(at + 1)) {
-            (b'\\', Some(b'u')) => match source.get(at..body.end).and_then(|rest| unicode_escape(rest)) {
+            (b'\\', Some(b'u')) => match source.get(at..body.end).and_then(unicode_escape) {
                 Some((character, length)) => (length, character.len_utf8()),
                 None => (6, 1),
             },

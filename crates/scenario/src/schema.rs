@@ -90,7 +90,9 @@ impl<'a> Checker<'a> {
                 let minimum = bound("minimum").unwrap_or(i128::from(i64::MIN));
                 let maximum = bound("maximum").unwrap_or(limit).min(limit);
                 if !(minimum..=maximum).contains(&value) {
-                    self.report(node, format!("{what} is {value}, but should be from {minimum} to {maximum}"), None);
+                    let allowed =
+                        if maximum == i128::from(u64::MAX) { format!("{minimum} or more") } else { format!("from {minimum} to {maximum}") };
+                    self.report(node, format!("{what} is {value}, but should be {allowed}"), None);
                 }
             }
             NodeKind::Array(elements) => {
@@ -175,7 +177,7 @@ impl<'a> Checker<'a> {
                             None => format!("known: {}", list(keys.iter().copied())),
                         };
                         self.diagnostics.push(
-                            Diagnostic::new(self.source, member.key_span.clone(), format!("unknown {what} `{}`", clip(&member.key)))
+                            Diagnostic::new(self.source, member.key_span.clone(), format!("{what} cannot be `{}`", clip(&member.key)))
                                 .hint(hint),
                         );
                     }

@@ -93,6 +93,11 @@ impl Transcript {
         self.hash
     }
 
+    /// The canonical line of the latest event, without its newline; empty before the first.
+    pub fn last_line(&self) -> &str {
+        self.line.trim_end_matches('\n')
+    }
+
     /// The canonical text: the lines kept and, if there were more, one line with their number and the hash of the whole.
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -1,0 +1,110 @@
+//! What is watched while a scenario runs: the transcript, the counts, and what its expectations say about the trace.
+//!
+//! Lists of a run's hypercalls and patches are bounded, because a guest can make millions; an expectation on a longer list fails.
+
+use crate::file::Expect;
+use trace::{Event, Sink, Summary, Transcript};
+
+/// The most hypercalls and patches that are remembered one by one.
+pub const MAX_LIST: usize = 4096;
+
+/// Progress of one `expect` through the trace.
+#[derive(Clone, Debug)]
+struct Watch {
+    /// Texts still to come, in order; the first `found` have been seen.
+    sequence: Vec<String>,
+    found: usize,
+    /// Texts that must not occur, with the first line that has them.
+    forbidden: Vec<(String, Option<String>)>,
+}
+
+/// A list with a bound.
+#[derive(Clone, Debug, Default)]
+pub struct Bounded {
+    /// The first [`MAX_LIST`] values.
+    pub values: Vec<u64>,
+    /// How many there were.
+    pub total: u64,
+}
+
+impl Bounded {
+    fn push(&mut self, value: u64) {
+        self.total += 1;
+        if self.values.len() < MAX_LIST {
+            self.values.push(value);
+        }
+    }
+}
+
+/// The sink of a scenario's run.
+pub struct Observer<'s> {
+    /// The first events, and a hash of all.
+    pub transcript: Transcript,
+    /// Counts and times.
+    pub summary: Summary,
+    /// Numbers of the hypercalls.
+    pub hypercalls: Bounded,
+    /// Guest-physical addresses of the patches.
+    pub patched: Bounded,
+    watches: Vec<Watch>,
+    /// A second consumer of every event.
+    also: Option<&'s mut dyn Sink>,
+}
+
+impl<'s> Observer<'s> {
+    /// Watches for these expectations, keeps `cap` events, and hands every event to `also`.
+    pub fn new(expectations: &[&Expect], cap: usize, also: Option<&'s mut dyn Sink>) -> Self {
+        let watches = expectations
+            .iter()
+            .map(|expect| Watch {
+                sequence: expect.trace.clone(),
+                found: 0,
+                forbidden: expect.trace_lacks.iter().map(|text| (text.clone(), None)).collect(),
+            })
+            .collect();
+        Self {
+            transcript: Transcript::new(cap),
+            summary: Summary::new(),
+            hypercalls: Bounded::default(),
+            patched: Bounded::default(),
+            watches,
+            also,
+        }
+    }
+
+    /// How many texts of the sequence of expectation `index` were found, in order.
+    pub fn found(&self, index: usize) -> usize {
+        self.watches[index].found
+    }
+
+    /// The forbidden texts of expectation `index`, each with the first line that has it.
+    pub fn forbidden(&self, index: usize) -> &[(String, Option<String>)] {
+        &self.watches[index].forbidden
+    }
+}
+
+impl Sink for Observer<'_> {
+    fn emit(&mut self, cycle: u64, vcpu: u32, event: Event) {
+        match &event {
+            Event::Hypercall { nr, .. } => self.hypercalls.push(*nr),
+            Event::Patch { gpa, .. } => self.patched.push(*gpa),
+            _ => {}
+        }
+        self.summary.emit(cycle, vcpu, event.clone());
+        if let Some(also) = &mut self.also {
+            also.emit(cycle, vcpu, event.clone());
+        }
+        self.transcript.emit(cycle, vcpu, event);
+        let line = self.transcript.last_line();
+        for watch in &mut self.watches {
+            if watch.sequence.get(watch.found).is_some_and(|text| line.contains(text.as_str())) {
+                watch.found += 1;
+            }
+            for (text, first) in &mut watch.forbidden {
+                if first.is_none() && line.contains(text.as_str()) {
+                    *first = Some(line.to_owned());
+                }
+            }
+        }
+    }
+}
