@@ -38,6 +38,18 @@ impl Cpu {
         }
     }
 
+    /// Writes several pieces of one page of physical memory: offsets in the page, and bytes.
+    pub fn write_physical_pieces(&mut self, page: u64, pieces: &[(usize, &[u8])]) {
+        if (DEVICE_HOLE_START..DEVICE_HOLE_END).contains(&page) {
+            return;
+        }
+        let environment = self.environment();
+        if environment.memory.write_pieces(page, pieces).is_ok() && environment.memory.has_code_writes() {
+            environment.drop_written_code();
+            self.leave = true;
+        }
+    }
+
     /// Reads a little-endian number of 1 to 8 bytes.
     pub fn read_physical(&self, physical: u64, bytes: u8) -> u64 {
         let mut value = [0; 8];

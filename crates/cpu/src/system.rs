@@ -1,6 +1,5 @@
 //! Instructions that are plain functions over the processor: rare, complicated, or both. Both tiers call them.
 
-pub(crate) mod descriptor;
 mod integer;
 mod strings;
 mod vendor;

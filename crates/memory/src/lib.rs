@@ -166,6 +166,30 @@ impl Memory {
         Ok(())
     }
 
+    /// Copies several pieces into one page: each an offset in the page and bytes that end inside it. All or nothing.
+    pub fn write_pieces(&mut self, page: u64, pieces: &[(usize, &[u8])]) -> Result<(), OutOfRange> {
+        let address = page & !(PAGE_BYTES - 1);
+        self.check(address, PAGE_BYTES)?;
+        for (offset, bytes) in pieces {
+            if offset.checked_add(bytes.len()).is_none_or(|end| end > PAGE_BYTES as usize) {
+                return Err(OutOfRange { address: address.saturating_add(*offset as u64), length: bytes.len() as u64, size: self.size });
+            }
+        }
+        let frame = address / PAGE_BYTES;
+        if let Some(dirty) = &mut self.dirty {
+            dirty.set(frame as usize, true);
+        }
+        if self.code[frame as usize] {
+            let writes = pieces.iter().map(|(offset, bytes)| CodeWrite { address: address + *offset as u64, length: bytes.len() as u64 });
+            self.code_writes.extend(writes);
+        }
+        let page = self.own_page(frame);
+        for (offset, bytes) in pieces {
+            page.write(*offset, bytes);
+        }
+        Ok(())
+    }
+
     /// Reads a little-endian integer of `N` bytes, zero-extended.
     fn read_integer<const N: usize>(&self, address: u64) -> Result<u64, OutOfRange> {
         let mut bytes = [0; 8];
@@ -281,6 +305,16 @@ mod tests {
         memory.write(0xffd, &[1, 2, 3, 4, 5, 6]).unwrap();
         assert_eq!(memory.read_u64(0xffc), Ok(0x0006_0504_0302_0100));
         assert_eq!(memory.touched_frames().collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn pieces_of_a_page_are_written_together_or_not_at_all() {
+        let mut memory = Memory::new(0x2000);
+        memory.write_pieces(0x1000, &[(0x10, &[1]), (0xffe, &[2, 3])]).unwrap();
+        assert_eq!((memory.read_u8(0x1010), memory.read_u16(0x1ffe)), (Ok(1), Ok(0x302)));
+        assert!(memory.write_pieces(0x1000, &[(0x10, &[9]), (0xfff, &[9, 9])]).is_err());
+        assert!(memory.write_pieces(0x2000, &[]).is_err());
+        assert_eq!(memory.read_u8(0x1010), Ok(1));
     }
 
     #[test]
