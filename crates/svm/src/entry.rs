@@ -49,17 +49,21 @@ impl Svm {
         Ok(self.enter(cpu, vmcb))
     }
 
-    /// What the checks compare with.
-    fn limits(&self, cpu: &Cpu) -> Limits {
-        Limits {
+    /// What the checks compare with. All of it but the host's paging is the processor's, and worked out once.
+    fn limits(&mut self, cpu: &Cpu) -> Limits {
+        // A host in Rust counts as one in long mode.
+        let host_paging = cpu.rust_host || self.host_cr0().pg();
+        let features = self.capabilities.features;
+        let limits = self.limits.get_or_insert_with(|| Limits {
             physical_bits: u32::from(cpu.model.physical_address_bits),
             cr4: cpu.model.supported_cr4().into_bits(),
             efer: cpu.model.supported_efer().into_bits(),
             long_mode: cpu.has(isa::cpuid::Feature::LongMode),
-            // A host in Rust counts as one in long mode.
-            host_paging: cpu.rust_host || self.host_cr0().pg(),
-            features: self.capabilities.features,
-        }
+            host_paging,
+            features,
+        });
+        limits.host_paging = host_paging;
+        *limits
     }
 
     const fn host_cr0(&self) -> Cr0 {

@@ -6,6 +6,8 @@
 //! Decisions of ours: what the manual leaves undefined is zero. Next RIP is zero where an exit has no instruction. The bytes of the
 //! instruction at a page fault or nested page fault are those that the core had fetched for it.
 
+use std::ops::Range;
+
 use cpu::extension::{AfterExit, Interception};
 use cpu::state::{Cpu, Shadow, TscScale};
 use cpu::trap::{Access, Event, EventKind, Exception, Exit, Intercept, NestedFault, PortAccess, TaskSwitchSource};
@@ -23,13 +25,21 @@ use crate::entry::SWITCHED;
 use crate::instructions::SAVE_AREA;
 use crate::{Svm, intercept};
 
-/// What #VMEXIT writes, as ranges of the control area and of the state save area; EXITCODE and its neighbours are one range.
-const CONTROL_WRITTEN: [std::ops::Range<usize>; 3] = [0x060..0x090, 0x0a8..0x0b0, 0x0c8..0x0e0];
-const SAVE_WRITTEN: [std::ops::Range<usize>; 8] =
-    [0x000..0x040, 0x060..0x070, 0x080..0x090, 0x0cb..0x0cc, 0x0d0..0x0d8, 0x148..0x180, 0x1d8..0x1e0, 0x1f8..0x200];
-/// CR2, and G_PAT with nested paging.
-const CR2_WRITTEN: std::ops::Range<usize> = 0x240..0x248;
-const G_PAT_WRITTEN: std::ops::Range<usize> = 0x268..0x270;
+/// What #VMEXIT writes of the control area; EXITCODE and its neighbours are one range.
+const CONTROL_WRITTEN: [Range<usize>; 3] = [0x060..0x090, 0x0a8..0x0b0, 0x0c8..0x0e0];
+/// What #VMEXIT writes of the state save area; the last, G_PAT, only with nested paging.
+const SAVE_WRITTEN: [Range<usize>; 10] = [
+    0x000..0x040,
+    0x060..0x070,
+    0x080..0x090,
+    0x0cb..0x0cc,
+    0x0d0..0x0d8,
+    0x148..0x180,
+    0x1d8..0x1e0,
+    0x1f8..0x200,
+    0x240..0x248,
+    0x268..0x270,
+];
 
 /// What an exit says: EXITCODE, EXITINFO1, EXITINFO2, and where the next instruction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,18 +205,14 @@ impl Svm {
 
     /// Writes to memory what a #VMEXIT writes, and nothing else: the rest of the VMCB is the software's.
     fn store(&self, cpu: &mut Cpu) {
-        let (control, save) = (self.control.as_bytes(), self.save.as_bytes());
-        for range in CONTROL_WRITTEN {
-            if let Some(bytes) = control.get(range.clone()) {
-                cpu.write_physical_bytes(self.vmcb + range.start as u64, bytes);
-            }
+        let mut pieces: [(usize, &[u8]); CONTROL_WRITTEN.len() + SAVE_WRITTEN.len()] = Default::default();
+        let control = CONTROL_WRITTEN.iter().map(|range| (range.start, &self.control.as_bytes()[range.clone()]));
+        let save = SAVE_WRITTEN.iter().map(|range| (SAVE_AREA as usize + range.start, &self.save.as_bytes()[range.clone()]));
+        for (place, piece) in pieces.iter_mut().zip(control.chain(save)) {
+            *place = piece;
         }
-        let last = if self.nested.is_some() { G_PAT_WRITTEN } else { CR2_WRITTEN };
-        for range in SAVE_WRITTEN.into_iter().chain([CR2_WRITTEN, last]) {
-            if let Some(bytes) = save.get(range.clone()) {
-                cpu.write_physical_bytes(self.vmcb + SAVE_AREA + range.start as u64, bytes);
-            }
-        }
+        let used = if self.nested.is_some() { &pieces[..] } else { &pieces[..pieces.len() - 1] };
+        cpu.write_physical_pieces(self.vmcb, used);
     }
 
     /// Ends guest mode: GIF clear, the host's address space, no interception.

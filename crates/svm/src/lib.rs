@@ -39,6 +39,8 @@ use npt::NestedRoot;
 pub struct Svm {
     /// What is offered.
     capabilities: SvmCapabilities,
+    /// What VMRUN's checks compare with.
+    limits: Option<check::Limits>,
     /// VM_CR.
     vm_cr: VmCr,
     /// VM_HSAVE_PA. The host's state is kept in this structure and not in that page: APM 15.30.4 "VM_HSAVE_PA MSR" leaves open what is
@@ -104,6 +106,7 @@ impl Svm {
     pub fn new(model: SvmCapabilities) -> Self {
         Self {
             capabilities: capability::offered(model),
+            limits: None,
             vm_cr: VmCr::new(),
             hsave_pa: 0,
             tsc_ratio: TscRatio::ONE,

@@ -1,4 +1,5 @@
 //! A processor with SVM, some memory and nothing else.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use cpu::block::CodeCache;
 use cpu::bus::{Bus, Environment};
@@ -79,6 +80,14 @@ impl Machine {
             })
             .expect("there is an extension")
         })
+    }
+
+    /// Runs until `instructions` more are begun, or something else ends the run.
+    pub fn run(&mut self, instructions: u64) -> cpu::RunExit {
+        let mut devices = NoDevices;
+        let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut devices };
+        let limit = self.cpu.instructions() + instructions;
+        self.cpu.run(&mut environment, u64::MAX / 2, limit)
     }
 
     pub fn vmcb(&self) -> Vmcb {
