@@ -95,6 +95,10 @@ impl Cpu {
                     Ok(()) => {}
                     Err(exit) => return exit,
                 }
+                if self.leave {
+                    // Something was delivered: in front of the handler's first instruction is another boundary.
+                    continue;
+                }
                 if self.activity != Activity::Active {
                     return RunExit::Idle;
                 }
@@ -104,9 +108,17 @@ impl Cpu {
                 }
                 self.leave = false;
             }
-            let left = until.saturating_sub(self.now());
+            let now = self.now();
+            let mut left = until.saturating_sub(now);
             if left == 0 {
                 return RunExit::Time;
+            }
+            if let Some(event) = self.next_event() {
+                if event <= now {
+                    self.leave = true;
+                    continue;
+                }
+                left = left.min(event - now);
             }
             if self.retired >= instructions {
                 return RunExit::Instructions;
@@ -160,6 +172,7 @@ impl Cpu {
             }
         }
         let trace = self.system_flags().tf();
+        let monitored = self.guest_mode && self.interception.has(Intercept::MonitorTrap);
         self.shadow_set = false;
         self.trace_cancelled = false;
         match self.find_block(true) {
@@ -183,6 +196,7 @@ impl Cpu {
         if !self.shadow_set {
             self.shadow = Shadow::None;
         }
+        self.monitor_pending |= monitored;
         if rf {
             self.set_resume_flag(false);
         }
@@ -274,6 +288,7 @@ impl Cpu {
     pub(crate) fn leave_guest(&mut self, exit: Exit) -> Result<(), RunExit> {
         use crate::extension::AfterExit;
         self.leave = true;
+        self.monitor_pending = false;
         match self.with_extension(|extension, cpu| extension.exit(cpu, exit)) {
             Some(AfterExit::MachineCode) => Ok(()),
             Some(AfterExit::RustHost) => Err(RunExit::HostEntry),

@@ -259,6 +259,8 @@ pub struct Cpu {
     pub(crate) shadow_set: bool,
     /// The present instruction must not be followed by a single-step trap: it delivered an event.
     pub(crate) trace_cancelled: bool,
+    /// An instruction or an event's delivery was completed under the monitor trap flag.
+    pub(crate) monitor_pending: bool,
     /// Blocking by NMI.
     pub nmi_blocked: bool,
     /// NMIs waiting (more than one merge).
@@ -267,8 +269,6 @@ pub struct Cpu {
     pub init_pending: bool,
     /// A start-up IPI waits.
     pub sipi_pending: Option<u8>,
-    /// The 8259's INTR line reaches this processor's LINT0.
-    pub extint_line: bool,
     /// DR6 bits of debug exceptions that wait for the instruction boundary.
     pub pending_debug: u64,
     /// The event being delivered through the IDT, while it is.
@@ -368,11 +368,11 @@ impl Cpu {
             shadow: Shadow::None,
             shadow_set: false,
             trace_cancelled: false,
+            monitor_pending: false,
             nmi_blocked: false,
             nmi_pending: false,
             init_pending: false,
             sipi_pending: None,
-            extint_line: false,
             pending_debug: 0,
             delivering: None,
             inject: None,

@@ -1,5 +1,6 @@
 //! Instructions that are plain functions over the processor: rare, complicated, or both. Both tiers call them.
 
+pub(crate) mod descriptor;
 mod integer;
 mod strings;
 mod vendor;

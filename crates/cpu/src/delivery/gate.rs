@@ -1,0 +1,220 @@
+//! Delivery of one event through the interrupt vector table or the IDT.
+//!
+//! What is modelled: SDM vol 3, 6.12 "Exception and Interrupt Handling", 6.14 "Exception and Interrupt Handling in 64-bit Mode" and 21.1.4
+//! "Interrupt and Exception Handling" in real-address mode: interrupt and trap gates of 16, 32 and 64 bits, stack switches through the TSS
+//! and the IST, error codes, the image of RFLAGS. What is not: task gates and virtual-8086 mode.
+
+use crate::operand::mask;
+use crate::state::{Activity, Cpu, Shadow};
+use crate::system::descriptor::{Stack, privilege_of};
+use crate::trap::{Event, EventKind, Exit, Intercept, Outcome, TaskSwitchSource, Trap};
+use isa::exception::{SelectorCode, Vector};
+use isa::paging::is_canonical;
+use isa::register::Segment;
+use isa::rflags::Rflags;
+use isa::segment::{Gate, SegmentRegister, Selector, system};
+
+/// Where a gate leads, checked.
+struct Target {
+    code: SegmentRegister,
+    rip: u64,
+    /// Privilege level of the handler.
+    level: u8,
+    /// Bytes of each word pushed.
+    bytes: u8,
+    /// An interrupt gate, which clears IF.
+    masks: bool,
+    ist: u8,
+}
+
+impl Cpu {
+    /// Delivers an event. On success the processor is at its handler; on `Err` nothing but memory below the stack has changed, and
+    /// `delivering` keeps the event for whoever handles the trap.
+    pub(crate) fn deliver(&mut self, event: Event) -> Outcome {
+        self.delivering = Some(event);
+        if event.kind == EventKind::Nmi {
+            self.nmi_blocked = true;
+        }
+        if self.is_real() {
+            self.deliver_real(&event)?;
+        } else if self.is_v86() {
+            return Err(Trap::not_modelled("an interrupt or exception in virtual-8086 mode"));
+        } else {
+            self.deliver_protected(&event)?;
+        }
+        self.delivering = None;
+        self.activity = Activity::Active;
+        self.shadow = Shadow::None;
+        self.trace_cancelled = true;
+        self.monitor_pending = self.guest_mode && self.interception.has(Intercept::MonitorTrap);
+        self.context_changed();
+        Ok(())
+    }
+
+    /// RIP as it is pushed: behind the instruction for software events.
+    fn return_rip(&self, event: &Event) -> u64 {
+        self.rip.wrapping_add(u64::from(event.length)) & mask(if self.is_64bit() { 64 } else { 32 })
+    }
+
+    /// RFLAGS as it is pushed: with RF for faults, so that an instruction breakpoint is not met a second time. SDM vol 3, 18.3.1.1
+    /// "Instruction-Breakpoint Exception Condition".
+    fn pushed_flags(&self, event: &Event) -> Rflags {
+        let fault = event.kind == EventKind::Exception
+            && !matches!(
+                Vector::from_number(event.vector),
+                Some(Vector::Debug | Vector::Breakpoint | Vector::Overflow | Vector::DoubleFault | Vector::MachineCheck)
+            );
+        let flags = self.rflags();
+        flags.with_rf(flags.rf() || fault)
+    }
+
+    fn deliver_real(&mut self, event: &Event) -> Outcome {
+        let offset = u64::from(event.vector) * 4;
+        if offset + 3 > u64::from(self.idtr.limit) {
+            return Err(Trap::gp(idt_code(event)));
+        }
+        let entry = self.load_system(self.table_address(self.idtr.base.wrapping_add(offset)), 4)?;
+        let mut stack = self.current_stack();
+        stack.push(self, 2, self.rflags().into_bits())?;
+        stack.push(self, 2, u64::from(self.segment(Segment::Cs).selector.into_bits()))?;
+        stack.push(self, 2, self.return_rip(event))?;
+        self.set_stack_pointer(stack.pointer, stack.bits);
+        let flags = self.rflags();
+        self.set_rflags(flags.with_if(false).with_tf(false).with_ac(false).with_rf(false));
+        let cs = &mut self.segments[Segment::Cs.number()];
+        cs.selector = Selector::from_bits((entry >> 16) as u16);
+        cs.base = (entry >> 16 & 0xffff) << 4;
+        self.rip = entry & 0xffff;
+        Ok(())
+    }
+
+    fn deliver_protected(&mut self, event: &Event) -> Outcome {
+        let long = self.long_mode();
+        let target = self.gate(event, long)?;
+        let external = event.external();
+        let same_level = target.level == self.cpl;
+        let (old_ss, old_rsp) = (self.segment(Segment::Ss).selector, self.regs[4]);
+        let mut new_ss = None;
+        let mut stack = if long {
+            let pointer =
+                if target.ist != 0 || !same_level { self.long_stack_pointer(target.level, target.ist, external)? } else { old_rsp };
+            if !same_level {
+                // SDM vol 3, 6.14.4 "Stack Switching in IA-32e Mode": SS is loaded with a null selector.
+                let selector = Selector::new().with_rpl(target.level);
+                let mut null = SegmentRegister::null(selector);
+                null.attributes.set_dpl(target.level);
+                new_ss = Some(null);
+            }
+            let segment = new_ss.unwrap_or(*self.segment(Segment::Ss));
+            Stack { segment, pointer: pointer & !0xf, bits: 64, flat: true, privilege: privilege_of(target.level), fault: Trap::SS0 }
+        } else if same_level {
+            self.current_stack()
+        } else {
+            let stack = self.inner_stack(target.level, external)?;
+            new_ss = Some(stack.segment);
+            stack
+        };
+        let bytes = target.bytes;
+        if long || !same_level {
+            stack.push(self, bytes, u64::from(old_ss.into_bits()))?;
+            stack.push(self, bytes, old_rsp)?;
+        }
+        stack.push(self, bytes, self.pushed_flags(event).into_bits())?;
+        stack.push(self, bytes, u64::from(self.segment(Segment::Cs).selector.into_bits()))?;
+        stack.push(self, bytes, self.return_rip(event))?;
+        if let Some(code) = event.error_code {
+            stack.push(self, bytes, u64::from(code))?;
+        }
+        if let Some(segment) = new_ss {
+            self.segments[Segment::Ss.number()] = segment;
+        }
+        self.segments[Segment::Cs.number()] = target.code;
+        self.cpl = target.level;
+        self.rip = target.rip;
+        self.set_stack_pointer(stack.pointer, stack.bits);
+        let flags = self.rflags().with_tf(false).with_nt(false).with_rf(false).with_vm(false);
+        self.set_rflags(flags.with_if(flags.r#if() && !target.masks));
+        Ok(())
+    }
+
+    /// Reads and checks the gate of an event and the code segment behind it.
+    fn gate(&mut self, event: &Event, long: bool) -> Outcome<Target> {
+        let code = idt_code(event);
+        let bytes = if long { 16 } else { 8 };
+        let offset = u64::from(event.vector) * bytes;
+        if offset + bytes - 1 > u64::from(self.idtr.limit) {
+            return Err(Trap::gp(code));
+        }
+        let at = self.table_address(self.idtr.base.wrapping_add(offset));
+        let low = self.load_system(at, 8)?;
+        let high = if long { self.load_system(at.wrapping_add(8), 8)? } else { 0 };
+        let gate = Gate { low, high };
+        let attributes = gate.attributes();
+        let kind = attributes.kind();
+        let allowed = match kind {
+            system::INTERRUPT_GATE | system::TRAP_GATE => true,
+            system::INTERRUPT_GATE16 | system::TRAP_GATE16 | system::TASK_GATE => !long,
+            _ => false,
+        };
+        let by_program = matches!(event.kind, EventKind::SoftwareInterrupt | EventKind::SoftwareException);
+        if attributes.s() || !allowed || by_program && attributes.dpl() < self.cpl {
+            return Err(Trap::gp(code));
+        }
+        if !attributes.p() {
+            return Err(Trap::np(code));
+        }
+        let selector = gate.selector();
+        if kind == system::TASK_GATE {
+            return Err(self.task_switch(selector, TaskSwitchSource::Gate, event.length, event.error_code));
+        }
+        let external = event.external();
+        if selector.is_null() {
+            return Err(Trap::gp(external));
+        }
+        let code = selector.error_code() | external;
+        let found = self.find_descriptor(selector, Trap::gp(code))?;
+        let attributes = found.descriptor.attributes();
+        let mode_fits = !long || attributes.l() && !attributes.db();
+        if !attributes.is_code() || attributes.dpl() > self.cpl || !mode_fits {
+            return Err(Trap::gp(code));
+        }
+        if !attributes.p() {
+            return Err(Trap::np(code));
+        }
+        let level = if attributes.is_conforming() { self.cpl } else { attributes.dpl() };
+        let wide = kind == system::INTERRUPT_GATE || kind == system::TRAP_GATE;
+        let rip = if wide { gate.offset() } else { gate.offset() & 0xffff };
+        let inside = if long { is_canonical(rip) } else { rip <= u64::from(found.descriptor.limit()) };
+        if !inside {
+            return Err(Trap::gp(external));
+        }
+        let code = self.access_descriptor(selector.with_rpl(level), found)?;
+        Ok(Target {
+            code,
+            rip,
+            level,
+            bytes: if long {
+                8
+            } else if wide {
+                4
+            } else {
+                2
+            },
+            masks: kind & 1 == 0,
+            ist: if long { gate.ist() } else { 0 },
+        })
+    }
+
+    /// A hardware task switch: taken by the silicon of a guest, else not modelled.
+    pub(crate) fn task_switch(&self, selector: Selector, source: TaskSwitchSource, length: u8, error_code: Option<u32>) -> Trap {
+        if self.guest_mode && self.interception.has(Intercept::TaskSwitch) {
+            return Trap::Exit(Exit::TaskSwitch { selector: selector.into_bits(), source, length, error_code });
+        }
+        Trap::not_modelled("a hardware task switch")
+    }
+}
+
+/// The error code that names a gate of the IDT.
+fn idt_code(event: &Event) -> u32 {
+    SelectorCode::new().with_ext(event.external() != 0).with_idt(true).with_index(u16::from(event.vector)).into_bits()
+}
