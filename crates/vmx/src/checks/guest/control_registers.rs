@@ -1,0 +1,63 @@
+//! Checks on the guest's control registers, debug registers and MSRs.
+//!
+//! Modelled: SDM 27.3.1.1. Not modelled: IA32_PERF_GLOBAL_CTRL, IA32_BNDCFGS, IA32_RTIT_CTL, IA32_LBR_CTL, UINV, CET state and PKRS,
+//! which no CPU model offers to load.
+
+use crate::checks::{Entry, checks, is_pat};
+use isa::control::Cr0;
+use isa::paging::is_canonical;
+use isa::vmx::VmcsField;
+
+/// Bits of IA32_DEBUGCTL that are not reserved. SDM 18.4.1 "IA32_DEBUGCTL MSR".
+const DEBUGCTL_DEFINED: u64 = 0xffc3;
+
+checks! {
+    /// All checks of the phase, in our order.
+    CHECKS, "27.3.1.1 Checks on Guest Control Registers, Debug Registers, and MSRs";
+
+    "guest-cr0-fixed", "CR0 has no bit that VMX operation does not support; an unrestricted guest may have PE and PG 0",
+        [GuestCr0 PrimaryProcessorBasedControls SecondaryProcessorBasedControls]
+        => |e| {
+            // CD and NW are never checked, because VM entry does not change them.
+            let unchecked = Cr0::new().with_cd(true).with_nw(true).into_bits();
+            let cr0 = e.get(VmcsField::GuestCr0);
+            let fixed0 = guest_cr0_fixed0(e) & !unchecked;
+            cr0 & fixed0 == fixed0 && cr0 & !(e.capabilities.cr0_fixed1 | unchecked) == 0
+        };
+    "guest-cr0-pg-needs-pe", "With CR0.PG, CR0.PE is 1", [GuestCr0], if |e| e.cr0().pg() => |e| e.cr0().pe();
+    "guest-cr4-fixed", "CR4 has no bit that VMX operation does not support", [GuestCr4]
+        => |e| {
+            let cr4 = e.get(VmcsField::GuestCr4);
+            cr4 & e.capabilities.cr4_fixed0 == e.capabilities.cr4_fixed0 && cr4 & !e.capabilities.cr4_fixed1 == 0
+        };
+    "guest-cr4-cet", "With CR4.CET, CR0.WP is 1", [GuestCr0 GuestCr4], if |e| e.cr4().cet() => |e| e.cr0().wp();
+    "guest-debugctl", "Reserved bits of IA32_DEBUGCTL are 0", [EntryControls GuestDebugctl], if |e| e.entry().load_debug_controls()
+        => |e| e.get(VmcsField::GuestDebugctl) & !DEBUGCTL_DEFINED == 0;
+    "guest-ia32e-paging", "An IA-32e mode guest has CR0.PG and CR4.PAE 1", [EntryControls GuestCr0 GuestCr4],
+        if |e| e.entry().ia32e_mode_guest()
+        => |e| e.cr0().pg() && e.cr4().pae();
+    "guest-pcide-needs-ia32e", "A guest outside IA-32e mode has CR4.PCIDE 0", [EntryControls GuestCr4],
+        if |e| !e.entry().ia32e_mode_guest()
+        => |e| !e.cr4().pcide();
+    "guest-cr3", "CR3 has no bit beyond the physical-address width", [GuestCr3]
+        => |e| e.get(VmcsField::GuestCr3).checked_shr(u32::from(e.facts.physical_address_width)).unwrap_or(0) == 0;
+    "guest-dr7", "Bits 63:32 of DR7 are 0", [EntryControls GuestDr7], if |e| e.entry().load_debug_controls()
+        => |e| e.get(VmcsField::GuestDr7) >> 32 == 0;
+    "guest-sysenter-esp", "IA32_SYSENTER_ESP is canonical", [GuestSysenterEsp] => |e| is_canonical(e.get(VmcsField::GuestSysenterEsp));
+    "guest-sysenter-eip", "IA32_SYSENTER_EIP is canonical", [GuestSysenterEip] => |e| is_canonical(e.get(VmcsField::GuestSysenterEip));
+    "guest-pat", "Each byte of IA32_PAT is a memory type", [EntryControls GuestPat], if |e| e.entry().load_ia32_pat()
+        => |e| is_pat(e.get(VmcsField::GuestPat));
+    "guest-efer-reserved", "Reserved bits of IA32_EFER are 0", [EntryControls GuestEfer], if |e| e.entry().load_ia32_efer()
+        => |e| e.get(VmcsField::GuestEfer) & e.facts.efer_reserved == 0;
+    "guest-efer-lma", "IA32_EFER.LMA is that of \"IA-32e mode guest\"", [EntryControls GuestEfer], if |e| e.entry().load_ia32_efer()
+        => |e| e.guest_efer().lma() == e.entry().ia32e_mode_guest();
+    "guest-efer-lme", "With CR0.PG, IA32_EFER.LME is IA32_EFER.LMA", [EntryControls GuestEfer GuestCr0],
+        if |e| e.entry().load_ia32_efer() && e.cr0().pg()
+        => |e| e.guest_efer().lme() == e.guest_efer().lma();
+}
+
+/// Bits of CR0 that must be 1 for this guest.
+fn guest_cr0_fixed0(e: &Entry<'_>) -> u64 {
+    let free = if e.secondary().unrestricted_guest() { Cr0::new().with_pe(true).with_pg(true).into_bits() } else { 0 };
+    e.capabilities.cr0_fixed0 & !free
+}

@@ -1,0 +1,240 @@
+//! A VMCS as the processor holds it: its fields, its launch state, and which checks it still has to pass.
+//!
+//! Modelled: the launch state of SDM 25.1 "Overview" and the parts of a VMCS region that software sees (revision identifier, abort
+//! indicator). The format of the rest of the region is the processor's own: VMCLEAR writes the fields to memory in the order of
+//! [`VmcsField::ALL`], VMPTRLD reads them back, so a VMCS moves between processors and checkpoints with the memory it lies in.
+
+use crate::checks::{Facts, Phases};
+use isa::vmx::{
+    EntryControls, ExitControls, InterruptionInformation, PinBasedControls, PrimaryControls, SecondaryControls, SecondaryExitControls,
+    TertiaryControls, VmcsField,
+};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a VMCS region, as IA32_VMX_BASIC reports them.
+pub const REGION_BYTES: usize = 4096;
+
+/// Offset in the region of the VMX-abort indicator. SDM 25.2 "Format of the VMCS Region".
+pub const ABORT_INDICATOR: u64 = 4;
+
+/// Offset in the region of the launch state, where ours begins.
+const LAUNCH_STATE: usize = 8;
+/// Offset in the region of the first field.
+const FIRST_FIELD: usize = 16;
+/// Bytes of a region that hold something.
+pub const USED_BYTES: usize = FIRST_FIELD + VmcsField::COUNT * 8;
+const _: () = assert!(USED_BYTES <= REGION_BYTES);
+
+/// Launch state of a VMCS. SDM 25.1 "Overview".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LaunchState {
+    /// VMLAUNCH can enter with it.
+    #[default]
+    Clear,
+    /// VMRESUME can enter with it.
+    Launched,
+}
+
+/// Values of all fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fields(Box<[u64; VmcsField::COUNT]>);
+
+impl Default for Fields {
+    fn default() -> Fields {
+        Fields(Box::new([0; VmcsField::COUNT]))
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_slice().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Fields, D::Error> {
+        let values = Vec::<u64>::deserialize(deserializer)?;
+        let count = values.len();
+        let array = values.into_boxed_slice().try_into();
+        array.map(Fields).map_err(|_| serde::de::Error::invalid_length(count, &"one value for each field of the VMCS"))
+    }
+}
+
+impl Fields {
+    /// Value of a field.
+    #[inline]
+    pub fn get(&self, field: VmcsField) -> u64 {
+        self.0[field.index()]
+    }
+
+    /// Sets a field, cut to its width.
+    #[inline]
+    pub fn set(&mut self, field: VmcsField, value: u64) {
+        self.0[field.index()] = value & field.width().mask();
+    }
+
+    /// Pin-based VM-execution controls.
+    pub fn pin_based(&self) -> PinBasedControls {
+        PinBasedControls::from_bits(self.get(VmcsField::PinBasedControls) as u32)
+    }
+
+    /// Primary processor-based VM-execution controls.
+    pub fn primary(&self) -> PrimaryControls {
+        PrimaryControls::from_bits(self.get(VmcsField::PrimaryProcessorBasedControls) as u32)
+    }
+
+    /// Secondary processor-based VM-execution controls; none where they are not activated.
+    pub fn secondary(&self) -> SecondaryControls {
+        if !self.primary().activate_secondary_controls() {
+            return SecondaryControls::default();
+        }
+        SecondaryControls::from_bits(self.get(VmcsField::SecondaryProcessorBasedControls) as u32)
+    }
+
+    /// Tertiary processor-based VM-execution controls; none where they are not activated.
+    pub fn tertiary(&self) -> TertiaryControls {
+        if !self.primary().activate_tertiary_controls() {
+            return TertiaryControls::default();
+        }
+        TertiaryControls::from_bits(self.get(VmcsField::TertiaryProcessorBasedControls))
+    }
+
+    /// Primary VM-exit controls.
+    pub fn exit(&self) -> ExitControls {
+        ExitControls::from_bits(self.get(VmcsField::PrimaryExitControls) as u32)
+    }
+
+    /// Secondary VM-exit controls; none where they are not activated.
+    pub fn secondary_exit(&self) -> SecondaryExitControls {
+        if !self.exit().activate_secondary_controls() {
+            return SecondaryExitControls::default();
+        }
+        SecondaryExitControls::from_bits(self.get(VmcsField::SecondaryExitControls))
+    }
+
+    /// VM-entry controls.
+    pub fn entry(&self) -> EntryControls {
+        EntryControls::from_bits(self.get(VmcsField::EntryControls) as u32)
+    }
+
+    /// The event that VM entry is to inject.
+    pub fn entry_event(&self) -> InterruptionInformation {
+        InterruptionInformation::from_bits(self.get(VmcsField::EntryInterruptionInformation) as u32)
+    }
+}
+
+/// A VMCS that is active on a processor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vmcs {
+    /// Launch state.
+    pub launch_state: LaunchState,
+    fields: Fields,
+    unchecked: Phases,
+    checked_with: Facts,
+}
+
+impl Default for Vmcs {
+    fn default() -> Vmcs {
+        Vmcs { launch_state: LaunchState::Clear, fields: Fields::default(), unchecked: Phases::ALL, checked_with: Facts::default() }
+    }
+}
+
+impl Vmcs {
+    /// Reads a VMCS from the bytes of its region.
+    pub fn from_region(bytes: &[u8; USED_BYTES]) -> Vmcs {
+        let mut vmcs = Vmcs::default();
+        if bytes[LAUNCH_STATE] & 1 != 0 {
+            vmcs.launch_state = LaunchState::Launched;
+        }
+        for (&field, value) in VmcsField::ALL.iter().zip(bytes[FIRST_FIELD..].chunks_exact(8)) {
+            vmcs.fields.set(field, value.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)));
+        }
+        vmcs
+    }
+
+    /// The bytes behind the revision identifier and the abort indicator, as VMCLEAR writes them to offset [`Vmcs::DATA`].
+    pub fn to_region(&self) -> Vec<u8> {
+        let mut bytes = vec![0; USED_BYTES - LAUNCH_STATE];
+        bytes[0] = u8::from(self.launch_state == LaunchState::Launched);
+        for (&field, place) in VmcsField::ALL.iter().zip(bytes[FIRST_FIELD - LAUNCH_STATE..].chunks_exact_mut(8)) {
+            place.copy_from_slice(&self.fields.get(field).to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Offset in the region of what [`Vmcs::to_region`] gives.
+    pub const DATA: u64 = LAUNCH_STATE as u64;
+
+    /// Value of a field.
+    #[inline]
+    pub fn get(&self, field: VmcsField) -> u64 {
+        self.fields.get(field)
+    }
+
+    /// Sets a field, cut to its width, and remembers which checks must be made again.
+    #[inline]
+    pub fn set(&mut self, field: VmcsField, value: u64) {
+        let value = value & field.width().mask();
+        if self.fields.get(field) != value {
+            self.fields.set(field, value);
+            self.unchecked.add(Phases::reading(field));
+        }
+    }
+
+    /// All fields.
+    #[inline]
+    pub const fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    /// The phases with a rule that may have been broken since it last held, given these facts.
+    pub fn unchecked(&mut self, facts: &Facts) -> Phases {
+        if self.checked_with != *facts {
+            self.checked_with = *facts;
+            self.unchecked = Phases::ALL;
+        }
+        self.unchecked
+    }
+
+    /// Remembers that every rule of a phase holds.
+    pub fn set_checked(&mut self, phase: crate::checks::Phase) {
+        self.unchecked.remove(phase);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::Phase;
+
+    #[test]
+    fn a_region_carries_the_whole_vmcs() {
+        let mut vmcs = Vmcs { launch_state: LaunchState::Launched, ..Vmcs::default() };
+        for (number, &field) in VmcsField::ALL.iter().enumerate() {
+            vmcs.set(field, 0x0101_0101_0101_0101 * (number as u64 + 1));
+        }
+        let mut region = [0xee; USED_BYTES];
+        region[Vmcs::DATA as usize..].copy_from_slice(&vmcs.to_region());
+        let read = Vmcs::from_region(&region);
+        assert_eq!(read.fields(), vmcs.fields());
+        assert_eq!(read.launch_state, LaunchState::Launched);
+    }
+
+    #[test]
+    fn a_change_asks_for_the_phases_that_read_the_field() {
+        let mut vmcs = Vmcs::default();
+        let facts = Facts { physical_address_width: 46, ..Facts::default() };
+        for &phase in Phase::ALL {
+            assert!(vmcs.unchecked(&facts).contains(phase));
+            vmcs.set_checked(phase);
+        }
+        assert!(vmcs.unchecked(&facts).is_empty());
+        vmcs.set(VmcsField::GuestRip, 0);
+        assert!(vmcs.unchecked(&facts).is_empty(), "the value is the same");
+        vmcs.set(VmcsField::GuestRip, 5);
+        assert!(vmcs.unchecked(&facts).contains(Phase::GuestRipRflags));
+        assert!(!vmcs.unchecked(&facts).contains(Phase::GuestSegments));
+        let others = Facts { host_long_mode: true, ..facts };
+        assert_eq!(vmcs.unchecked(&others), Phases::ALL);
+    }
+}
