@@ -248,6 +248,11 @@ impl Tlb {
         self.retain(|slot| slot.address_space != address_space || slot.translation.global);
     }
 
+    /// Removes the entries of an address space for one linear address, whatever their PCID, as INVVPID and INVLPGA do.
+    pub fn flush_linear(&mut self, linear: u64, address_space: u32) {
+        self.retain(|slot| slot.address_space != address_space || linear & !(slot.translation.bytes - 1) != slot.translation.linear);
+    }
+
     /// Removes the entries for one linear address, global ones included, as INVLPG does. Returns the largest page removed, in bytes.
     pub fn flush_page(&mut self, linear: u64, address_space: u32, pcid: u16) -> u64 {
         let small = self.small.remove(linear, 4096, address_space, pcid);

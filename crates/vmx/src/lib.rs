@@ -4,5 +4,19 @@
 //! all their information, EPT, VPIDs. Not modelled, and therefore not offered in the capability MSRs: SMM monitors, enclaves, posted
 //! interrupts, VMCS shadowing, PML, CET state and what [`capabilities`] leaves out.
 
+mod address_space;
+pub mod capabilities;
 pub mod checks;
+mod entry;
+mod ept;
+mod exit;
+mod exit_information;
+mod instructions;
+pub mod intercept;
+mod msr_list;
+mod segments;
+mod silicon;
 pub mod vmcs;
+
+pub use entry::EntryOutcome;
+pub use silicon::{Operation, VmFail, Vmx};

@@ -131,11 +131,35 @@ pub struct Vmcs {
     fields: Fields,
     unchecked: Phases,
     checked_with: Facts,
+    controls_changed: bool,
+}
+
+/// Fields from which the core's interception follows.
+const fn is_intercept_control(field: VmcsField) -> bool {
+    matches!(
+        field,
+        VmcsField::PinBasedControls
+            | VmcsField::PrimaryProcessorBasedControls
+            | VmcsField::SecondaryProcessorBasedControls
+            | VmcsField::ExceptionBitmap
+            | VmcsField::PageFaultErrorCodeMask
+            | VmcsField::PageFaultErrorCodeMatch
+            | VmcsField::Cr0GuestHostMask
+            | VmcsField::Cr0ReadShadow
+            | VmcsField::Cr4GuestHostMask
+            | VmcsField::Cr4ReadShadow
+    )
 }
 
 impl Default for Vmcs {
     fn default() -> Vmcs {
-        Vmcs { launch_state: LaunchState::Clear, fields: Fields::default(), unchecked: Phases::ALL, checked_with: Facts::default() }
+        Vmcs {
+            launch_state: LaunchState::Clear,
+            fields: Fields::default(),
+            unchecked: Phases::ALL,
+            checked_with: Facts::default(),
+            controls_changed: true,
+        }
     }
 }
 
@@ -178,7 +202,13 @@ impl Vmcs {
         if self.fields.get(field) != value {
             self.fields.set(field, value);
             self.unchecked.add(Phases::reading(field));
+            self.controls_changed |= is_intercept_control(field);
         }
+    }
+
+    /// Whether a control that says what is intercepted has changed since this was last asked.
+    pub fn take_controls_changed(&mut self) -> bool {
+        std::mem::take(&mut self.controls_changed)
     }
 
     /// All fields.

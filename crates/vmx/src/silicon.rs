@@ -1,0 +1,224 @@
+//! The state of VMX operation of one logical processor, and its place in the core.
+//!
+//! Modelled: VMX root and non-root operation, the current and the active VMCSs, IA32_FEATURE_CONTROL and the capability MSRs.
+//! The same functions serve a guest program's VMX instructions and a hypervisor in Rust ([`Vmx::with`]). Not modelled: SMM, SMX.
+
+use crate::address_space::AddressSpaces;
+use crate::capabilities;
+use crate::intercept::Intercepts;
+use crate::vmcs::Vmcs;
+use cpu::extension::{AfterExit, Completion, Extension, NestedAccess, NestedPage};
+use cpu::state::Cpu;
+use cpu::trap::{ControlAccess, Exit, NestedFault, Outcome, PortAccess, Trap, VendorInstruction};
+use isa::msr;
+use isa::vmx::{CapabilityMsr, EptPointer, VmInstructionError, VmcsField, VmxCapabilities};
+use std::collections::BTreeMap;
+
+/// How a VMX instruction failed. SDM 31.2 "Conventions".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VmFail {
+    /// There is no current VMCS to take an error number: RFLAGS.CF is set.
+    #[error("VMfailInvalid: there is no current VMCS")]
+    Invalid,
+    /// RFLAGS.ZF is set and the VM-instruction error field holds the number.
+    #[error("VMfailValid: {0}")]
+    Valid(VmInstructionError),
+}
+
+/// Which kind of VMX operation the processor is in. SDM 24.2 "VMX Operation", 24.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// None.
+    Off,
+    /// VMX root operation.
+    Root,
+    /// VMX non-root operation: a guest runs.
+    NonRoot,
+}
+
+/// Bit 0 of IA32_FEATURE_CONTROL: locked.
+const FEATURE_CONTROL_LOCK: u64 = 1;
+/// Bit 2 of IA32_FEATURE_CONTROL: VMXON outside SMX operation. SDM 24.7 "Enabling and Entering VMX Operation".
+const FEATURE_CONTROL_VMXON: u64 = 1 << 2;
+/// The bits of IA32_FEATURE_CONTROL that exist without SMX.
+const FEATURE_CONTROL_DEFINED: u64 = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMXON;
+
+/// No VMCS is current.
+pub(crate) const NO_VMCS: u64 = u64::MAX;
+
+/// VMX of one logical processor.
+#[derive(Clone, Debug)]
+pub struct Vmx {
+    pub(crate) capabilities: VmxCapabilities,
+    pub(crate) operation: Operation,
+    pub(crate) vmxon_pointer: u64,
+    /// Physical address of the current VMCS, or [`NO_VMCS`].
+    pub(crate) current_pointer: u64,
+    /// The current VMCS, where there is one.
+    pub(crate) current: Vmcs,
+    /// The VMCSs that are active but not current, by physical address.
+    pub(crate) active: BTreeMap<u64, Vmcs>,
+    pub(crate) address_spaces: AddressSpaces,
+    /// EPT of the guest that runs.
+    pub(crate) ept: EptPointer,
+    /// What the VMCS makes the core intercept, for as long as the VMCS does not change.
+    pub(crate) intercepts: Intercepts,
+    /// Features of the processor outside guests, which may lack some.
+    pub(crate) host_features: u128,
+    /// For each field, whether the processor has it; it follows from the capabilities.
+    pub(crate) supported: [bool; VmcsField::COUNT],
+    feature_control: u64,
+}
+
+impl Vmx {
+    /// The silicon of a processor that was designed to have these capabilities, after power-up.
+    pub fn new(designed: &VmxCapabilities) -> Vmx {
+        let capabilities = capabilities::offered(designed);
+        let mut supported = [false; VmcsField::COUNT];
+        for &field in VmcsField::ALL {
+            supported[field.index()] = capabilities.has_field(field);
+        }
+        Vmx {
+            capabilities,
+            operation: Operation::Off,
+            vmxon_pointer: 0,
+            current_pointer: NO_VMCS,
+            current: Vmcs::default(),
+            active: BTreeMap::new(),
+            address_spaces: AddressSpaces::default(),
+            ept: EptPointer::new(),
+            intercepts: Intercepts::default(),
+            host_features: 0,
+            supported,
+            feature_control: 0,
+        }
+    }
+
+    /// Lets a closure drive a processor's VMX, as a hypervisor in Rust does; `None` where the processor has none.
+    pub fn with<T>(cpu: &mut Cpu, call: impl FnOnce(&mut Vmx, &mut Cpu) -> T) -> Option<T> {
+        cpu.with_extension(|extension, cpu| extension.as_any().downcast_mut::<Vmx>().map(|vmx| call(vmx, cpu)))?
+    }
+
+    /// What the capability MSRs report.
+    pub const fn capabilities(&self) -> &VmxCapabilities {
+        &self.capabilities
+    }
+
+    /// Which kind of VMX operation the processor is in.
+    pub const fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Physical address of the current VMCS.
+    pub const fn current_pointer(&self) -> Option<u64> {
+        if self.current_pointer == NO_VMCS { None } else { Some(self.current_pointer) }
+    }
+
+    /// The current VMCS, to be looked at without any instruction: for traces, dumps and explanations, not for a hypervisor.
+    pub fn inspect(&self) -> Option<&Vmcs> {
+        self.current_pointer().map(|_| &self.current)
+    }
+
+    /// Whether software may execute VMXON.
+    pub(crate) const fn vmxon_enabled(&self) -> bool {
+        let needed = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMXON;
+        self.feature_control & needed == needed
+    }
+
+    /// Sets IA32_FEATURE_CONTROL as firmware does that enables VMX and locks the register.
+    pub const fn enable_by_firmware(&mut self) {
+        self.feature_control = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMXON;
+    }
+
+    /// Ends an instruction with an error of the current VMCS, or without one where none is current. SDM 31.2 "Conventions", VMfail.
+    pub(crate) fn fail(&mut self, error: VmInstructionError) -> VmFail {
+        if self.current_pointer == NO_VMCS {
+            return VmFail::Invalid;
+        }
+        self.current.set(VmcsField::VmInstructionError, error.number().into());
+        VmFail::Valid(error)
+    }
+
+    /// Whether the bits of CR0 and CR4 that VMX operation fixes have their values.
+    pub(crate) const fn allows_cr0(&self, value: u64, unrestricted: bool) -> bool {
+        let fixed0 = self.capabilities.cr0_fixed0 & if unrestricted { !0x8000_0001 } else { u64::MAX };
+        value & fixed0 == fixed0 && value & !self.capabilities.cr0_fixed1 == 0
+    }
+
+    pub(crate) const fn allows_cr4(&self, value: u64) -> bool {
+        value & self.capabilities.cr4_fixed0 == self.capabilities.cr4_fixed0 && value & !self.capabilities.cr4_fixed1 == 0
+    }
+}
+
+impl Extension for Vmx {
+    fn execute(&mut self, cpu: &mut Cpu, instruction: &VendorInstruction) -> Outcome<Completion> {
+        self.execute_instruction(cpu, instruction)
+    }
+
+    fn exit(&mut self, cpu: &mut Cpu, exit: Exit) -> AfterExit {
+        self.vm_exit(cpu, exit)
+    }
+
+    fn read_msr(&mut self, _cpu: &Cpu, index: u32) -> Option<Outcome<u64>> {
+        if index == msr::IA32_FEATURE_CONTROL {
+            return Some(Ok(self.feature_control));
+        }
+        let capability = CapabilityMsr::from_number(index)?;
+        Some(self.capabilities.read(capability).ok_or(Trap::GP0))
+    }
+
+    fn write_msr(&mut self, _cpu: &mut Cpu, index: u32, value: u64) -> Option<Outcome> {
+        if index == msr::IA32_FEATURE_CONTROL {
+            // SDM 24.7: once locked, the register is read-only until reset.
+            let refused = self.feature_control & FEATURE_CONTROL_LOCK != 0 || value & !FEATURE_CONTROL_DEFINED != 0;
+            if refused {
+                return Some(Err(Trap::GP0));
+            }
+            self.feature_control = value;
+            return Some(Ok(()));
+        }
+        CapabilityMsr::from_number(index).map(|_| Err(Trap::GP0))
+    }
+
+    fn intercepts_port(&mut self, cpu: &Cpu, access: &PortAccess) -> bool {
+        self.port_exits(cpu, access)
+    }
+
+    fn intercepts_msr(&mut self, cpu: &Cpu, index: u32, write: bool) -> bool {
+        self.msr_exits(cpu, index, write)
+    }
+
+    fn control_access(&mut self, cpu: &Cpu, access: &ControlAccess) -> Result<u64, ()> {
+        self.control_register_access(cpu, access)
+    }
+
+    fn translate(&mut self, cpu: &mut Cpu, guest_physical: u64, access: NestedAccess) -> Result<NestedPage, NestedFault> {
+        self.walk(cpu, guest_physical, access)
+    }
+
+    fn allows_control(&self, _cpu: &Cpu, register: u8, value: u64) -> bool {
+        // SDM 24.8 "Restrictions on VMX Operation"; 26.3 "Changes to Instruction Behavior in VMX Non-Root Operation".
+        match (self.operation, register) {
+            (Operation::Off, _) => true,
+            (operation, 0) => {
+                let guest = operation == Operation::NonRoot;
+                self.allows_cr0(value, guest && self.current.fields().secondary().unrestricted_guest())
+            }
+            (_, 4) => self.allows_cr4(value),
+            _ => true,
+        }
+    }
+
+    fn blocks_init(&self, _cpu: &Cpu) -> bool {
+        // SDM 24.8 "Restrictions on VMX Operation": INIT is blocked in root operation; in a guest it causes a VM exit.
+        self.operation == Operation::Root
+    }
+
+    fn duplicate(&self) -> Box<dyn Extension> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&mut self) -> &mut dyn std::any::Any {
+        self
+    }
+}
