@@ -55,11 +55,7 @@ impl Vmx {
     }
 
     fn enter(&mut self, cpu: &mut Cpu, wanted: LaunchState) -> Result<EntryOutcome, VmFail> {
-        let refused = match self.check_instruction(cpu, wanted) {
-            Ok(()) => None,
-            Err(fail) => Some(fail),
-        };
-        if let Some(fail) = refused {
+        if let Err(fail) = self.check_instruction(cpu, wanted) {
             cpu.charge(cpu.model.costs.vm_entry_failed.ticks.into());
             return Err(fail);
         }

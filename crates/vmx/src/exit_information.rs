@@ -274,8 +274,10 @@ fn operand(cpu: &Cpu, intercept: Intercept, instruction: &VendorInstruction) -> 
         Operand::Memory(memory) => {
             describe_memory(&mut format, &memory);
             information.qualification = match intercept {
-                // SDM 28.2.1: the qualification of INVLPG is the linear address, that of the others the displacement.
+                // SDM 28.2.1: the qualification of INVLPG is the linear address, that of the others the displacement, to which RIP is
+                // added where the operand is RIP-relative. Without base and index that is the offset.
                 Intercept::Invlpg => linear_address(cpu, &memory),
+                _ if memory.base.is_none() && memory.index.is_none() && instruction.address_bits == 64 => memory.offset,
                 _ => memory.displacement,
             };
         }

@@ -11,6 +11,7 @@ mod entry;
 mod ept;
 mod exit;
 mod exit_information;
+mod host;
 mod instructions;
 pub mod intercept;
 mod msr_list;

@@ -5,6 +5,7 @@
 
 use crate::address_space::AddressSpaces;
 use crate::capabilities;
+use crate::checks::{Check, Entry, Phase, all_failures};
 use crate::intercept::Intercepts;
 use crate::vmcs::Vmcs;
 use cpu::extension::{AfterExit, Completion, Extension, NestedAccess, NestedPage};
@@ -117,6 +118,12 @@ impl Vmx {
     /// The current VMCS, to be looked at without any instruction: for traces, dumps and explanations, not for a hypervisor.
     pub fn inspect(&self) -> Option<&Vmcs> {
         self.current_pointer().map(|_| &self.current)
+    }
+
+    /// Every rule that the current VMCS breaks, as no hardware can tell.
+    pub fn explain(&self, cpu: &mut Cpu) -> Vec<(Phase, &'static Check)> {
+        let facts = self.facts(cpu);
+        all_failures(&Entry { fields: self.current.fields(), capabilities: &self.capabilities, facts }).collect()
     }
 
     /// Whether software may execute VMXON.

@@ -131,7 +131,7 @@ pub(super) fn host_rows() -> Vec<Row> {
         "host-64-bit-cr4-pae" => HostCr4 = 0x2000;
         "host-64-bit-rip" => HostRip = 1 << 47;
     };
-    rows.iter().copied().collect()
+    rows.to_vec()
 }
 
 pub(super) fn guest_rows() -> Vec<Row> {
