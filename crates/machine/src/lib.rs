@@ -1,1 +1,201 @@
 //! A whole bare machine: processors, memory and board, interleaved in simulated time.
+//!
+//! What is modelled: one to [`MAXIMUM_CPUS`] processors of one model around one memory and one [`board::Board`], loading of images, routing
+//! of interrupts, and the interleaving of processors ([`schedule`]). What is not: anything that runs on the machine. The software side's own
+//! loop over the same parts is in the `hypervisor` crate.
+
+mod bus;
+mod load;
+pub mod schedule;
+mod stop;
+
+pub use bus::MachineBus;
+pub use load::load_image;
+pub use stop::{Limits, Stop};
+
+use board::{Board, BoardConfig};
+use cpu::block::CodeCache;
+use cpu::bus::Environment;
+use cpu::extension::Extension;
+use cpu::state::Activity;
+use cpu::{Cpu, RunExit};
+use memory::Memory;
+use models::{CpuModel, Vendor};
+use schedule::{Interleaving, Turn};
+use timing::TICKS_PER_CYCLE;
+
+/// The most processors a machine may have: what an 8-bit APIC ID can name.
+pub const MAXIMUM_CPUS: u32 = 254;
+
+/// What a machine is made of.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// The model of every processor.
+    pub model: &'static CpuModel,
+    /// How many.
+    pub cpu_count: u32,
+    /// RAM in bytes.
+    pub memory_size: u64,
+    /// Perturbs the interleaving of processors; 0 leaves it as it is.
+    pub seed: u64,
+}
+
+/// A machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// The processors by number.
+    pub cpus: Vec<Box<Cpu>>,
+    /// RAM.
+    pub memory: Memory,
+    /// Decoded code of all processors.
+    pub code: CodeCache,
+    /// The devices.
+    pub board: Board,
+    interleaving: Interleaving,
+    serial: Vec<u8>,
+}
+
+/// The silicon of a model's vendor.
+pub fn extension_of(model: &'static CpuModel) -> Option<Box<dyn Extension>> {
+    match model.vendor {
+        Vendor::Intel if model.vmx.is_some() => Some(Box::new(vmx::Vmx::new(model))),
+        Vendor::Amd if model.svm.is_some() => Some(Box::new(svm::Svm::new(model))),
+        _ => None,
+    }
+}
+
+/// The physical address space behind RAM of `size` bytes: what lies above the device hole is moved to 4 GiB.
+pub fn address_space(size: u64) -> u64 {
+    if size > cpu::access::DEVICE_HOLE_START { size + (cpu::access::DEVICE_HOLE_END - cpu::access::DEVICE_HOLE_START) } else { size }
+}
+
+impl Machine {
+    /// A machine after power-up.
+    pub fn new(config: &MachineConfig) -> Self {
+        let count = config.cpu_count.clamp(1, MAXIMUM_CPUS);
+        Self {
+            cpus: (0..count).map(|number| Cpu::new(config.model, number, count, extension_of(config.model))).collect(),
+            memory: Memory::new(address_space(config.memory_size)),
+            code: CodeCache::new(),
+            board: Board::new(&BoardConfig::new(count, config.memory_size, config.model.tsc_hz)),
+            interleaving: Interleaving::new(config.seed),
+            serial: Vec::new(),
+        }
+    }
+
+    /// Serial output since the last call.
+    pub fn take_serial(&mut self) -> Vec<u8> {
+        self.collect_serial();
+        std::mem::take(&mut self.serial)
+    }
+
+    fn collect_serial(&mut self) {
+        self.serial.extend(self.board.serial_output());
+    }
+
+    /// Runs until the guest stops itself, nothing can happen any more, or a limit is reached.
+    pub fn run(&mut self, limits: &Limits) -> Stop {
+        let end = limits.cycles.saturating_mul(TICKS_PER_CYCLE);
+        loop {
+            if let Some(outcome) = self.board.outcome() {
+                self.collect_serial();
+                return Stop::Outcome(outcome);
+            }
+            self.deliver_board_interrupts();
+            let next_board = self.board.next_event().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
+            let cpus = self.cpus.iter().map(|cpu| schedule::Candidate {
+                now: cpu.now(),
+                runnable: cpu.is_runnable(),
+                wakes: cpu.next_event(),
+            });
+            let (number, until) = match self.interleaving.next(cpus, next_board) {
+                Turn::Run { number, until } => (number, until),
+                Turn::Advance { to } => {
+                    if to >= end {
+                        return self.stopped(Stop::CycleLimit);
+                    }
+                    self.advance(to);
+                    continue;
+                }
+                Turn::Dead => return self.stopped(Stop::Halted),
+            };
+            if self.cpus[number].now() >= end {
+                return self.stopped(Stop::CycleLimit);
+            }
+            let begun: u64 = self.cpus.iter().map(|cpu| cpu.instructions()).sum();
+            let allowed = limits.instructions.saturating_sub(begun);
+            if allowed == 0 {
+                return self.stopped(Stop::InstructionLimit);
+            }
+            let exit = self.run_one(number, until.min(end), allowed);
+            match exit {
+                RunExit::Time | RunExit::Instructions | RunExit::Idle | RunExit::Attention => {}
+                RunExit::Shutdown => return self.stopped(Stop::Shutdown { cpu: number as u32 }),
+                RunExit::HostEntry => unreachable!("a bare machine's host is machine code"),
+                RunExit::NotModelled(what) => return self.stopped(Stop::NotModelled { cpu: number as u32, what }),
+            }
+        }
+    }
+
+    fn stopped(&mut self, stop: Stop) -> Stop {
+        self.collect_serial();
+        stop
+    }
+
+    /// Runs one processor and passes on what it sent.
+    fn run_one(&mut self, number: usize, until: u64, allowed: u64) -> RunExit {
+        let mut bus = MachineBus::new(&mut self.board);
+        let processor = &mut self.cpus[number];
+        let instructions = processor.instructions().saturating_add(allowed);
+        let exit = processor.run(
+            &mut Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut bus },
+            until,
+            instructions,
+        );
+        let sent = bus.take_sent();
+        let now = self.cpus[number].now();
+        for message in sent {
+            let targets = cpu::apic::ipi_targets(&message, number, self.cpus.iter().map(|cpu| &cpu.apic));
+            for target in targets {
+                self.reach(target, now);
+                self.cpus[target].accept(&message.message);
+            }
+        }
+        if self.board.serial_pending() {
+            self.collect_serial();
+        }
+        exit
+    }
+
+    /// A processor that sleeps in the past of `now` is brought up to it before something reaches it.
+    fn reach(&mut self, number: usize, now: u64) {
+        let cpu = &mut self.cpus[number];
+        if cpu.activity != Activity::Active && cpu.now() < now {
+            cpu.set_now(now);
+        }
+    }
+
+    /// Brings every sleeping processor and the board to a time at which something happens.
+    fn advance(&mut self, to: u64) {
+        self.board.advance(to.div_ceil(TICKS_PER_CYCLE));
+        for number in 0..self.cpus.len() {
+            self.reach(number, to);
+            self.cpus[number].run_timers();
+        }
+    }
+
+    /// Messages of the I/O APIC and the line of the 8259.
+    fn deliver_board_interrupts(&mut self) {
+        if self.board.has_messages() {
+            let now = self.cpus.iter().map(|cpu| cpu.now()).min().unwrap_or(0);
+            let messages: Vec<_> = self.board.take_messages().collect();
+            for message in messages {
+                for target in cpu::apic::targets(&message, self.cpus.iter().map(|cpu| &cpu.apic)) {
+                    self.reach(target, now);
+                    self.cpus[target].accept(&message);
+                }
+            }
+        }
+        self.cpus[0].extint_line = self.board.extint();
+    }
+}
