@@ -222,12 +222,7 @@ impl Cpu {
 
     /// Puts a page of RAM into the software TLB if nothing needs to see its accesses.
     fn fill(&mut self, page: &Translation, linear: u64, physical: u64, write: bool, pointer: *const u8) {
-        let generation = self.environment().memory.generation();
-        if generation != self.memory_generation {
-            // Pointers handed out before are void: the entries of every context are.
-            self.memory_generation = generation;
-            self.software_tlb.clear();
-        }
+        self.forget_old_pages();
         if self.watches() || self.checks_alignment() || !self.may_reuse(page) {
             return;
         }
@@ -238,6 +233,15 @@ impl Cpu {
         // The processor itself, with CR0.WP clear, may write in a user program's name what the program may not.
         if write && (page.writable || self.cpl != 3) {
             self.software_tlb.write[slot] = entry;
+        }
+    }
+
+    /// Clears the software TLB if host pointers handed out before are void: a page was copied, or now holds code.
+    pub(crate) fn forget_old_pages(&mut self) {
+        let generation = self.environment().memory.generation();
+        if generation != self.memory_generation {
+            self.memory_generation = generation;
+            self.software_tlb.clear();
         }
     }
 

@@ -4,9 +4,10 @@
 //! engine must look around, at the page's end, or after [`MAXIMUM`] instructions. An instruction that crosses a page is a block of its own,
 //! registered on both pages.
 //!
-//! **Invalidation.** A write to a page with blocks reports the bytes written (`Memory::take_code_writes`). Blocks that hold any of them are
-//! taken out of the cache and their first slot becomes a handler that leads back to the engine, so links and jump caches need no search.
-//! They are freed when there are many, together with everything else, while no handler runs ([`CodeCache::tidy`]).
+//! **Invalidation.** A write to a page with blocks reports the bytes written (`Memory::take_code_writes`). The first slot of blocks that hold
+//! any of them becomes a handler that leads back to the engine, so links and jump caches need no search; the engine then decodes the block
+//! again, in place if it has as many instructions as before. A block that was replaced is freed when there are many, together with
+//! everything else, while no handler runs ([`CodeCache::tidy`]).
 //!
 //! This is one of the modules that `docs/architecture.md` allows `unsafe`: a block's slots are a union.
 #![expect(unsafe_code, reason = "the slots of a block are a union of header, instructions and links")]
@@ -14,7 +15,7 @@
 use crate::bus::Environment;
 use crate::direct::{fall_through, stale};
 use crate::insn::{Header, Insn, Links};
-use crate::state::Cpu;
+use crate::state::{Cpu, ZERO_REGISTER};
 use crate::system::Function;
 use crate::trap::{Access, Outcome, Trap};
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
@@ -23,9 +24,9 @@ use memory::PAGE_BYTES;
 use std::collections::BTreeMap;
 
 /// The largest number of instructions in a block.
-const MAXIMUM: usize = 64;
-/// How many invalid blocks may wait before the whole cache is cleared.
-const MAXIMUM_STALE: usize = 4096;
+pub(crate) const MAXIMUM: usize = 64;
+/// How many replaced blocks may wait before the whole cache is cleared.
+const MAXIMUM_REPLACED: usize = 4096;
 /// How many blocks may be cached before the whole cache is cleared: bounds the host's memory, whatever the guest does.
 const MAXIMUM_BLOCKS: usize = 1 << 18;
 /// The longest instruction in bytes.
@@ -43,6 +44,21 @@ pub(crate) struct Mode {
     /// Base of CS outside 64-bit mode.
     pub base: u32,
 }
+
+/// A slot before it is filled.
+const BLANK: Insn = Insn {
+    handler: fall_through,
+    a: 0,
+    b: 0,
+    base: ZERO_REGISTER,
+    index: ZERO_REGISTER,
+    displacement: 0,
+    immediate: 0,
+    scale: 0,
+    c: 0,
+    number: 0,
+    cost_through: 0,
+};
 
 /// A slot holds a header, an instruction or links, by its place in the block.
 #[derive(Clone, Copy)]
@@ -72,9 +88,27 @@ pub struct Block {
     length: u64,
     rip: u64,
     mode: Mode,
+    /// Its bytes were overwritten; it waits to be decoded again in its place.
+    stale: bool,
 }
 
 impl Block {
+    /// A block with room for `count` instructions.
+    fn blank(count: usize) -> Box<Self> {
+        let detail = Detail { instruction: Instruction::new(), function: crate::select::undefined };
+        Box::new(Self {
+            slots: vec![Slot { insn: BLANK }; count + 3].into(),
+            details: vec![detail; count].into(),
+            end: 0,
+            physical: 0,
+            second: None,
+            length: 0,
+            rip: 0,
+            mode: Mode { bits: 0, single: false, sse: false, base: 0 },
+            stale: true,
+        })
+    }
+
     /// Slot 1: where control enters.
     pub(crate) fn entry(&self) -> *const Insn {
         // SAFETY: every block has a header, at least one instruction and links.
@@ -94,12 +128,13 @@ impl Block {
         self.details.get(usize::from(number)).map_or(self.end, |detail| detail.instruction.ip())
     }
 
-    /// RIP of the first instruction.
-    pub(crate) fn rip(&self) -> u64 {
-        self.rip
+    /// Whether links may lead to it: not if the mapping of a second page could change behind their back.
+    pub(crate) fn may_be_linked(&self) -> bool {
+        self.second.is_none()
     }
 
     fn set_stale(&mut self) {
+        self.stale = true;
         self.slots[1].insn.handler = stale;
     }
 
@@ -125,6 +160,15 @@ struct CodePage {
 }
 
 impl CodePage {
+    fn invalidate(&mut self, address: u64, length: u64) -> bool {
+        let mut found = false;
+        for block in self.blocks.values_mut().filter(|block| !block.stale && block.overlaps(address, length)) {
+            block.set_stale();
+            found = true;
+        }
+        found
+    }
+
     fn lines_of(offset: u64, length: u64) -> u64 {
         let (first, last) = (offset / 64, (offset + length - 1).min(PAGE_BYTES - 1) / 64);
         (u64::MAX >> (63 - (last - first))) << first
@@ -135,7 +179,10 @@ impl CodePage {
 #[derive(Default)]
 pub struct CodeCache {
     pages: BTreeMap<u64, CodePage>,
-    stale: Vec<Box<Block>>,
+    /// Blocks whose place another has taken.
+    replaced: Vec<Box<Block>>,
+    /// Room for decoding, kept from block to block.
+    scratch: Vec<Detail>,
     count: usize,
     generation: u64,
 }
@@ -161,27 +208,20 @@ impl CodeCache {
     }
 
     fn lookup(&self, frame: u64, rip: u64, mode: Mode) -> Option<&Block> {
-        self.pages.get(&frame)?.blocks.get(&(rip, mode)).map(|block| &**block)
+        self.pages.get(&frame)?.blocks.get(&(rip, mode)).map(|block| &**block).filter(|block| !block.stale)
     }
 
-    /// Drops the blocks that hold any of the bytes. Returns whether there were any.
+    /// Makes the blocks stale that hold any of the bytes. Returns whether there were any.
     fn invalidate(&mut self, address: u64, length: u64) -> bool {
         let frame = address / PAGE_BYTES;
-        let Some(page) = self.pages.get(&frame) else { return false };
+        let Some(page) = self.pages.get_mut(&frame) else { return false };
         if page.lines & CodePage::lines_of(address % PAGE_BYTES, length) == 0 {
             return false;
         }
-        let frames: Vec<u64> = page.previous.iter().copied().chain([frame]).collect();
-        let mut found = false;
-        for frame in frames {
-            let Some(page) = self.pages.get_mut(&frame) else { continue };
-            let hit: Vec<_> = page.blocks.iter().filter(|(_, block)| block.overlaps(address, length)).map(|(key, _)| *key).collect();
-            for key in hit {
-                let mut block = page.blocks.remove(&key).expect("the key was just found");
-                block.set_stale();
-                self.stale.push(block);
-                self.count -= 1;
-                found = true;
+        let mut found = page.invalidate(address, length);
+        if !page.previous.is_empty() {
+            for frame in page.previous.clone() {
+                found |= self.pages.get_mut(&frame).is_some_and(|page| page.invalidate(address, length));
             }
         }
         found
@@ -189,27 +229,35 @@ impl CodeCache {
 
     /// Frees what is stale, and everything when there is too much. Only while no handler runs. Returns whether entries are void.
     fn tidy(&mut self, memory: &mut memory::Memory) -> bool {
-        if self.stale.len() < MAXIMUM_STALE && self.count < MAXIMUM_BLOCKS {
+        if self.replaced.len() < MAXIMUM_REPLACED && self.count < MAXIMUM_BLOCKS {
             return false;
         }
         for frame in self.pages.keys() {
             memory.unmark_code(*frame);
         }
         self.pages.clear();
-        self.stale.clear();
+        self.replaced.clear();
         self.count = 0;
         self.generation += 1;
         true
     }
 
-    fn insert(&mut self, memory: &mut memory::Memory, block: Block) -> *const Insn {
+    /// The block to build for an address: the stale one of that place if it has as many instructions, else a new one.
+    fn vacancy(&mut self, frame: u64, rip: u64, mode: Mode, count: usize) -> Box<Block> {
+        let Some(old) = self.pages.get_mut(&frame).and_then(|page| page.blocks.remove(&(rip, mode))) else { return Block::blank(count) };
+        self.count -= 1;
+        if old.details.len() == count {
+            return old;
+        }
+        // Links and jump caches may still lead to it.
+        self.replaced.push(old);
+        Block::blank(count)
+    }
+
+    fn insert(&mut self, memory: &mut memory::Memory, block: Box<Block>) -> *const Insn {
         let entry = block.entry();
         let frame = block.physical / PAGE_BYTES;
-        let (rip, mode) = (block.rip, block.mode);
         let on_first = block.second.map_or(block.length, |_| PAGE_BYTES - block.physical % PAGE_BYTES);
-        let page = self.pages.entry(frame).or_default();
-        page.lines |= CodePage::lines_of(block.physical % PAGE_BYTES, on_first);
-        memory.mark_code(frame);
         if let Some(second) = block.second {
             let next = self.pages.entry(second / PAGE_BYTES).or_default();
             next.lines |= CodePage::lines_of(0, block.length - on_first);
@@ -218,17 +266,11 @@ impl CodeCache {
             }
             memory.mark_code(second / PAGE_BYTES);
         }
-        let mut block = Box::new(block);
-        let owner: *const Block = &*block;
-        // SAFETY: slot 0 is the header, and the box does not move its content.
-        unsafe { (*block.slots.as_mut_ptr().cast::<Header>()).block = owner };
-        // Blocks of this address that were there before differ in their bytes or were dropped.
-        if let Some(mut old) = self.pages.get_mut(&frame).expect("just made").blocks.insert((rip, mode), block) {
-            old.set_stale();
-            self.stale.push(old);
-        } else {
-            self.count += 1;
-        }
+        let page = self.pages.entry(frame).or_default();
+        page.lines |= CodePage::lines_of(block.physical % PAGE_BYTES, on_first);
+        memory.mark_code(frame);
+        page.blocks.insert((block.rip, block.mode), block);
+        self.count += 1;
         entry
     }
 }
@@ -281,7 +323,9 @@ impl Cpu {
         }
         let block = self.decode(linear, physical, mode)?;
         let environment = self.environment();
-        Ok(environment.code.insert(environment.memory, block))
+        let entry = environment.code.insert(environment.memory, block);
+        self.forget_old_pages();
+        Ok(entry)
     }
 
     /// Where the page behind the one of `linear` is now, if the block has a second page.
@@ -303,17 +347,39 @@ impl Cpu {
         if rip > u64::from(cs.limit) { Err(Trap::GP0) } else { Ok(cs.base.wrapping_add(rip) & 0xffff_ffff) }
     }
 
-    fn decode(&mut self, linear: u64, physical: u64, mode: Mode) -> Outcome<Block> {
+    fn decode(&mut self, linear: u64, physical: u64, mode: Mode) -> Outcome<Box<Block>> {
         let rip = self.rip;
         let in_page = (PAGE_BYTES - physical % PAGE_BYTES) as usize;
         // SDM vol 3, 5.3: bytes behind the limit of CS cannot be fetched.
         let limit = if mode.bits == 64 { u64::MAX } else { u64::from(self.segment(Segment::Cs).limit) - rip };
         let available = in_page.min(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
-        let mut bytes = [0; PAGE_BYTES as usize];
-        self.environment().memory.read(physical, &mut bytes[..available]).expect("the page is RAM");
+        let environment = self.environment();
+        let mut details = std::mem::take(&mut environment.code.scratch);
+        details.clear();
+        let outcome = self.decode_into(&mut details, linear, physical, mode, limit, available);
+        let block = outcome.map(|second| self.assemble(rip, physical, second, mode, &mut details));
+        self.environment().code.scratch = details;
+        block
+    }
+
+    /// Decodes up to `available` bytes of one page. Returns where the second page of an instruction that crosses it is.
+    fn decode_into(
+        &mut self,
+        details: &mut Vec<Detail>,
+        linear: u64,
+        physical: u64,
+        mode: Mode,
+        limit: u64,
+        available: usize,
+    ) -> Outcome<Option<u64>> {
+        let rip = self.rip;
+        let in_page = (PAGE_BYTES - physical % PAGE_BYTES) as usize;
+        let page = self.environment().memory.read_pointer(physical / PAGE_BYTES).expect("the page is RAM");
+        // SAFETY: the pointer is good for the 4096 bytes of the page while the memory's generation stands, and nothing below writes memory
+        // before the slice was last used.
+        let bytes = unsafe { std::slice::from_raw_parts(page.add((physical % PAGE_BYTES) as usize), available) };
         let maximum = if mode.single { 1 } else { MAXIMUM };
-        let mut details: Vec<Detail> = Vec::with_capacity(8);
-        let mut decoder = Decoder::with_ip(u32::from(mode.bits), &bytes[..available], rip, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(u32::from(mode.bits), bytes, rip, DecoderOptions::NONE);
         let mut ends = false;
         let mut second = None;
         while details.len() < maximum && !ends {
@@ -329,14 +395,15 @@ impl Cpu {
                 if available < in_page {
                     return Err(Trap::GP0);
                 }
+                // Copied before the second page is translated, which may set accessed bits in this very page.
+                let mut whole = [0; 2 * LONGEST];
+                let have = available - at;
+                whole[..have].copy_from_slice(&bytes[at..]);
                 let next = linear.wrapping_add(in_page as u64);
                 let next = if mode.bits == 64 { next } else { next & 0xffff_ffff };
                 let page = self.translate_fetch(next)?;
                 let start = page.physical + (next & (page.bytes - 1));
                 let more = LONGEST.min(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1) - available);
-                let mut whole = [0; 2 * LONGEST];
-                let have = available - at;
-                whole[..have].copy_from_slice(&bytes[at..available]);
                 if !self.is_ram(start) || self.environment().memory.read(start, &mut whole[have..have + more]).is_err() {
                     return Err(Trap::not_modelled(format!("an instruction fetch from physical address {start:#x}, which is not RAM")));
                 }
@@ -351,32 +418,21 @@ impl Cpu {
             ends |= crate::select::ends_block(&instruction);
             details.push(Detail { instruction, function: crate::select::undefined });
         }
-        Ok(self.assemble(rip, physical, second, mode, details))
+        Ok(second)
     }
 
     /// Makes the slots of a block from its decoded instructions.
-    fn assemble(&mut self, rip: u64, physical: u64, second: Option<u64>, mode: Mode, mut details: Vec<Detail>) -> Block {
+    fn assemble(&mut self, rip: u64, physical: u64, second: Option<u64>, mode: Mode, details: &mut [Detail]) -> Box<Block> {
         let count = details.len();
         let end = details.last().map_or(rip, |detail| detail.instruction.next_ip());
-        let live = crate::select::live_flags(&details);
-        let blank = Insn {
-            handler: fall_through,
-            a: 0,
-            b: 0,
-            base: crate::state::ZERO_REGISTER,
-            index: crate::state::ZERO_REGISTER,
-            displacement: 0,
-            immediate: 0,
-            scale: 0,
-            c: 0,
-            number: 0,
-            cost_through: 0,
-        };
+        let live = crate::select::live_flags(details);
+        let mut block = self.environment().code.vacancy(physical / PAGE_BYTES, rip, mode, count);
+        let blank = BLANK;
         let last = details[count - 1].instruction;
         let is_branch =
             matches!(last.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call)
                 && last.is_jcc_short_or_near() | last.is_jmp_short_or_near() | last.is_call_near();
-        let mut slots = vec![Slot { insn: blank }; count + 3];
+        let slots = &mut block.slots;
         let mut cost = 0u32;
         let mut terminated = false;
         for (number, detail) in details.iter_mut().enumerate() {
@@ -403,14 +459,23 @@ impl Cpu {
         }
         let taken = if is_branch { last.near_branch_target() } else { end };
         let mask = if mode.bits == 64 { u64::MAX } else { 0xffff_ffff };
+        let owner: *const Block = &*block;
+        let slots = &mut block.slots;
         // SAFETY: slots have the size and alignment of headers and links, and both places are inside.
         unsafe {
             let base = slots.as_mut_ptr();
-            base.cast::<Header>().write(Header { block: std::ptr::null(), cost, count: count as u32, rip, unused: 0 });
+            base.cast::<Header>().write(Header { block: owner, cost, count: count as u32, rip, unused: 0 });
             base.add(links_at).cast::<Links>().write(Links { entry: [std::ptr::null(); 2], target: [end & mask, taken & mask] });
         }
-        let length = end.wrapping_sub(rip);
-        Block { slots: slots.into(), details: details.into(), end: end & mask, physical, second, length, rip, mode }
+        block.details.copy_from_slice(details);
+        block.end = end & mask;
+        block.physical = physical;
+        block.second = second;
+        block.length = end.wrapping_sub(rip);
+        block.rip = rip;
+        block.mode = mode;
+        block.stale = false;
+        block
     }
 
     /// The linear address at which the bytes of an instruction that failed can be read again, for a message.

@@ -604,6 +604,7 @@ pub(crate) unsafe extern "C" fn fall_through(cpu: *mut Cpu, insn: *const Insn) {
 pub(crate) unsafe extern "C" fn stale(cpu: *mut Cpu, insn: *const Insn) {
     let cpu = &mut *cpu;
     roll_back(cpu, insn);
+    cpu.jumps.forget(cpu.rip);
     cpu.link = std::ptr::null_mut();
     cpu.stop = StopCode::Miss;
 }

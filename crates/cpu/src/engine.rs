@@ -64,10 +64,7 @@ impl Cpu {
         let start = self.now();
         self.slice_end = start;
         self.budget = 0;
-        if self.memory_generation != self.environment().memory.generation() {
-            self.memory_generation = self.environment().memory.generation();
-            self.software_tlb.clear();
-        }
+        self.forget_old_pages();
         self.environment().drop_written_code();
         self.forget_old_blocks();
         self.stop = StopCode::Left;
@@ -88,6 +85,7 @@ impl Cpu {
             if self.stop == StopCode::Left || self.leave {
                 self.leave = false;
                 self.stop = StopCode::Left;
+                from = std::ptr::null_mut();
                 if self.environment().bus.attention() {
                     return RunExit::Attention;
                 }
@@ -106,6 +104,7 @@ impl Cpu {
                 if self.environment().memory.has_code_writes() {
                     self.environment().drop_written_code();
                 }
+                self.forget_old_blocks();
                 self.leave = false;
             }
             let now = self.now();
@@ -237,7 +236,11 @@ impl Cpu {
         }
         // SAFETY: the link lies in a block that ended a moment ago and that only `tidy_code` frees, which was not called since; `direct`
         // asks for a link only where it may stay.
-        unsafe { *from = entry };
+        unsafe {
+            if block_of(entry).may_be_linked() {
+                *from = entry;
+            }
+        }
     }
 
     /// Frees stale blocks if there are many, and forgets entries that are void.

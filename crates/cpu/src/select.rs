@@ -3,7 +3,7 @@
 //! Selection happens once, when a block is built. Frequent instructions get a handler made from their semantics for exactly their form; all
 //! others a function; what is neither stops the run when it is reached.
 
-use crate::block::{Detail, Mode};
+use crate::block::{Detail, MAXIMUM, Mode};
 use crate::direct::{branch, function, fused, operation, slow_operation};
 use crate::insn::{Handler, Insn};
 use crate::interpretation::{Branch, Operation};
@@ -76,10 +76,10 @@ const STATUS: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBit
 
 /// For each instruction, whether somebody may look at the flags it leaves: a later instruction of the block, the code behind the block, or a
 /// fault handler.
-pub(crate) fn live_flags(details: &[Detail]) -> Vec<bool> {
+pub(crate) fn live_flags(details: &[Detail]) -> [bool; MAXIMUM] {
     let mut live = true;
-    let mut result = vec![true; details.len()];
-    for (place, Detail { instruction, .. }) in result.iter_mut().zip(details).rev() {
+    let mut result = [true; MAXIMUM];
+    for (place, Detail { instruction, .. }) in result[..details.len()].iter_mut().zip(details).rev() {
         *place = live;
         let changed = instruction.rflags_modified() & STATUS;
         // A shift by CL or a repeated string instruction may change nothing.
@@ -636,7 +636,7 @@ pub(crate) fn choose(cpu: &Cpu, instruction: &Instruction, mode: Mode, flags: bo
 
 /// A handler for a comparison and the conditional jump behind it.
 pub(crate) fn fuse(first: &Instruction, last: &Instruction, insn: &mut Insn) -> Option<Handler> {
-    if !last.is_jcc_short_or_near() || insn.handler as usize == function as usize {
+    if !last.is_jcc_short_or_near() || insn.handler as *const () as usize == function as *const () as usize {
         return None;
     }
     let mode = Mode { bits: 64, single: false, sse: false, base: 0 };

@@ -101,6 +101,11 @@ impl JumpCache {
     pub(crate) fn clear(&mut self) {
         self.0.fill(Self::EMPTY);
     }
+
+    /// Removes the entry of an address in whatever context.
+    pub(crate) fn forget(&mut self, rip: u64) {
+        self.0[Self::slot(rip)] = Self::EMPTY;
+    }
 }
 
 /// A cached translation of one linear page.
