@@ -14,6 +14,7 @@ pub use load::load_image;
 pub use stop::{Limits, Stop};
 
 use board::{Board, BoardConfig};
+use cpu::apic::Lint;
 use cpu::block::CodeCache;
 use cpu::bus::Environment;
 use cpu::extension::Extension;
@@ -58,9 +59,8 @@ pub struct Machine {
 /// The silicon of a model's vendor.
 pub fn extension_of(model: &'static CpuModel) -> Option<Box<dyn Extension>> {
     match model.vendor {
-        Vendor::Intel if model.vmx.is_some() => Some(Box::new(vmx::Vmx::new(model))),
-        Vendor::Amd if model.svm.is_some() => Some(Box::new(svm::Svm::new(model))),
-        _ => None,
+        Vendor::Intel => None,
+        Vendor::Amd => model.svm.map(|capabilities| Box::new(svm::Svm::new(capabilities)) as Box<dyn Extension>),
     }
 }
 
@@ -77,7 +77,12 @@ impl Machine {
             cpus: (0..count).map(|number| Cpu::new(config.model, number, count, extension_of(config.model))).collect(),
             memory: Memory::new(address_space(config.memory_size)),
             code: CodeCache::new(),
-            board: Board::new(&BoardConfig::new(count, config.memory_size, config.model.tsc_hz)),
+            board: Board::new(&BoardConfig {
+                cpu_count: count,
+                ram_size: config.memory_size,
+                cycles_per_second: config.model.tsc_hz,
+                ..BoardConfig::default()
+            }),
             interleaving: Interleaving::new(config.seed),
             serial: Vec::new(),
         }
@@ -103,11 +108,8 @@ impl Machine {
             }
             self.deliver_board_interrupts();
             let next_board = self.board.next_event().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
-            let cpus = self.cpus.iter().map(|cpu| schedule::Candidate {
-                now: cpu.now(),
-                runnable: cpu.is_runnable(),
-                wakes: cpu.next_event(),
-            });
+            let cpus =
+                self.cpus.iter().map(|cpu| schedule::Candidate { now: cpu.now(), runnable: cpu.is_runnable(), wakes: cpu.next_event() });
             let (number, until) = match self.interleaving.next(cpus, next_board) {
                 Turn::Run { number, until } => (number, until),
                 Turn::Advance { to } => {
@@ -147,22 +149,15 @@ impl Machine {
         let mut bus = MachineBus::new(&mut self.board);
         let processor = &mut self.cpus[number];
         let instructions = processor.instructions().saturating_add(allowed);
-        let exit = processor.run(
-            &mut Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut bus },
-            until,
-            instructions,
-        );
+        let exit = processor.run(&mut Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut bus }, until, instructions);
         let sent = bus.take_sent();
         let now = self.cpus[number].now();
         for message in sent {
-            let targets = cpu::apic::ipi_targets(&message, number, self.cpus.iter().map(|cpu| &cpu.apic));
+            let targets = cpu::apic::routing::ipi_targets(&message, number, self.cpus.iter().map(|cpu| &cpu.apic));
             for target in targets {
                 self.reach(target, now);
                 self.cpus[target].accept(&message.message);
             }
-        }
-        if self.board.serial_pending() {
-            self.collect_serial();
         }
         exit
     }
@@ -180,7 +175,6 @@ impl Machine {
         self.board.advance(to.div_ceil(TICKS_PER_CYCLE));
         for number in 0..self.cpus.len() {
             self.reach(number, to);
-            self.cpus[number].run_timers();
         }
     }
 
@@ -190,12 +184,14 @@ impl Machine {
             let now = self.cpus.iter().map(|cpu| cpu.now()).min().unwrap_or(0);
             let messages: Vec<_> = self.board.take_messages().collect();
             for message in messages {
-                for target in cpu::apic::targets(&message, self.cpus.iter().map(|cpu| &cpu.apic)) {
+                for target in cpu::apic::routing::targets(&message, self.cpus.iter().map(|cpu| &cpu.apic)) {
                     self.reach(target, now);
                     self.cpus[target].accept(&message);
                 }
             }
         }
-        self.cpus[0].extint_line = self.board.extint();
+        // The 8259's output is wired to LINT0 of the first processor.
+        let line = self.board.extint();
+        self.cpus[0].set_lint(Lint::Lint0, line);
     }
 }

@@ -28,7 +28,8 @@ fn enter(cpu: &mut Cpu, entry: &Entry) {
     match *entry {
         Entry::Real16 { cs, ip } => {
             cpu.segments = [SegmentRegister::real_mode(0); 6];
-            cpu.segments[Segment::Cs.number()] = SegmentRegister { attributes: Attributes::from_bits(0x9b), ..SegmentRegister::real_mode(cs) };
+            cpu.segments[Segment::Cs.number()] =
+                SegmentRegister { attributes: Attributes::from_bits(0x9b), ..SegmentRegister::real_mode(cs) };
             cpu.idtr = TableRegister { base: 0, limit: 0x3ff };
             cpu.rip = u64::from(ip);
         }
@@ -54,5 +55,7 @@ fn enter(cpu: &mut Cpu, entry: &Entry) {
         }
     }
     cpu.cpl = 0;
+    // As firmware leaves it: the 8259's interrupts reach the processor although its APIC was never programmed.
+    cpu.apic.set_virtual_wire();
     cpu.flush_tlb();
 }

@@ -216,6 +216,24 @@ impl Cpu {
         timer.into_iter().chain(preemption).min()
     }
 
+    /// Whether a run would do something now: the processor executes, or something waits that wakes it.
+    pub fn is_runnable(&self) -> bool {
+        let interrupt = || {
+            let enabled = self.physical_interrupt_flag.unwrap_or(self.system_flags().r#if());
+            let exits = self.guest_mode && self.interception.has(Intercept::ExternalInterrupt);
+            (enabled || exits) && self.interrupt_pending()
+        };
+        let timer = || self.next_event().is_some_and(|event| event <= self.now());
+        match self.activity {
+            Activity::Active => true,
+            Activity::Halted => {
+                self.inject.is_some() || self.init_pending || (self.nmi_pending && !self.nmi_blocked) || interrupt() || timer()
+            }
+            Activity::WaitForSipi => self.sipi_pending.is_some(),
+            Activity::Shutdown => false,
+        }
+    }
+
     /// Offset in the local APIC's register page, if a physical address lies in it.
     pub(crate) fn apic_offset(&self, physical: u64) -> Option<u32> {
         (self.apic.page() == Some(physical & !0xfff)).then_some((physical & 0xfff) as u32)
