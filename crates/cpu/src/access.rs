@@ -140,7 +140,7 @@ impl Cpu {
         if self.is_64bit() || self.long_mode() { linear } else { linear & 0xffff_ffff }
     }
 
-    fn check_linear(&mut self, linear: u64, bytes: u8, privilege: Privilege) -> Outcome {
+    pub(crate) fn check_linear(&mut self, linear: u64, bytes: u8, privilege: Privilege) -> Outcome {
         if self.long_mode() && !(is_canonical(linear) && is_canonical(linear.wrapping_add(u64::from(bytes) - 1))) {
             return Err(Trap::GP0);
         }
@@ -273,6 +273,57 @@ impl Cpu {
         let now = self.cycles();
         self.environment().bus.memory_write(physical, bytes, value, now);
         Ok(())
+    }
+
+    /// The host address of bytes in one page that the program may access without anybody noticing; `None` when the software TLB does not
+    /// know the page, which an ordinary access changes.
+    fn inline_host(&self, linear: u64, length: u64, write: bool) -> Option<*mut u8> {
+        debug_assert!(length > 0 && (linear & 0xfff) + length <= 4096);
+        let half = if write { &self.software_tlb.write } else { &self.software_tlb.read };
+        let entry = half[SoftwareTlb::slot(linear)];
+        (entry.tag == linear & !0xfff | self.context).then(|| linear.wrapping_add(entry.addend) as *mut u8)
+    }
+
+    /// Copies elements of `bytes` bytes upwards, one after the other, each run inside one page. `false`, with nothing done, if an ordinary
+    /// access is needed first.
+    pub(crate) fn copy_elements(&mut self, from: u64, to: u64, bytes: u8, elements: u64) -> bool {
+        let length = elements * u64::from(bytes);
+        let (Some(source), Some(target)) = (self.inline_host(from, length, false), self.inline_host(to, length, true)) else {
+            return false;
+        };
+        let distance = (target as u64).wrapping_sub(source as u64);
+        // SAFETY: both runs lie inside pages that the memory keeps alive while its generation stands (see `direct`), and nobody else holds
+        // a reference into them. Runs that overlap so that later elements read what earlier ones wrote are done one by one.
+        unsafe {
+            if distance == 0 || distance >= length {
+                std::ptr::copy(source, target, length as usize);
+            } else {
+                for at in 0..elements as usize {
+                    let offset = at * usize::from(bytes);
+                    let mut value = [0u8; 8];
+                    std::ptr::copy_nonoverlapping(source.add(offset), value.as_mut_ptr(), usize::from(bytes));
+                    std::ptr::copy_nonoverlapping(value.as_ptr(), target.add(offset), usize::from(bytes));
+                }
+            }
+        }
+        true
+    }
+
+    /// Fills elements of `bytes` bytes with a value, the run inside one page. `false` as for [`Cpu::copy_elements`].
+    pub(crate) fn fill_elements(&mut self, to: u64, bytes: u8, elements: u64, value: u64) -> bool {
+        let length = elements * u64::from(bytes);
+        let Some(target) = self.inline_host(to, length, true) else { return false };
+        let count = elements as usize;
+        // SAFETY: as for `copy_elements`.
+        unsafe {
+            match bytes {
+                1 => std::ptr::write_bytes(target, value as u8, count),
+                2 => (0..count).for_each(|at| target.cast::<u16>().add(at).write_unaligned(value as u16)),
+                4 => (0..count).for_each(|at| target.cast::<u32>().add(at).write_unaligned(value as u32)),
+                _ => (0..count).for_each(|at| target.cast::<u64>().add(at).write_unaligned(value)),
+            }
+        }
+        true
     }
 
     /// Reads a byte string in the name of the program.

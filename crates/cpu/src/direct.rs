@@ -647,6 +647,7 @@ unsafe fn call(cpu: *mut Cpu, insn: *const Insn) -> Called {
         }
         Ok(Flow::Again) => {
             roll_back(cpu, insn);
+            cpu.again = true;
             cpu.stop = StopCode::Left;
             Called::Left
         }

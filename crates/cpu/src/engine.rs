@@ -174,6 +174,7 @@ impl Cpu {
         let monitored = self.guest_mode && self.interception.has(Intercept::MonitorTrap);
         self.shadow_set = false;
         self.trace_cancelled = false;
+        self.again = false;
         match self.find_block(true) {
             Ok(entry) => {
                 // SAFETY: the entry was just found in the code cache, and the header precedes it; see `direct`.
@@ -196,8 +197,9 @@ impl Cpu {
             self.shadow = Shadow::None;
         }
         self.monitor_pending |= monitored;
-        if rf {
-            self.set_resume_flag(false);
+        // SDM vol 3, 18.3.1.1 "Instruction-Breakpoint Exception Condition": RF stays set between the iterations of a repeated instruction.
+        if rf || self.again {
+            self.set_resume_flag(self.again);
         }
         if trace && !self.trace_cancelled {
             self.pending_debug |= Dr6::new().with_bs(true).into_bits();

@@ -559,7 +559,8 @@ fn sse(instruction: &Instruction, form: Form, insn: &mut Insn) -> Option<Handler
             Form::RegReg => op::<StoreLow<RegA<64>, 64>>(),
             _ => slow::<StoreLow<Any<64, 0>, 64>>(),
         },
-        M::Movsd => op::<MoveLow>(),
+        // The string instruction has the same name.
+        M::Movsd if form == Form::RegReg => op::<MoveLow>(),
         M::Movss | M::Movd if xmm(0) && !xmm(1) => match form {
             Form::RegMem => op::<LoadLow<Mem<32, false>, 32>>(),
             Form::RegIdx => op::<LoadLow<Mem<32, true>, 32>>(),

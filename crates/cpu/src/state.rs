@@ -261,6 +261,8 @@ pub struct Cpu {
     pub(crate) trace_cancelled: bool,
     /// An instruction or an event's delivery was completed under the monitor trap flag.
     pub(crate) monitor_pending: bool,
+    /// The present instruction is a repeated one with iterations left.
+    pub(crate) again: bool,
     /// Blocking by NMI.
     pub nmi_blocked: bool,
     /// NMIs waiting (more than one merge).
@@ -296,6 +298,8 @@ pub struct Cpu {
     pub virtual_tpr: Option<u8>,
     /// The time in ticks at which the preemption timer exits.
     pub preemption_deadline: Option<u64>,
+    /// State of the generator behind RDRAND and RDSEED, see `system::integer::random`. A run that wants other numbers sets another seed.
+    pub random: u64,
     /// The processor's own time-stamp counter.
     pub tsc: TscScale,
     /// The guest's view of it, in guest mode.
@@ -369,6 +373,7 @@ impl Cpu {
             shadow_set: false,
             trace_cancelled: false,
             monitor_pending: false,
+            again: false,
             nmi_blocked: false,
             nmi_pending: false,
             init_pending: false,
@@ -386,6 +391,7 @@ impl Cpu {
             virtual_interrupt: None,
             virtual_tpr: None,
             preemption_deadline: None,
+            random: u64::from(number),
             tsc: TscScale::IDENTITY,
             guest_tsc: TscScale::IDENTITY,
             model,
@@ -490,6 +496,12 @@ impl Cpu {
         if (old ^ bits) & Rflags::new().with_ac(true).into_bits() != 0 {
             self.context_changed();
         }
+    }
+
+    /// Sets the status flags in `mask`, bits at their places in RFLAGS; the others stay.
+    pub(crate) fn set_status(&mut self, mask: u64, bits: u64) {
+        let old = flags::status(self.flag_result, self.flag_aux);
+        (self.flag_result, self.flag_aux) = flags::from_status(old & !mask | bits & mask);
     }
 
     /// The system part of RFLAGS, without collecting the status flags.

@@ -2,6 +2,7 @@
 
 pub(crate) mod descriptor;
 mod integer;
+mod ports;
 mod strings;
 mod vendor;
 
@@ -51,5 +52,6 @@ pub(crate) fn find(instruction: &Instruction) -> Option<Entry> {
     integer::find(instruction)
         .or_else(|| strings::find(instruction))
         .or_else(|| vendor::find(instruction))
+        .or_else(|| ports::find(instruction))
         .or_else(|| crate::sse::find(instruction))
 }

@@ -1,9 +1,298 @@
-//! String instructions and port input and output.
+//! MOVS, STOS, LODS, SCAS and CMPS, alone and repeated.
+//!
+//! What is modelled: SDM vol 1, 7.3.9 "String Operations" and vol 2, "REP/REPE/REPZ/REPNE/REPNZ": all widths and address sizes, segment
+//! overrides, DF, faults in the middle with the registers of the last complete iteration. A repeated instruction goes on until the time
+//! slice ends and is then begun again at the same RIP, so interrupts are recognised between iterations; with RFLAGS.TF or the monitor trap
+//! flag each iteration is an instruction of its own. Elements that lie in pages whose host addresses are known are done in bulk, with the
+//! exact result of doing one after the other.
+//!
+//! What is not: the faster rate of large aligned moves; every element costs the same (see the row `string_element`).
 
-use super::Entry;
-use iced_x86::Instruction;
+use super::{Entry, Flow};
+use crate::operand::{mask, segment_of, sign_extend};
+use crate::state::Cpu;
+use crate::trap::{Access, Intercept, Outcome};
+use iced_x86::{Code, Instruction, OpKind};
+use isa::register::{Gpr, Segment};
 
-/// The function of an instruction of this module.
-pub(crate) fn find(_: &Instruction) -> Option<Entry> {
-    None
+/// The function of an instruction, if it is one of these.
+pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
+    Entry::plain(match instruction.code() {
+        Code::Movsb_m8_m8 | Code::Movsw_m16_m16 | Code::Movsd_m32_m32 | Code::Movsq_m64_m64 => movs,
+        Code::Stosb_m8_AL | Code::Stosw_m16_AX | Code::Stosd_m32_EAX | Code::Stosq_m64_RAX => stos,
+        Code::Lodsb_AL_m8 | Code::Lodsw_AX_m16 | Code::Lodsd_EAX_m32 | Code::Lodsq_RAX_m64 => lods,
+        Code::Scasb_AL_m8 | Code::Scasw_AX_m16 | Code::Scasd_EAX_m32 | Code::Scasq_RAX_m64 => scas,
+        Code::Cmpsb_m8_m8 | Code::Cmpsw_m16_m16 | Code::Cmpsd_m32_m32 | Code::Cmpsq_m64_m64 => cmps,
+        _ => return None,
+    })
+}
+
+/// What is common to all elements of one string instruction.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    /// Bytes of an element.
+    pub bytes: u8,
+    /// 16, 32 or 64: how much of SI, DI and CX counts.
+    pub address_bits: u32,
+    /// The segment of the source.
+    pub source: Segment,
+}
+
+impl Shape {
+    /// Reads it off an instruction.
+    pub(super) fn of(instruction: &Instruction) -> Self {
+        let kinds = (0..instruction.op_count()).map(|operand| instruction.op_kind(operand));
+        let address_bits = kinds
+            .filter_map(|kind| match kind {
+                OpKind::MemorySegSI | OpKind::MemoryESDI => Some(16),
+                OpKind::MemorySegESI | OpKind::MemoryESEDI => Some(32),
+                OpKind::MemorySegRSI | OpKind::MemoryESRDI => Some(64),
+                _ => None,
+            })
+            .next()
+            .unwrap_or(64);
+        Self {
+            bytes: instruction.memory_size().size() as u8,
+            address_bits,
+            source: segment_of(instruction.memory_segment()).unwrap_or(Segment::Ds),
+        }
+    }
+
+    /// The part of a register that the address size leaves.
+    pub(super) fn register(self, cpu: &Cpu, register: Gpr) -> u64 {
+        cpu.gpr(register) & mask(self.address_bits)
+    }
+
+    /// Sets that part: 32 bits clear the upper half, 16 keep the rest.
+    fn set_register(self, cpu: &mut Cpu, register: Gpr, value: u64) {
+        let value = match self.address_bits {
+            16 => cpu.gpr(register) & !0xffff | value & 0xffff,
+            bits => value & mask(bits),
+        };
+        cpu.set_gpr(register, value);
+    }
+
+    /// Linear address of the source element.
+    pub(super) fn source_linear(self, cpu: &Cpu) -> Outcome<u64> {
+        cpu.segment_address(self.source, self.register(cpu, Gpr::Rsi), u64::from(self.bytes), Access::Read)
+    }
+
+    /// Linear address of the destination element, which no prefix moves out of ES.
+    pub(super) fn destination_linear(self, cpu: &Cpu, access: Access) -> Outcome<u64> {
+        cpu.segment_address(Segment::Es, self.register(cpu, Gpr::Rdi), u64::from(self.bytes), access)
+    }
+
+    /// Moves an index register behind `elements` elements in the direction of DF.
+    pub(super) fn advance(self, cpu: &mut Cpu, register: Gpr, elements: u64) {
+        let distance = elements.wrapping_mul(u64::from(self.bytes));
+        let old = self.register(cpu, register);
+        let new = if cpu.system_flags().df() { old.wrapping_sub(distance) } else { old.wrapping_add(distance) };
+        self.set_register(cpu, register, new);
+    }
+
+    /// Counts iterations down in CX.
+    pub(super) fn count_down(self, cpu: &mut Cpu, elements: u64) {
+        let left = self.register(cpu, Gpr::Rcx).wrapping_sub(elements);
+        self.set_register(cpu, Gpr::Rcx, left);
+    }
+
+    /// How many elements from an offset on lie in the same page and do not run over the end of the address size.
+    fn run_length(self, cpu: &Cpu, register: Gpr, linear: u64) -> u64 {
+        let room = if self.address_bits == 64 { u64::MAX } else { (1 << self.address_bits) - self.register(cpu, register) };
+        room.min(4096 - (linear & 0xfff)) / u64::from(self.bytes)
+    }
+}
+
+/// Whether an instruction has a prefix that repeats it. F2 repeats the instructions that compare nothing, too, as all processors do.
+pub(super) fn repeats(instruction: &Instruction) -> bool {
+    instruction.has_rep_prefix() || instruction.has_repne_prefix()
+}
+
+/// Whether every iteration must end like an instruction.
+pub(super) fn one_by_one(cpu: &Cpu) -> bool {
+    cpu.system_flags().tf() || cpu.interception.has(Intercept::MonitorTrap)
+}
+
+/// Executes an instruction whose element is `element`; `bulk` may do several at once and says how many it did; `ends` says after each
+/// element whether a repetition is over.
+fn execute(
+    cpu: &mut Cpu,
+    instruction: &Instruction,
+    element: impl Fn(&mut Cpu, Shape) -> Outcome,
+    bulk: impl Fn(&mut Cpu, Shape, u64) -> Outcome<u64>,
+    ends: impl Fn(&Cpu) -> bool,
+) -> Outcome<Flow> {
+    let shape = Shape::of(instruction);
+    let cost = cpu.model.costs.string_element.ticks();
+    if !repeats(instruction) {
+        element(cpu, shape)?;
+        cpu.charge(cost);
+        return Ok(Flow::Next);
+    }
+    let single = one_by_one(cpu);
+    loop {
+        let left = shape.register(cpu, Gpr::Rcx);
+        if left == 0 {
+            return Ok(Flow::Next);
+        }
+        // As many elements as it takes to use up the budget.
+        let budget = u64::try_from(cpu.budget).unwrap_or(0);
+        let affordable = budget.checked_div(cost).map_or(left, |elements| elements + 1);
+        let wanted = if single { 1 } else { left.min(affordable) };
+        let mut done = bulk(cpu, shape, wanted)?;
+        if done == 0 {
+            element(cpu, shape)?;
+            done = 1;
+        }
+        shape.count_down(cpu, done);
+        cpu.charge(cost.saturating_mul(done));
+        if done == left || ends(cpu) {
+            return Ok(Flow::Next);
+        }
+        if single || cpu.budget <= 0 || cpu.leave {
+            return Ok(Flow::Again);
+        }
+    }
+}
+
+/// For instructions without a faster way.
+fn no_bulk(_: &mut Cpu, _: Shape, _: u64) -> Outcome<u64> {
+    Ok(0)
+}
+
+fn movs(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    execute(
+        cpu,
+        instruction,
+        |cpu, shape| {
+            let from = shape.source_linear(cpu)?;
+            let value = cpu.load(from, shape.bytes)?;
+            let to = shape.destination_linear(cpu, Access::Write)?;
+            cpu.store(to, shape.bytes, value)?;
+            shape.advance(cpu, Gpr::Rsi, 1);
+            shape.advance(cpu, Gpr::Rdi, 1);
+            Ok(())
+        },
+        |cpu, shape, wanted| {
+            if wanted < 2 || cpu.system_flags().df() {
+                return Ok(0);
+            }
+            let (from, to) = (shape.source_linear(cpu)?, shape.destination_linear(cpu, Access::Write)?);
+            let elements = wanted.min(shape.run_length(cpu, Gpr::Rsi, from)).min(shape.run_length(cpu, Gpr::Rdi, to));
+            if !within_limits(cpu, shape, elements, true) || !cpu.copy_elements(from, to, shape.bytes, elements) {
+                return Ok(0);
+            }
+            shape.advance(cpu, Gpr::Rsi, elements);
+            shape.advance(cpu, Gpr::Rdi, elements);
+            Ok(elements)
+        },
+        |_| false,
+    )
+}
+
+/// Whether the segments' limits allow all of a run of elements.
+fn within_limits(cpu: &Cpu, shape: Shape, elements: u64, with_source: bool) -> bool {
+    let length = elements * u64::from(shape.bytes);
+    elements > 0
+        && (cpu.is_64bit()
+            || (cpu.segment_address(Segment::Es, shape.register(cpu, Gpr::Rdi), length, Access::Write).is_ok()
+                && (!with_source || cpu.segment_address(shape.source, shape.register(cpu, Gpr::Rsi), length, Access::Read).is_ok())))
+}
+
+fn stos(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    execute(
+        cpu,
+        instruction,
+        |cpu, shape| {
+            let to = shape.destination_linear(cpu, Access::Write)?;
+            cpu.store(to, shape.bytes, cpu.gpr(Gpr::Rax) & mask(u32::from(shape.bytes) * 8))?;
+            shape.advance(cpu, Gpr::Rdi, 1);
+            Ok(())
+        },
+        |cpu, shape, wanted| {
+            if wanted < 2 || cpu.system_flags().df() {
+                return Ok(0);
+            }
+            let to = shape.destination_linear(cpu, Access::Write)?;
+            let elements = wanted.min(shape.run_length(cpu, Gpr::Rdi, to));
+            let value = cpu.gpr(Gpr::Rax);
+            if !within_limits(cpu, shape, elements, false) || !cpu.fill_elements(to, shape.bytes, elements, value) {
+                return Ok(0);
+            }
+            shape.advance(cpu, Gpr::Rdi, elements);
+            Ok(elements)
+        },
+        |_| false,
+    )
+}
+
+fn lods(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    execute(
+        cpu,
+        instruction,
+        |cpu, shape| {
+            let from = shape.source_linear(cpu)?;
+            let value = cpu.load(from, shape.bytes)?;
+            let rax = cpu.gpr(Gpr::Rax);
+            let rax = match shape.bytes {
+                4 => value,
+                bytes => rax & !mask(u32::from(bytes) * 8) | value,
+            };
+            cpu.set_gpr(Gpr::Rax, rax);
+            shape.advance(cpu, Gpr::Rsi, 1);
+            Ok(())
+        },
+        no_bulk,
+        |_| false,
+    )
+}
+
+/// The status flags of `a - b`, as CMP sets them.
+fn compare(cpu: &mut Cpu, bytes: u8, a: u64, b: u64) {
+    let width = u32::from(bytes) * 8;
+    let result = a.wrapping_sub(b) & mask(width);
+    cpu.flag_result = sign_extend(width, result);
+    cpu.flag_aux = crate::flags::from_carries(width, (!a & b) | ((!a | b) & result));
+}
+
+/// Whether REPE or REPNE ends on the present ZF.
+fn decided(instruction: &Instruction) -> impl Fn(&Cpu) -> bool {
+    let while_equal = !instruction.has_repne_prefix();
+    move |cpu| (cpu.flag_result == 0) != while_equal
+}
+
+fn scas(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    execute(
+        cpu,
+        instruction,
+        |cpu, shape| {
+            let at = shape.destination_linear(cpu, Access::Read)?;
+            let value = cpu.load(at, shape.bytes)?;
+            let accumulator = cpu.gpr(Gpr::Rax) & mask(u32::from(shape.bytes) * 8);
+            compare(cpu, shape.bytes, accumulator, value);
+            shape.advance(cpu, Gpr::Rdi, 1);
+            Ok(())
+        },
+        no_bulk,
+        decided(instruction),
+    )
+}
+
+fn cmps(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    execute(
+        cpu,
+        instruction,
+        |cpu, shape| {
+            let first = shape.source_linear(cpu)?;
+            let a = cpu.load(first, shape.bytes)?;
+            let second = shape.destination_linear(cpu, Access::Read)?;
+            let b = cpu.load(second, shape.bytes)?;
+            compare(cpu, shape.bytes, a, b);
+            shape.advance(cpu, Gpr::Rsi, 1);
+            shape.advance(cpu, Gpr::Rdi, 1);
+            Ok(())
+        },
+        no_bulk,
+        decided(instruction),
+    )
 }
