@@ -59,7 +59,7 @@ pub struct Machine {
 /// The silicon of a model's vendor.
 pub fn extension_of(model: &'static CpuModel) -> Option<Box<dyn Extension>> {
     match model.vendor {
-        Vendor::Intel => None,
+        Vendor::Intel => model.vmx.as_ref().map(|capabilities| Box::new(vmx::Vmx::new(capabilities)) as Box<dyn Extension>),
         Vendor::Amd => model.svm.map(|capabilities| Box::new(svm::Svm::new(capabilities)) as Box<dyn Extension>),
     }
 }
