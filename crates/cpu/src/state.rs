@@ -170,8 +170,10 @@ impl TscScale {
 pub struct VirtualInterrupt {
     /// Its vector.
     pub vector: u8,
-    /// Whether the virtual TPR allows it now (or is ignored).
+    /// Whether anything but the virtual TPR allows it.
     pub allowed: bool,
+    /// Its priority, 0 to 15: taken if above the class of the virtual TPR, where there is one. 16 is above all.
+    pub priority: u8,
 }
 
 /// One logical processor.

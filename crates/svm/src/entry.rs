@@ -6,7 +6,7 @@
 //! Decisions of ours: EFER.LMA follows from LME and PG whatever the VMCB says. A reserved TLB_CONTROL does nothing. A software interrupt or
 //! a breakpoint that is injected returns to NRIP where next RIP is offered, else to RIP. Reserved control bits are ignored.
 
-use cpu::state::{Cpu, Shadow, TscScale, VirtualInterrupt};
+use cpu::state::{Activity, Cpu, Shadow, TscScale, VirtualInterrupt};
 use cpu::trap::{Access, Event, EventKind};
 use isa::control::{Cr0, Cr4, Efer};
 use isa::debug::{Dr6, Dr7};
@@ -186,9 +186,14 @@ impl Svm {
     /// set; APM 15.33: and if the virtual GIF, where there is one, is set.
     pub(crate) fn presented_interrupt(&self) -> Option<VirtualInterrupt> {
         let word = self.control.virtual_interrupt;
-        let priority = word.v_ign_tpr() || word.v_intr_prio() > word.v_tpr() & 0xf;
-        word.v_irq()
-            .then(|| VirtualInterrupt { vector: word.v_intr_vector(), allowed: priority && (!self.has_virtual_gif() || word.v_gif()) })
+        // With V_INTR_MASKING the guest can change V_TPR by writing CR8: the core compares. Without, V_TPR is a constant.
+        let ignored = word.v_ign_tpr();
+        let passes = ignored || word.v_intr_masking() || word.v_intr_prio() > word.v_tpr() & 0xf;
+        word.v_irq().then(|| VirtualInterrupt {
+            vector: word.v_intr_vector(),
+            allowed: passes && (!self.has_virtual_gif() || word.v_gif()),
+            priority: if ignored { 16 } else { word.v_intr_prio() },
+        })
     }
 
     /// The state save area.
@@ -226,6 +231,7 @@ impl Svm {
         cpu.set_gpr(Gpr::Rsp, save.rsp);
         cpu.set_gpr(Gpr::Rax, save.rax);
         cpu.pending_debug = 0;
+        cpu.activity = Activity::Active;
         self.load_pdptes(cpu);
         cpu.context_changed();
     }

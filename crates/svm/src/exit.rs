@@ -9,10 +9,10 @@
 use std::ops::Range;
 
 use cpu::extension::{AfterExit, Interception};
-use cpu::state::{Cpu, Shadow, TscScale};
+use cpu::state::{Activity, Cpu, Shadow, TscScale};
 use cpu::trap::{Access, Event, EventKind, Exception, Exit, Intercept, NestedFault, PortAccess, TaskSwitchSource};
 use isa::control::{Cr0, Cr4, Efer};
-use isa::debug::Dr7;
+use isa::debug::{Dr6, Dr7};
 use isa::exception::Vector;
 use isa::register::{Gpr, Segment};
 use isa::rflags::Rflags;
@@ -72,6 +72,10 @@ impl Svm {
         };
         self.exits += 1;
         cpu.charge(cpu.model.costs.vm_exit.ticks());
+        if let Exit::Exception(Exception { vector: Vector::Debug, debug, .. }) = exit {
+            // APM 15.12.2 "#DB (Debug)": the host finds in DR6 what the guest's handler would have found.
+            cpu.dr6 = Dr6::from_bits(cpu.dr6.into_bits() & !0xf | debug);
+        }
         self.save_control(cpu, report);
         self.save_guest(cpu);
         self.store(cpu);
@@ -228,6 +232,7 @@ impl Svm {
         cpu.virtual_tpr = None;
         cpu.guest_tsc = TscScale::IDENTITY;
         cpu.shadow = Shadow::None;
+        cpu.activity = Activity::Active;
         cpu.delivering = None;
         cpu.inject = None;
         cpu.pending_debug = 0;
@@ -262,8 +267,7 @@ impl Svm {
 /// "Nested and intercepted #PF", lets the count be less than 15.
 fn fetched_bytes(cpu: &mut Cpu) -> ([u8; 15], u8) {
     let base = if cpu.is_64bit() { 0 } else { cpu.segment(Segment::Cs).base };
-    let pcid = if cpu.cr4.pcide() { (cpu.cr3 & isa::control::cr3::PCID) as u16 } else { 0 };
-    let address_space = cpu.address_space;
+    let (address_space, pcid) = (cpu.address_space, cpu.pcid());
     let mut bytes = [0; 15];
     let mut count = 0;
     for byte in &mut bytes {

@@ -177,11 +177,7 @@ impl Svm {
 
     /// INVLPGA: removes a page from the TLB of an ASID; zero is the host's.
     pub fn invlpga(&mut self, cpu: &mut Cpu, linear: u64, asid: u32) {
-        let pcid = if cpu.cr4.pcide() { (cpu.cr3 & isa::control::cr3::PCID) as u16 } else { 0 };
-        cpu.tlb().flush_page(linear, asid, pcid);
-        if pcid != 0 {
-            cpu.tlb().flush_page(linear, asid, 0);
-        }
+        cpu.tlb().flush_linear(linear, asid);
         cpu.context_changed();
     }
 }

@@ -352,7 +352,7 @@ fn virtual_interrupts_and_masking() {
         (word, false, false),
         (word.with_v_tpr(4), true, false),
         (word.with_v_ign_tpr(true), true, false),
-        (word.with_v_intr_masking(true), false, true),
+        (word.with_v_intr_masking(true), true, true),
         (word.with_v_tpr(4).with_v_gif_enable(true), false, false),
         (word.with_v_tpr(4).with_v_gif_enable(true).with_v_gif(true), true, false),
     ];

@@ -54,3 +54,15 @@ fn a_host_in_rust_gets_every_exit_as_the_end_of_a_run() {
         machine.set_vmcb(&vmcb);
     }
 }
+#[test]
+fn vmmcall_that_nobody_intercepts_is_undefined() {
+    let mut machine = machine();
+    machine.cpu.rust_host = true;
+    let mut vmcb = machine.vmcb();
+    vmcb.control.intercepts.set(ExitCode::VMMCALL, false);
+    vmcb.control.intercepts.set(ExitCode::EXCP_UD, true);
+    machine.set_vmcb(&vmcb);
+    assert!(matches!(machine.with(|svm, cpu| svm.vmrun(cpu, VMCB)), Ok(Vmrun::Entered)));
+    assert_eq!(machine.run(1000), RunExit::HostEntry);
+    assert_eq!(machine.vmcb().control.exit_code, ExitCode::EXCP_UD);
+}

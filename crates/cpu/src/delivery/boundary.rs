@@ -6,7 +6,7 @@
 
 use crate::apic::{Accepted, Effects, Lint};
 use crate::engine::RunExit;
-use crate::state::{Activity, Cpu, Shadow};
+use crate::state::{Activity, Cpu, Shadow, VirtualInterrupt};
 use crate::trap::{Event, EventKind, Exception, Exit, Intercept, Trap};
 use isa::apic::ApicMessage;
 use isa::debug::Dr6;
@@ -143,7 +143,9 @@ impl Cpu {
             let vector = self.acknowledge_interrupt();
             return self.deliver_event(Event { kind: EventKind::External, vector, error_code: None, length: 0 });
         }
-        if let Some(interrupt) = self.virtual_interrupt.filter(|interrupt| interrupt.allowed && flag) {
+        let passes =
+            |interrupt: &VirtualInterrupt| interrupt.allowed && flag && self.virtual_tpr.is_none_or(|tpr| interrupt.priority > tpr >> 4);
+        if let Some(interrupt) = self.virtual_interrupt.filter(passes) {
             if window {
                 return self.leave_guest(Exit::InterruptWindow);
             }
