@@ -1,1 +1,39 @@
-//! The software side, a small KVM: one Backend trait, twins for VMX and SVM, hypercall policies.
+//! The software side: a small KVM over VMX and SVM.
+//!
+//! Modelled: what Linux KVM does for a guest on x86, from VM exit to VM entry, with its hypercall scheme of every age ([`policy`]), an
+//! in-kernel local APIC for each virtual CPU, the board as its user-space half, nested paging, and the move of a running guest to a
+//! processor of the other vendor ([`migrate`]). Not modelled: shadow paging (models without nested paging are refused), nested
+//! virtualization, several guests at once.
+//!
+//! # The parts
+//!
+//! | file | what |
+//! |---|---|
+//! | `vm`, `run` | [`Vm`]: processors, memory, virtual CPUs; the loop that runs them in order of simulated time |
+//! | `any` | [`AnyVm`]: a [`Vm`] of either vendor, what a user of this crate holds |
+//! | `backend` | the questions that common code asks of a vendor; twins `backend/vmx` and `backend/svm` |
+//! | `exit` | an exit in neutral words |
+//! | `handle/*` | one handler for each kind of exit |
+//! | `policy`, `policy/*` | what happens to hypercalls and to #UD |
+//! | `hypercall` | the table of KVM's hypercalls |
+//! | `emulator` | one instruction of the guest executed by software: the core again, with devices in front |
+//! | `state` | the table of what a virtual CPU consists of, and what each vendor cannot carry |
+//! | `migrate` | the move to another processor model |
+//!
+//! # How it is used
+//!
+//! ```text
+//! let mut vm = AnyVm::new(&VmConfig { cpu_count: 1, memory_size: 16 << 20, policy: Policy::TrapAndPatch, ..VmConfig::new(model) })?;
+//! vm.load(&image)?;                                   // board::loader::Image: memory, and the registers of vCPU 0
+//! vm.write_memory(0x5000, &bytes)?;                   // guest-physical; also read_memory, memory()
+//! let mut r = vm.registers(1); r.rip = ..; vm.set_registers(1, &r); vm.start(1);      // a second CPU that runs from the start
+//! let at = vm.pause_at(Moment::Exit(3));              // also Cycle, Instruction, Hypercall, Address { address, pass }
+//! loop {
+//!     match vm.run(&mut sink, &Limits { instructions, cycles, exits }) {
+//!         Stop::Paused(pause) if pause == at => vm.migrate(other_model, Some(policy), &mut sink)?,   // gives the ledger
+//!         stop => break stop,
+//!     }
+//! }
+//! // Between runs: vm.interrupt(vcpu, vector), vm.nmi(vcpu), vm.exception(vcpu, vector, code), vm.write_memory, vm.protect(range, rights),
+//! // vm.board_mut().serial_input(bytes), vm.take_serial(), vm.registers(vcpu), vm.set_registers(vcpu, ..), vm.statistics().
+//! ```
