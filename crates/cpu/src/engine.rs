@@ -294,7 +294,16 @@ impl Cpu {
         use crate::extension::AfterExit;
         self.leave = true;
         self.monitor_pending = false;
-        match self.with_extension(|extension, cpu| extension.exit(cpu, exit)) {
+        // The silicon may save that the guest was halted; the host never is.
+        let halted = self.activity == Activity::Halted;
+        let after = self.with_extension(|extension, cpu| extension.exit(cpu, exit));
+        if halted {
+            self.charge(self.model.costs.halt_wake.ticks());
+        }
+        if matches!(after, Some(AfterExit::MachineCode | AfterExit::RustHost)) {
+            self.activity = Activity::Active;
+        }
+        match after {
             Some(AfterExit::MachineCode) => Ok(()),
             Some(AfterExit::RustHost) => Err(RunExit::HostEntry),
             Some(AfterExit::Shutdown) | None => {

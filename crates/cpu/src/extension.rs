@@ -30,6 +30,8 @@ pub struct Interception {
     pub cr4_mask: u64,
     /// What the guest reads in the masked bits of CR4.
     pub cr4_shadow: u64,
+    /// NMIs exit, and what blocks NMIs in the guest blocks only those that are injected (VMX's "virtual NMIs").
+    pub virtual_nmis: bool,
 }
 
 impl Interception {

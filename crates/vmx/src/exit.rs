@@ -34,6 +34,12 @@ impl Vmx {
     /// Makes a VM exit of an event of the guest.
     pub(crate) fn vm_exit(&mut self, cpu: &mut Cpu, exit: Exit) -> AfterExit {
         cpu.charge(cpu.model.costs.vm_exit.ticks.into());
+        let exit = match exit {
+            Exit::ExternalInterrupt { vector: None } if self.current.fields().exit().acknowledge_interrupt_on_exit() => {
+                Exit::ExternalInterrupt { vector: Some(cpu.acknowledge_interrupt()) }
+            }
+            other => other,
+        };
         let information = Information::of(cpu, &exit, &self.capabilities, self.current.fields());
         self.record(ExitReasonField::exit(information.reason), &information);
         // SDM 28.2.1: each VM exit clears the valid bit of the VM-entry interruption-information field.

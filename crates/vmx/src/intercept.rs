@@ -71,6 +71,7 @@ pub fn interception(fields: &Fields) -> Interception {
         cr0_shadow: fields.get(VmcsField::Cr0ReadShadow),
         cr4_mask: fields.get(VmcsField::Cr4GuestHostMask),
         cr4_shadow: fields.get(VmcsField::Cr4ReadShadow),
+        virtual_nmis: pin.virtual_nmis(),
         ..Interception::default()
     };
     for &intercept in UNCONDITIONAL {

@@ -110,7 +110,13 @@ impl Cpu {
     }
 
     fn take_nmi(&mut self) -> Result<bool, RunExit> {
-        let allowed = !self.nmi_blocked && self.shadow != Shadow::MovSs;
+        let unblocked = self.shadow != Shadow::MovSs;
+        let allowed = !self.nmi_blocked && unblocked;
+        if self.guest_mode && self.interception.virtual_nmis && self.nmi_pending && unblocked {
+            // The guest's blocking is of virtual NMIs; the processor's own exits all the same.
+            self.nmi_pending = false;
+            return self.leave_guest(Exit::Nmi).map(|()| true);
+        }
         if self.guest_mode && self.interception.has(Intercept::NmiWindow) && allowed {
             return self.leave_guest(Exit::NmiWindow).map(|()| true);
         }
@@ -118,10 +124,10 @@ impl Cpu {
             return Ok(false);
         }
         self.nmi_pending = false;
-        self.wake();
         if self.guest_mode && self.interception.has(Intercept::Nmi) {
             return self.leave_guest(Exit::Nmi).map(|()| true);
         }
+        self.wake();
         self.deliver_event(Event { kind: EventKind::Nmi, vector: Vector::Nmi as u8, error_code: None, length: 0 }).map(|()| true)
     }
 
@@ -136,7 +142,6 @@ impl Cpu {
         }
         if self.physical_interrupt_flag.unwrap_or(flag) && self.interrupt_pending() {
             if self.guest_mode && self.interception.has(Intercept::ExternalInterrupt) {
-                self.wake();
                 return self.leave_guest(Exit::ExternalInterrupt { vector: None });
             }
             self.wake();
