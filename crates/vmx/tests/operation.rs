@@ -1,123 +1,15 @@
 //! VMX driven by Rust calls, as a hypervisor drives it: the life of a VMCS, VM entry, VM exit, and what each instruction refuses.
 
-use cpu::block::CodeCache;
-use cpu::bus::{Bus, Environment};
+mod common;
+
+use common::{VMCS, VMXON, read, set, story};
 use cpu::extension::AfterExit;
 use cpu::state::{Cpu, Shadow};
 use cpu::trap::{Event, EventKind, Exception, Exit, Intercept};
 use isa::exception::{PageFaultCode, Vector};
 use isa::register::{Gpr, Segment};
 use isa::vmx::{VmInstructionError, VmcsField as F};
-use memory::Memory;
 use vmx::{EntryOutcome, Operation, VmFail, Vmx};
-
-/// Nothing but RAM.
-struct NoDevices;
-
-impl Bus for NoDevices {
-    fn port_read(&mut self, _: u16, _: u8, _: u64) -> u32 {
-        u32::MAX
-    }
-    fn port_write(&mut self, _: u16, _: u8, _: u32, _: u64) {}
-    fn memory_read(&mut self, _: u64, _: u8, _: u64) -> u64 {
-        u64::MAX
-    }
-    fn memory_write(&mut self, _: u64, _: u8, _: u64, _: u64) {}
-    fn send(&mut self, _: u32, _: cpu::apic::IcrMessage, _: u64) {}
-    fn end_of_interrupt(&mut self, _: u8) {}
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-    fn attention(&self) -> bool {
-        false
-    }
-}
-
-const VMXON: u64 = 0x1000;
-const VMCS: u64 = 0x2000;
-
-/// Runs a story on a Skylake with a host in Rust in VMX root operation, its VMCS current and filled with a flat 64-bit guest.
-fn story(tell: impl FnOnce(&mut Vmx, &mut Cpu)) {
-    let model = &models::SKYLAKE_SERVER;
-    let extension = Vmx::new(model.vmx.as_ref().expect("the model has VMX"));
-    let mut cpu = Cpu::new(model, 0, 1, Some(Box::new(extension)));
-    let mut memory = Memory::new(1 << 24);
-    let mut code = CodeCache::new();
-    let mut bus = NoDevices;
-    let mut environment = Environment { memory: &mut memory, code: &mut code, bus: &mut bus };
-    cpu.with_environment(&mut environment, |cpu| {
-        Vmx::with(cpu, |vmx, cpu| {
-            vmx.prepare_rust_host(cpu);
-            let revision = u64::from(vmx.capabilities().basic.revision());
-            cpu.write_physical(VMXON, 4, revision);
-            cpu.write_physical(VMCS, 4, revision);
-            vmx.vmxon(cpu, VMXON).expect("VMXON");
-            vmx.vmclear(cpu, VMCS).expect("VMCLEAR");
-            vmx.vmptrld(cpu, VMCS).expect("VMPTRLD");
-            fill(vmx, cpu);
-            tell(vmx, cpu);
-        })
-        .expect("the processor has VMX");
-    });
-}
-
-fn fill(vmx: &mut Vmx, cpu: &mut Cpu) {
-    vmx.write_host_state(cpu).expect("host state");
-    let capabilities = vmx.capabilities().clone();
-    let values = [
-        (F::PinBasedControls, capabilities.pin_based.adjust(0)),
-        (F::PrimaryProcessorBasedControls, capabilities.primary.adjust(1 << 7)),
-        (F::PrimaryExitControls, capabilities.exit.adjust(1 << 9)),
-        (F::EntryControls, capabilities.entry.adjust(1 << 9)),
-    ];
-    for (field, value) in values {
-        vmx.vmwrite(cpu, field, value.into()).expect("control");
-    }
-    let rows = [
-        (F::VmcsLinkPointer, u64::MAX),
-        (F::GuestCr0, cpu.cr0.into_bits()),
-        (F::GuestCr3, 0x9000),
-        (F::GuestCr4, cpu.cr4.into_bits()),
-        (F::GuestRip, 0x10_0000),
-        (F::GuestRsp, 0x20_0000),
-        (F::GuestRflags, 0x202),
-        (F::GuestDr7, 0x400),
-        (F::GuestCsSelector, 8),
-        (F::GuestSsSelector, 16),
-        (F::GuestDsSelector, 16),
-        (F::GuestEsSelector, 16),
-        (F::GuestFsSelector, 16),
-        (F::GuestGsSelector, 16),
-        (F::GuestTrSelector, 24),
-        (F::GuestCsAccessRights, 0xa09b),
-        (F::GuestSsAccessRights, 0xc093),
-        (F::GuestDsAccessRights, 0xc093),
-        (F::GuestEsAccessRights, 0xc093),
-        (F::GuestFsAccessRights, 0xc093),
-        (F::GuestGsAccessRights, 0xc093),
-        (F::GuestLdtrAccessRights, 0x1_0000),
-        (F::GuestTrAccessRights, 0x8b),
-        (F::GuestCsLimit, 0xffff_ffff),
-        (F::GuestSsLimit, 0xffff_ffff),
-        (F::GuestDsLimit, 0xffff_ffff),
-        (F::GuestEsLimit, 0xffff_ffff),
-        (F::GuestFsLimit, 0xffff_ffff),
-        (F::GuestGsLimit, 0xffff_ffff),
-        (F::GuestTrLimit, 0x67),
-        (F::GuestGsBase, 0x7777_0000),
-    ];
-    for (field, value) in rows {
-        vmx.vmwrite(cpu, field, value).expect("guest state");
-    }
-}
-
-fn set(vmx: &mut Vmx, cpu: &mut Cpu, field: F, value: u64) {
-    vmx.vmwrite(cpu, field, value).unwrap_or_else(|fail| panic!("VMWRITE {field}: {fail}"));
-}
-
-fn read(vmx: &mut Vmx, cpu: &mut Cpu, field: F) -> u64 {
-    vmx.vmread(cpu, field).unwrap_or_else(|fail| panic!("VMREAD {field}: {fail}"))
-}
 
 /// Makes an exit as the core does.
 fn exit(vmx: &mut Vmx, cpu: &mut Cpu, exit: Exit) {

@@ -1,0 +1,242 @@
+//! Guests of machine code, under a host in Rust and under a host of machine code: the same silicon makes their exits.
+
+mod common;
+
+use common::{GUEST_CODE, Machine, VMCS, VMXON};
+use cpu::RunExit;
+use isa::register::Gpr;
+use isa::vmx::VmcsField as F;
+use vmx::{EntryOutcome, Operation};
+
+const HOST_CODE: u64 = 0x20_0000;
+
+/// Lets the guest run until its next exit to the host in Rust.
+fn go(machine: &mut Machine, launch: bool) {
+    let outcome = machine.with(|vmx, cpu| if launch { vmx.vmlaunch(cpu) } else { vmx.vmresume(cpu) });
+    assert_eq!(outcome, Ok(EntryOutcome::Entered), "{:x?}", machine.with(|vmx, cpu| vmx.explain(cpu)));
+    assert_eq!(machine.run(1000), RunExit::HostEntry);
+}
+
+#[test]
+fn a_host_in_rust_gets_every_exit_as_the_end_of_a_run() {
+    let mut machine = Machine::new(&models::SKYLAKE_SERVER);
+    // again: vmcall; inc rbx; jmp again
+    machine.load(GUEST_CODE, &[0x0f, 0x01, 0xc1, 0x48, 0xff, 0xc3, 0xeb, 0xf8]);
+    for turn in 0..100 {
+        go(&mut machine, turn == 0);
+        assert_eq!(machine.cpu.gpr(Gpr::Rbx), turn);
+        assert_eq!((machine.read(F::ExitReason), machine.read(F::ExitInstructionLength)), (18, 3));
+        let rip = machine.read(F::GuestRip);
+        assert_eq!(rip, GUEST_CODE);
+        machine.set(F::GuestRip, rip + 3);
+    }
+}
+
+#[test]
+fn the_other_vendor_s_call_is_undefined_and_exits_if_the_host_wants() {
+    let mut machine = Machine::new(&models::SKYLAKE_SERVER);
+    machine.load(GUEST_CODE, &[0x0f, 0x01, 0xd9]);
+    machine.set(F::ExceptionBitmap, 1 << 6);
+    go(&mut machine, true);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::ExitInterruptionInformation)), (0, 0x8000_0306));
+    assert_eq!(machine.read(F::GuestRip), GUEST_CODE);
+    // The host patches the instruction: three bytes, which the processor has decoded before.
+    machine.load(GUEST_CODE, &[0x0f, 0x01, 0xc1]);
+    go(&mut machine, false);
+    assert_eq!(machine.read(F::ExitReason), 18);
+}
+
+#[test]
+fn a_hypervisor_of_machine_code_skips_vmcall_and_goes_on() {
+    let mut machine = Machine::new(&models::SKYLAKE_SERVER);
+    machine.load(GUEST_CODE, &[0x0f, 0x01, 0xc1, 0x48, 0xff, 0xc3, 0xeb, 0xf8]);
+    // Host: vmlaunch; jmp $. Behind it, where exits go: mov eax, 0x681e; vmread rdx, rax; add rdx, 3; vmwrite rax, rdx; dec rcx; jz +3;
+    // vmresume; jmp $.
+    machine.load(HOST_CODE, &[0x0f, 0x01, 0xc2, 0xeb, 0xfe]);
+    machine.load(
+        HOST_CODE + 16,
+        &[
+            0xb8, 0x1e, 0x68, 0x00, 0x00, 0x0f, 0x78, 0xc2, 0x48, 0x83, 0xc2, 0x03, 0x0f, 0x79, 0xc2, 0x48, 0xff, 0xc9, 0x74, 0x03, 0x0f,
+            0x01, 0xc3, 0xeb, 0xfe,
+        ],
+    );
+    machine.set(F::HostRip, HOST_CODE + 16);
+    machine.cpu.rust_host = false;
+    machine.cpu.rip = HOST_CODE;
+    machine.cpu.set_gpr(Gpr::Rcx, 50);
+    machine.cpu.context_changed();
+    assert_eq!(machine.run(10_000), RunExit::Instructions);
+    assert_eq!(machine.cpu.rip, HOST_CODE + 16 + 23, "the host spins behind its loop");
+    assert_eq!(machine.cpu.gpr(Gpr::Rbx), 49);
+    assert_eq!(machine.with(|vmx, _| vmx.operation()), Operation::Root);
+    assert_eq!(machine.read(F::ExitReason), 18);
+}
+
+#[test]
+fn vmx_instructions_set_the_flags_that_the_manual_says() {
+    let mut machine = Machine::new(&models::SKYLAKE_SERVER);
+    // vmresume; jmp $. The VMCS was never launched: VMfailValid(5).
+    machine.load(HOST_CODE, &[0x0f, 0x01, 0xc3, 0xeb, 0xfe]);
+    machine.cpu.rip = HOST_CODE;
+    machine.cpu.set_rflags(isa::rflags::Rflags::from_bits(0x8d7));
+    machine.cpu.context_changed();
+    assert_eq!(machine.run(10), RunExit::Instructions);
+    assert_eq!(machine.cpu.rflags().into_bits() & 0x8d5, 0x40);
+    assert_eq!(machine.read(F::VmInstructionError), 5);
+    // With no VMCS: VMfailInvalid.
+    machine.with(|vmx, cpu| vmx.vmclear(cpu, VMCS)).expect("VMCLEAR");
+    machine.cpu.rip = HOST_CODE;
+    machine.cpu.context_changed();
+    assert_eq!(machine.run(10), RunExit::Instructions);
+    assert_eq!(machine.cpu.rflags().into_bits() & 0x8d5, 1);
+    assert_eq!(machine.with(|vmx, cpu| vmx.vmptrld(cpu, VMXON)), Err(vmx::VmFail::Invalid));
+}
+
+/// A guest in real-address mode under EPT, which maps the first 2 MiB but for the page at 0x8000.
+fn real_mode_guest(code: &[u8]) -> Machine {
+    const EPT: u64 = 0x4_0000;
+    let mut machine = Machine::new(&models::SKYLAKE_SERVER);
+    let mut put = |at: u64, entry: u64| machine.memory.write_u64(at, entry).expect("RAM");
+    put(EPT, EPT + 0x1007);
+    put(EPT + 0x1000, EPT + 0x2007);
+    put(EPT + 0x2000, EPT + 0x3007);
+    for page in 0..512 {
+        // Guest-physical page n lies in physical page n + 256.
+        let rights = if page == 8 { 0 } else { 0x37 };
+        put(EPT + 0x3000 + page * 8, (page + 256) << 12 | rights);
+    }
+    machine.load(0x10_0000 + 0x7c00, code);
+    let secondary = machine.with(|vmx, _| vmx.capabilities().secondary.adjust(1 << 1 | 1 << 7 | 1 << 5));
+    let primary = machine.read(F::PrimaryProcessorBasedControls);
+    machine.set(F::PrimaryProcessorBasedControls, primary | 1 << 31);
+    machine.set(F::SecondaryProcessorBasedControls, secondary.into());
+    machine.set(F::VirtualProcessorIdentifier, 7);
+    machine.set(F::EptPointer, EPT | 0x5e);
+    let entry = machine.read(F::EntryControls);
+    machine.set(F::EntryControls, entry & !(1 << 9));
+    machine.set(F::GuestCr0, 0x30);
+    machine.set(F::GuestCr4, 0x2000);
+    machine.set(F::GuestRip, 0x7c00);
+    machine.set(F::GuestRsp, 0x7000);
+    for (selector, limit, rights) in [
+        (F::GuestEsSelector, F::GuestEsLimit, F::GuestEsAccessRights),
+        (F::GuestCsSelector, F::GuestCsLimit, F::GuestCsAccessRights),
+        (F::GuestSsSelector, F::GuestSsLimit, F::GuestSsAccessRights),
+        (F::GuestDsSelector, F::GuestDsLimit, F::GuestDsAccessRights),
+        (F::GuestFsSelector, F::GuestFsLimit, F::GuestFsAccessRights),
+        (F::GuestGsSelector, F::GuestGsLimit, F::GuestGsAccessRights),
+    ] {
+        machine.set(selector, 0);
+        machine.set(limit, 0xffff);
+        machine.set(rights, if rights == F::GuestCsAccessRights { 0x9b } else { 0x93 });
+    }
+    machine.set(F::GuestGsBase, 0);
+    machine
+}
+
+#[test]
+fn ept_translates_and_reports_what_it_does_not_map() {
+    // mov ax, [0x7000]; mov [0x6000], ax; mov [0x8004], ax; vmcall
+    let mut machine = real_mode_guest(&[0xa1, 0x00, 0x70, 0xa3, 0x00, 0x60, 0xa3, 0x04, 0x80, 0x0f, 0x01, 0xc1]);
+    machine.load(0x10_7000, &[0x34, 0x12]);
+    go(&mut machine, true);
+    assert_eq!(machine.memory.read_u16(0x10_6000), Ok(0x1234), "the store before went through EPT");
+    assert_eq!(machine.read(F::ExitReason), 48);
+    assert_eq!(machine.read(F::GuestPhysicalAddress), 0x8004);
+    // A write of a linear address, to the final page, which has no rights at all.
+    assert_eq!(machine.read(F::ExitQualification), 0x182);
+    assert_eq!(machine.read(F::GuestLinearAddress), 0x8004);
+    assert_eq!(machine.read(F::GuestRip), 0x7c06);
+    // Dirty flags are set where the guest wrote, and only there.
+    let entry = |machine: &Machine, page: u64| machine.memory.read_u64(0x4_3000 + page * 8).expect("RAM") >> 8 & 3;
+    assert_eq!((entry(&machine, 6), entry(&machine, 7)), (3, 1));
+    // The host maps the page and tells nobody: a page that was not present is not cached. SDM 29.4.2.
+    machine.memory.write_u64(0x4_3000 + 64, 0x10_8037).expect("RAM");
+    go(&mut machine, false);
+    assert_eq!(machine.read(F::ExitReason), 18);
+    assert_eq!(machine.memory.read_u16(0x10_8004), Ok(0x1234));
+}
+
+#[test]
+fn a_missing_invept_shows() {
+    // again: mov ax, [0x6000]; vmcall; jmp again
+    let mut machine = real_mode_guest(&[0xa1, 0x00, 0x60, 0x0f, 0x01, 0xc1, 0xeb, 0xf8]);
+    machine.load(0x10_6000, &[1, 0]);
+    machine.load(0x10_5000, &[2, 0]);
+    let next = |machine: &mut Machine| {
+        let rip = machine.read(F::GuestRip);
+        machine.set(F::GuestRip, rip + 3);
+        go(machine, false);
+        machine.cpu.gpr(Gpr::Rax)
+    };
+    go(&mut machine, true);
+    assert_eq!(machine.cpu.gpr(Gpr::Rax), 1);
+    machine.memory.write_u64(0x4_3000 + 48, 0x10_5037).expect("RAM");
+    assert_eq!(next(&mut machine), 1, "the translation is cached by VPID and EPT pointer");
+    let pointer = machine.read(F::EptPointer);
+    machine.with(|vmx, cpu| vmx.invept(cpu, 1, [pointer, 0])).expect("INVEPT");
+    assert_eq!(next(&mut machine), 2);
+}
+
+#[test]
+fn a_misconfigured_entry_has_its_own_reason() {
+    let mut machine = real_mode_guest(&[0xa1, 0x00, 0x60]);
+    machine.memory.write_u64(0x4_3000 + 48, 0x10_6032).expect("RAM");
+    go(&mut machine, true);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestPhysicalAddress)), (49, 0x6000));
+}
+
+#[test]
+fn an_injected_interrupt_goes_through_the_guest_s_table() {
+    // cs:ip of vector 0x21 is 0:0x7d00, where a VMCALL waits.
+    let mut machine = real_mode_guest(&[0xf4]);
+    machine.load(0x10_0084, &[0x00, 0x7d, 0x00, 0x00]);
+    machine.load(0x10_7d00, &[0x0f, 0x01, 0xc1]);
+    machine.set(F::GuestIdtrLimit, 0x3ff);
+    machine.set(F::EntryInterruptionInformation, 0x8000_0021);
+    go(&mut machine, true);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestRip)), (18, 0x7d00));
+    assert_eq!(machine.read(F::GuestRsp), 0x6ffa);
+    assert_eq!(machine.memory.read_u16(0x10_6ffa), Ok(0x7c00), "RIP was pushed");
+}
+
+#[test]
+fn windows_open_at_the_guest_s_boundary() {
+    // nop; nop, the first in the shadow of STI.
+    let mut machine = real_mode_guest(&[0x90, 0x90]);
+    machine.set(F::GuestInterruptibilityState, 1);
+    let primary = machine.read(F::PrimaryProcessorBasedControls);
+    machine.set(F::PrimaryProcessorBasedControls, primary | 1 << 2);
+    go(&mut machine, true);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestRip)), (7, 0x7c01), "one instruction behind STI");
+}
+
+#[test]
+fn the_monitor_trap_flag_exits_behind_one_instruction() {
+    let mut machine = real_mode_guest(&[0x90, 0x90, 0x90]);
+    let primary = machine.read(F::PrimaryProcessorBasedControls);
+    machine.set(F::PrimaryProcessorBasedControls, primary | 1 << 27);
+    for rip in 0x7c01..0x7c03 {
+        go(&mut machine, rip == 0x7c01);
+        assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestRip)), (37, rip));
+    }
+}
+
+#[test]
+fn the_preemption_timer_ends_a_loop() {
+    // jmp $
+    let mut machine = real_mode_guest(&[0xeb, 0xfe]);
+    let pin = machine.read(F::PinBasedControls);
+    machine.set(F::PinBasedControls, pin | 1 << 6);
+    machine.set(F::VmxPreemptionTimerValue, 5);
+    let outcome = machine.with(|vmx, cpu| vmx.vmlaunch(cpu));
+    assert_eq!(outcome, Ok(EntryOutcome::Entered));
+    let before = machine.cpu.now();
+    let deadline = machine.cpu.preemption_deadline.expect("the timer runs");
+    let mut bus = common::NoDevices;
+    let mut environment = cpu::bus::Environment { memory: &mut machine.memory, code: &mut machine.code, bus: &mut bus };
+    assert_eq!(machine.cpu.run(&mut environment, deadline, u64::MAX), RunExit::Time);
+    assert!(deadline - before <= 5 << 7 << 3, "five counts of the timer");
+    assert_eq!(machine.run(1), RunExit::HostEntry);
+    assert_eq!(machine.read(F::ExitReason), 52);
+}
