@@ -14,7 +14,7 @@
 
 use crate::bus::Environment;
 use crate::direct::{fall_through, stale};
-use crate::insn::{Header, Insn, Links};
+use crate::insn::{Header, Insn, Links, UNLINKABLE};
 use crate::state::{Cpu, ZERO_REGISTER};
 use crate::system::Function;
 use crate::trap::{Access, Outcome, Trap};
@@ -136,11 +136,6 @@ impl Block {
     fn set_stale(&mut self) {
         self.stale = true;
         self.slots[1].insn.handler = stale;
-    }
-
-    /// Whether a direct successor at `target` may be linked: only on the same page is it certain to stay the same code.
-    pub(crate) fn may_link(&self, target: u64) -> bool {
-        !self.mode.single && self.second.is_none() && target & !(PAGE_BYTES - 1) == self.rip & !(PAGE_BYTES - 1)
     }
 
     fn overlaps(&self, address: u64, length: u64) -> bool {
@@ -459,13 +454,20 @@ impl Cpu {
         }
         let taken = if is_branch { last.near_branch_target() } else { end };
         let mask = if mode.bits == 64 { u64::MAX } else { 0xffff_ffff };
+        // Only on the same page is it certain that a successor stays the same code.
+        let link = |target: u64| {
+            let stays = !mode.single && second.is_none() && target & !(PAGE_BYTES - 1) == rip & !(PAGE_BYTES - 1);
+            if stays { std::ptr::null() } else { UNLINKABLE }
+        };
         let owner: *const Block = &*block;
         let slots = &mut block.slots;
         // SAFETY: slots have the size and alignment of headers and links, and both places are inside.
         unsafe {
             let base = slots.as_mut_ptr();
             base.cast::<Header>().write(Header { block: owner, cost, count: count as u32, rip, unused: 0 });
-            base.add(links_at).cast::<Links>().write(Links { entry: [std::ptr::null(); 2], target: [end & mask, taken & mask] });
+            base.add(links_at)
+                .cast::<Links>()
+                .write(Links { entry: [link(end & mask), link(taken & mask)], target: [end & mask, taken & mask] });
         }
         block.details.copy_from_slice(details);
         block.end = end & mask;

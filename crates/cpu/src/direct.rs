@@ -19,7 +19,7 @@
 
 use crate::engine::StopCode;
 use crate::flags;
-use crate::insn::{Header, Insn, Links};
+use crate::insn::{Header, Insn, Links, UNLINKABLE};
 use crate::interpretation::{Branch, DoubleOperation, FlagRule, Interpretation, Operation};
 use crate::operand::{mask, sign_extend};
 use crate::sse::double::fast_double;
@@ -31,6 +31,18 @@ use crate::trap::Trap;
 /// The direct interpretation. With `SLOW`, accesses may leave the inline path.
 #[derive(Clone, Copy)]
 pub(crate) struct Direct<const SLOW: bool>(*mut Cpu);
+
+/// Where a terminator goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Next {
+    /// Entry of the next block; null when the engine has to find it.
+    entry: *const Insn,
+    /// Which of the links asks, when `entry` is null; [`ASKED`] when the engine was asked already.
+    which: usize,
+}
+
+/// See [`Next::which`].
+const ASKED: usize = 2;
 
 /// The instruction did not complete. With `SLOW` the reason is in `Cpu::trap`.
 pub(crate) struct Stopped;
@@ -185,7 +197,7 @@ impl<const SLOW: bool> Interpretation for Direct<SLOW> {
     type Value = u64;
     type Double = f64;
     type Stop = Stopped;
-    type Next = *const Insn;
+    type Next = Next;
 
     #[inline(always)]
     fn constant<const W: u32>(&mut self, value: u64) -> u64 {
@@ -365,19 +377,19 @@ impl<const SLOW: bool> Interpretation for Direct<SLOW> {
     }
 
     #[inline(always)]
-    fn branch(&mut self, insn: &Insn, condition: u64) -> *const Insn {
+    fn branch(&mut self, insn: &Insn, condition: u64) -> Next {
         self.follow(insn, condition as usize & 1)
     }
     #[inline(always)]
-    fn jump(&mut self, insn: &Insn) -> *const Insn {
+    fn jump(&mut self, insn: &Insn) -> Next {
         self.follow(insn, 1)
     }
     #[inline(always)]
-    fn jump_to(&mut self, _: &Insn, target: u64) -> Result<*const Insn, Stopped> {
+    fn jump_to(&mut self, _: &Insn, target: u64) -> Result<Next, Stopped> {
         let cpu = self.cpu();
         let entry = unsafe { *cpu.jumps.0.get_unchecked(JumpCache::slot(target)) };
         if entry.rip == target && entry.context == cpu.context {
-            return Ok(entry.entry);
+            return Ok(Next { entry: entry.entry, which: ASKED });
         }
         if !SLOW {
             return Err(Stopped);
@@ -387,7 +399,7 @@ impl<const SLOW: bool> Interpretation for Direct<SLOW> {
             return Err(Stopped);
         }
         missed(cpu, std::ptr::null_mut(), target);
-        Ok(std::ptr::null())
+        Ok(Next { entry: std::ptr::null(), which: ASKED })
     }
     #[inline(always)]
     fn next_rip(&mut self, insn: &Insn) -> u64 {
@@ -396,23 +408,21 @@ impl<const SLOW: bool> Interpretation for Direct<SLOW> {
 }
 
 impl<const SLOW: bool> Direct<SLOW> {
-    /// The entry of a direct successor: by its link, or by the jump cache when it lies on another page.
+    /// The entry of a direct successor: by its link, or by the jump cache where there can be no link.
     #[inline(always)]
-    fn follow(&mut self, insn: &Insn, which: usize) -> *const Insn {
+    fn follow(&mut self, insn: &Insn, which: usize) -> Next {
         unsafe {
             let links = links_of(insn);
             let entry = *(*links).entry.get_unchecked(which);
-            if !entry.is_null() {
-                return entry;
+            if entry != UNLINKABLE {
+                // Null asks the engine, once.
+                return Next { entry, which };
             }
             let target = *(*links).target.get_unchecked(which);
             let cpu = self.cpu();
-            let cached = *cpu.jumps.0.get_unchecked(JumpCache::slot(target));
-            if cached.rip == target && cached.context == cpu.context && !cached.entry.is_null() {
-                return cached.entry;
-            }
-            missed_link(cpu, insn, which);
-            std::ptr::null()
+            let cached = cpu.jumps.0.as_ptr().add(JumpCache::slot(target));
+            let hit = (*cached).rip == target && (*cached).context == cpu.context;
+            Next { entry: if hit { (*cached).entry } else { std::ptr::null() }, which }
         }
     }
 }
@@ -426,22 +436,23 @@ fn missed(cpu: &mut Cpu, link: *mut *const Insn, target: u64) {
     cpu.stop = StopCode::Miss;
 }
 
-/// As `missed`, for a direct successor; asks for the link where it may stay.
+/// As `missed`, for the direct successor of a terminator; asks for the link where it may stay.
 #[cold]
 #[inline(never)]
-fn missed_link(cpu: &mut Cpu, insn: &Insn, which: usize) {
-    unsafe {
-        let links = links_of(insn);
-        let target = (*links).target[which];
-        let link = if block_of(insn).may_link(target) { (*links).entry.as_mut_ptr().add(which) } else { std::ptr::null_mut() };
-        missed(cpu, link, target);
+unsafe extern "C" fn missed_link(cpu: *mut Cpu, insn: *const Insn, which: usize) {
+    if which == ASKED {
+        return;
     }
+    let links = links_of(insn).cast_mut();
+    let entry = &raw mut (*links).entry[which];
+    let link = if (*entry).is_null() { entry } else { std::ptr::null_mut() };
+    missed(&mut *cpu, link, (*links).target[which]);
 }
 
 /// The links of the block whose terminator is `insn`.
 #[inline(always)]
-unsafe fn links_of(insn: &Insn) -> *mut Links {
-    std::ptr::from_ref(insn).add(1) as *mut Links
+unsafe fn links_of(insn: *const Insn) -> *const Links {
+    insn.add(1).cast::<Links>()
 }
 
 /// The header of the block that an instruction belongs to.
@@ -557,9 +568,14 @@ pub(crate) unsafe extern "C" fn slow_operation<O: Operation>(cpu: *mut Cpu, insn
 pub(crate) unsafe extern "C" fn branch<B: Branch>(cpu: *mut Cpu, insn: *const Insn) {
     match B::execute(&mut Direct::<false>(cpu), &*insn) {
         Err(_) => slow_branch::<B>(cpu, insn),
-        Ok(entry) if !entry.is_null() => proceed(cpu, entry),
-        Ok(_) => {}
+        Ok(next) => go(cpu, insn, next),
     }
+}
+
+/// On to where a terminator goes.
+#[inline(always)]
+unsafe fn go(cpu: *mut Cpu, insn: *const Insn, next: Next) {
+    if next.entry.is_null() { missed_link(cpu, insn, next.which) } else { proceed(cpu, next.entry) }
 }
 
 #[cold]
@@ -571,9 +587,9 @@ unsafe extern "C" fn slow_branch<B: Branch>(cpu: *mut Cpu, insn: *const Insn) {
     (*cpu).budget -= unspent;
     match outcome {
         Err(_) => trapped(cpu, insn),
-        Ok(entry) if entry.is_null() => {}
+        Ok(next) if next.entry.is_null() => missed_link(cpu, insn, next.which),
         // The engine looks at whatever asked to leave before it enters the block.
-        Ok(entry) => missed(&mut *cpu, std::ptr::null_mut(), (*entry.sub(1).cast::<Header>()).rip),
+        Ok(next) => missed(&mut *cpu, std::ptr::null_mut(), (*next.entry.sub(1).cast::<Header>()).rip),
     }
 }
 
@@ -585,8 +601,7 @@ pub(crate) unsafe extern "C" fn fused<O: Operation, B: Branch>(cpu: *mut Cpu, in
     let second = insn.add(1);
     match B::execute(&mut Direct::<false>(cpu), &*second) {
         Err(_) => slow_branch::<B>(cpu, second),
-        Ok(entry) if !entry.is_null() => proceed(cpu, entry),
-        Ok(_) => {}
+        Ok(next) => go(cpu, second, next),
     }
 }
 
@@ -594,10 +609,8 @@ pub(crate) unsafe extern "C" fn fused<O: Operation, B: Branch>(cpu: *mut Cpu, in
 pub(crate) unsafe extern "C" fn fall_through(cpu: *mut Cpu, insn: *const Insn) {
     let mut direct = Direct::<false>(cpu);
     // This slot is the terminator's place without an instruction of its own: the links follow it.
-    let entry = direct.follow(&*insn, 0);
-    if !entry.is_null() {
-        proceed(cpu, entry);
-    }
+    let next = direct.follow(&*insn, 0);
+    go(cpu, insn, next);
 }
 
 /// The first instruction of a block whose bytes were overwritten: nobody may enter it any more.

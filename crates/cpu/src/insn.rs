@@ -57,10 +57,13 @@ pub(crate) struct Header {
 /// The slot after the last instruction.
 #[repr(C, align(32))]
 pub(crate) struct Links {
-    /// Entries of the next block: fall-through and taken. Null until looked up; null for ever if the target is on another page.
+    /// Entries of the next block: fall-through and taken. Null until looked up; [`UNLINKABLE`] if only the jump cache may lead there.
     pub entry: [*const Insn; 2],
     /// Their RIPs.
     pub target: [u64; 2],
 }
+
+/// In place of an entry: the target lies on another page, whose mapping may change while this block stands.
+pub(crate) const UNLINKABLE: *const Insn = std::ptr::without_provenance(1);
 
 const _: () = assert!(size_of::<Insn>() == 32 && size_of::<Links>() == 32 && size_of::<Header>() == 32);
