@@ -96,7 +96,9 @@ impl Svm {
             Exit::Operand { intercept, instruction } => {
                 let mut report = Report::instruction(intercept::exit_code(intercept)?, instruction.length);
                 if assists && let (Intercept::Invlpg, cpu::trap::Operand::Memory(memory)) = (intercept, instruction.operand) {
-                    report.info_1 = cpu.segment(memory.segment).base.wrapping_add(memory.offset);
+                    let ignores_base = cpu.is_64bit() && !matches!(memory.segment, Segment::Fs | Segment::Gs);
+                    let base = if ignores_base { 0 } else { cpu.segment(memory.segment).base };
+                    report.info_1 = base.wrapping_add(memory.offset);
                 }
                 report
             }

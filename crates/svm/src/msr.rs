@@ -6,6 +6,7 @@
 
 use cpu::state::Cpu;
 use cpu::trap::{Outcome, Trap};
+use isa::control::Efer;
 use isa::msr;
 use isa::svm::msr::{TscRatio, VmCr};
 
@@ -35,6 +36,8 @@ impl Svm {
             msr::SVM_KEY if self.capabilities.features.svm_lock() => Some(Ok(())),
             msr::IGNNE | msr::SMM_CTL => Some(Ok(())),
             msr::TSC_RATIO if self.capabilities.features.tsc_rate_msr() => Some(self.write_tsc_ratio(value)),
+            // APM 15.4 "Enabling SVM": EFER.SVME cannot be set while VM_CR.SVMDIS is. All else of EFER is the core's.
+            msr::IA32_EFER if self.vm_cr.svmdis() && Efer::from_bits(value).svme() => Some(Err(Trap::GP0)),
             _ => None,
         }
     }
@@ -74,11 +77,5 @@ impl Svm {
         }
         self.tsc_ratio = TscRatio::from_bits(value);
         Ok(())
-    }
-
-    /// Whether EFER.SVME may be set; APM 15.4 "Enabling SVM": not while VM_CR.SVMDIS is set.
-    #[must_use]
-    pub const fn may_enable(&self) -> bool {
-        !self.vm_cr.svmdis()
     }
 }

@@ -82,10 +82,10 @@ fn an_intercepted_delivery_reports_the_event() {
         vmcb.control.n_cr3 = ROOT;
     });
     for level in 0..3 {
-        machine.memory.write_u64(ROOT + level * 0x1000, ROOT + (level + 1) * 0x1000 | all).unwrap();
+        machine.memory.write_u64(ROOT + level * 0x1000, (ROOT + (level + 1) * 0x1000) | all).unwrap();
     }
     for page in (0..256).filter(|page| *page != IDT >> 12) {
-        machine.memory.write_u64(ROOT + 0x3000 + page * 8, page << 12 | all).unwrap();
+        machine.memory.write_u64(ROOT + 0x3000 + page * 8, (page << 12) | all).unwrap();
     }
     let vmcb = enter(&mut machine);
     assert_eq!((vmcb.control.exit_code, vmcb.control.exit_info_2), (ExitCode::NPF, IDT + 14 * 8));

@@ -26,7 +26,7 @@ fn machine(code: &[u8], prepare: impl FnOnce(&mut Vmcb)) -> Machine {
     machine.set_vmcb(&vmcb);
     machine.memory.write(GUEST_CODE, code).unwrap();
     for level in 0..3 {
-        machine.memory.write_u64(ROOT + level * 0x1000, ROOT + (level + 1) * 0x1000 | ALL).unwrap();
+        machine.memory.write_u64(ROOT + level * 0x1000, (ROOT + (level + 1) * 0x1000) | ALL).unwrap();
     }
     for page in 0..256 {
         map(&mut machine, page << 12, page << 12 | ALL);
