@@ -151,6 +151,7 @@ impl Cpu {
     /// Whether instructions must be executed one by one now.
     fn steps(&self) -> bool {
         self.system_flags().tf()
+            || self.system_flags().rf()
             || self.shadow != Shadow::None
             || self.interception.has(Intercept::MonitorTrap)
             || (self.dr7.enables() != 0 && self.has_code_breakpoint())

@@ -1,8 +1,17 @@
 //! Instructions that are plain functions over the processor: rare, complicated, or both. Both tiers call them.
 
+mod call;
+mod control;
 pub(crate) mod descriptor;
+mod far;
+mod flags;
 mod integer;
+mod interrupt;
+mod msr;
 mod ports;
+mod processor;
+mod segment;
+mod stack;
 mod strings;
 mod vendor;
 
@@ -54,4 +63,13 @@ pub(crate) fn find(instruction: &Instruction) -> Option<Entry> {
         .or_else(|| vendor::find(instruction))
         .or_else(|| ports::find(instruction))
         .or_else(|| crate::sse::find(instruction))
+        .or_else(|| stack::find(instruction))
+        .or_else(|| control::find(instruction))
+        .or_else(|| segment::find(instruction))
+        .or_else(|| far::find(instruction))
+        .or_else(|| interrupt::find(instruction))
+        .or_else(|| flags::find(instruction))
+        .or_else(|| call::find(instruction))
+        .or_else(|| msr::find(instruction))
+        .or_else(|| processor::find(instruction))
 }

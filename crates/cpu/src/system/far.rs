@@ -1,0 +1,319 @@
+//! Far JMP, CALL and RET.
+//!
+//! What is modelled: real-address mode; code segments, conforming or not; call gates of 16, 32 and 64 bits with a change of stack; returns
+//! to the same or an outer level (SDM vol 3, 5.8 "Privilege Level Checking When Transferring Program Control Between Code Segments"). What
+//! is not: task gates and TSS descriptors (hardware task switches).
+
+use super::descriptor::{Stack, privilege_of};
+use super::{Entry, Flow};
+use crate::operand::mask;
+use crate::state::Cpu;
+use crate::trap::{Access, Outcome, TaskSwitchSource, Trap};
+use iced_x86::{Instruction, Mnemonic as M, OpKind};
+use isa::paging::is_canonical;
+use isa::register::Segment;
+use isa::segment::{Attributes, Gate, SegmentRegister, Selector, system};
+
+/// The function of an instruction, if it is one of these.
+pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
+    match instruction.mnemonic() {
+        M::Jmp if instruction.is_jmp_far() || instruction.is_jmp_far_indirect() => Entry::last(jump),
+        M::Call if instruction.is_call_far() || instruction.is_call_far_indirect() => Entry::last(call),
+        M::Retf => Entry::last(ret),
+        _ => None,
+    }
+}
+
+/// A far pointer operand: selector, offset and bytes of the operand size.
+fn pointer(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<(Selector, u64, u8)> {
+    match instruction.op0_kind() {
+        OpKind::FarBranch16 => Ok((Selector::from_bits(instruction.far_branch_selector()), u64::from(instruction.far_branch16()), 2)),
+        OpKind::FarBranch32 => Ok((Selector::from_bits(instruction.far_branch_selector()), u64::from(instruction.far_branch32()), 4)),
+        _ => {
+            let bytes = (instruction.memory_size().size() - 2) as u8;
+            let linear = cpu.memory_linear(instruction, u64::from(bytes) + 2, Access::Read)?;
+            let offset = cpu.load(linear, bytes)?;
+            let selector = cpu.load(linear.wrapping_add(u64::from(bytes)), 2)?;
+            Ok((Selector::from_bits(selector as u16), offset, bytes))
+        }
+    }
+}
+
+impl Cpu {
+    /// Puts a code segment and RIP in place.
+    pub(crate) fn set_code(&mut self, code: SegmentRegister, rip: u64, level: u8) {
+        self.segments[Segment::Cs.number()] = code;
+        self.cpl = level;
+        self.rip = rip;
+        self.context_changed();
+    }
+
+    /// CS after a transfer in real-address mode: limit and attributes stay.
+    pub(crate) fn real_code(&self, selector: Selector) -> SegmentRegister {
+        SegmentRegister { selector, base: u64::from(selector.into_bits()) << 4, ..*self.segment(Segment::Cs) }
+    }
+
+    /// #GP(0) for an offset outside a code segment.
+    pub(crate) fn check_offset(&self, attributes: Attributes, limit: u32, offset: u64) -> Outcome {
+        let inside = if self.long_mode() && attributes.l() { is_canonical(offset) } else { offset <= u64::from(limit) };
+        if inside { Ok(()) } else { Err(Trap::GP0) }
+    }
+
+    /// In long mode a code segment may not be both 64-bit and 32-bit.
+    fn code_is_malformed(&self, attributes: Attributes) -> bool {
+        self.long_mode() && attributes.l() && attributes.db()
+    }
+}
+
+/// Where a far transfer leads.
+enum Destination {
+    /// A code segment at the present level.
+    Code(SegmentRegister),
+    /// A call gate, with its selector's code for faults.
+    Gate(Gate),
+}
+
+/// Looks a far pointer's selector up and checks a direct transfer.
+fn destination(
+    cpu: &mut Cpu,
+    selector: Selector,
+    offset: u64,
+    source: TaskSwitchSource,
+    instruction: &Instruction,
+) -> Outcome<Destination> {
+    if selector.is_null() {
+        return Err(Trap::GP0);
+    }
+    let code = selector.error_code();
+    let found = cpu.find_descriptor(selector, Trap::gp(code))?;
+    let attributes = found.descriptor.attributes();
+    if attributes.is_code() {
+        let allowed =
+            if attributes.is_conforming() { attributes.dpl() <= cpu.cpl } else { selector.rpl() <= cpu.cpl && attributes.dpl() == cpu.cpl };
+        if !allowed || cpu.code_is_malformed(attributes) {
+            return Err(Trap::gp(code));
+        }
+        if !attributes.p() {
+            return Err(Trap::np(code));
+        }
+        cpu.check_offset(attributes, found.descriptor.limit(), offset)?;
+        return Ok(Destination::Code(cpu.access_descriptor(selector.with_rpl(cpu.cpl), found)?));
+    }
+    let long = cpu.long_mode();
+    let kind = attributes.kind();
+    let known = match kind {
+        system::CALL_GATE => true,
+        system::CALL_GATE16 | system::TASK_GATE | system::TSS_AVAILABLE | system::TSS16_AVAILABLE => !long,
+        _ => false,
+    };
+    if attributes.s() || !known || attributes.dpl() < cpu.cpl.max(selector.rpl()) {
+        return Err(Trap::gp(code));
+    }
+    if !attributes.p() {
+        return Err(Trap::np(code));
+    }
+    if !matches!(kind, system::CALL_GATE | system::CALL_GATE16) {
+        let task = if kind == system::TASK_GATE { Gate { low: found.descriptor.0, high: 0 }.selector() } else { selector };
+        return Err(cpu.task_switch(task, source, instruction.len() as u8, None));
+    }
+    let mut gate = Gate { low: found.descriptor.0, high: 0 };
+    if long {
+        gate.high = cpu.upper_descriptor(selector, found, Trap::gp(code))?;
+        if gate.high >> 40 & 0x1f != 0 {
+            return Err(Trap::gp(code));
+        }
+    }
+    Ok(Destination::Gate(gate))
+}
+
+/// The code segment behind a call gate, its offset, and the level it runs at.
+fn behind_gate(cpu: &mut Cpu, gate: Gate, calls: bool) -> Outcome<(SegmentRegister, u64, u8)> {
+    let selector = gate.selector();
+    if selector.is_null() {
+        return Err(Trap::GP0);
+    }
+    let code = selector.error_code();
+    let found = cpu.find_descriptor(selector, Trap::gp(code))?;
+    let attributes = found.descriptor.attributes();
+    let long = cpu.long_mode();
+    let level_fits = attributes.dpl() <= cpu.cpl && (calls || attributes.is_conforming() || attributes.dpl() == cpu.cpl);
+    if !attributes.is_code() || !level_fits || long && (!attributes.l() || attributes.db()) {
+        return Err(Trap::gp(code));
+    }
+    if !attributes.p() {
+        return Err(Trap::np(code));
+    }
+    let level = if attributes.is_conforming() { cpu.cpl } else { attributes.dpl() };
+    let offset = if gate.attributes().kind() == system::CALL_GATE { gate.offset() } else { gate.offset() & 0xffff };
+    cpu.check_offset(attributes, found.descriptor.limit(), offset)?;
+    Ok((cpu.access_descriptor(selector.with_rpl(level), found)?, offset, level))
+}
+
+fn jump(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let (selector, offset, _) = pointer(cpu, instruction)?;
+    if cpu.is_real() {
+        let code = cpu.real_code(selector);
+        cpu.check_offset(code.attributes, code.limit, offset)?;
+        cpu.set_code(code, offset, 0);
+        return Ok(Flow::Jump);
+    }
+    let level = cpu.cpl;
+    match destination(cpu, selector, offset, TaskSwitchSource::Jump, instruction)? {
+        Destination::Code(code) => cpu.set_code(code, offset, level),
+        Destination::Gate(gate) => {
+            let (code, offset, level) = behind_gate(cpu, gate, false)?;
+            cpu.set_code(code, offset, level);
+        }
+    }
+    Ok(Flow::Jump)
+}
+
+fn call(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let (selector, offset, bytes) = pointer(cpu, instruction)?;
+    let back = cpu.next_rip(instruction);
+    let old_code = u64::from(cpu.segment(Segment::Cs).selector.into_bits());
+    let mut stack = cpu.current_stack();
+    if cpu.is_real() {
+        let code = cpu.real_code(selector);
+        cpu.check_offset(code.attributes, code.limit, offset)?;
+        stack.push(cpu, bytes, old_code)?;
+        stack.push(cpu, bytes, back)?;
+        cpu.set_stack_pointer(stack.pointer, stack.bits);
+        cpu.set_code(code, offset, 0);
+        return Ok(Flow::Jump);
+    }
+    let gate = match destination(cpu, selector, offset, TaskSwitchSource::Call, instruction)? {
+        Destination::Code(code) => {
+            stack.push(cpu, bytes, old_code)?;
+            stack.push(cpu, bytes, back)?;
+            cpu.set_stack_pointer(stack.pointer, stack.bits);
+            cpu.set_code(code, offset, cpu.cpl);
+            return Ok(Flow::Jump);
+        }
+        Destination::Gate(gate) => gate,
+    };
+    let (code, offset, level) = behind_gate(cpu, gate, true)?;
+    let long = cpu.long_mode();
+    let bytes = match (long, gate.attributes().kind()) {
+        (true, _) => 8,
+        (false, system::CALL_GATE) => 4,
+        _ => 2,
+    };
+    let mut new_stack = None;
+    if level != cpu.cpl {
+        let outer = stack.clone();
+        let (old_ss, old_rsp) = (u64::from(cpu.segment(Segment::Ss).selector.into_bits()), cpu.regs[4]);
+        stack = if long {
+            let pointer = cpu.long_stack_pointer(level, 0, 0)?;
+            let mut segment = SegmentRegister::null(Selector::new().with_rpl(level));
+            segment.attributes.set_dpl(level);
+            Stack { segment, pointer, bits: 64, flat: true, privilege: privilege_of(level), fault: Trap::SS0 }
+        } else {
+            cpu.inner_stack(level, 0)?
+        };
+        new_stack = Some(stack.segment);
+        stack.push(cpu, bytes, old_ss)?;
+        stack.push(cpu, bytes, old_rsp)?;
+        if !long {
+            for parameter in (0..u64::from(gate.parameters())).rev() {
+                let value = outer.peek(cpu, parameter * u64::from(bytes), bytes)?;
+                stack.push(cpu, bytes, value)?;
+            }
+        }
+    }
+    stack.push(cpu, bytes, old_code)?;
+    stack.push(cpu, bytes, back)?;
+    if let Some(segment) = new_stack {
+        cpu.segments[Segment::Ss.number()] = segment;
+    }
+    cpu.set_code(code, offset, level);
+    cpu.set_stack_pointer(stack.pointer, stack.bits);
+    Ok(Flow::Jump)
+}
+
+/// What a far return or IRET goes back to.
+pub(super) struct Return {
+    pub code: SegmentRegister,
+    pub rip: u64,
+    pub level: u8,
+}
+
+impl Cpu {
+    /// Checks the code segment of a far return or IRET. SDM vol 2, RET and IRET.
+    pub(super) fn return_target(&mut self, selector: Selector, rip: u64) -> Outcome<Return> {
+        if selector.is_null() {
+            return Err(Trap::GP0);
+        }
+        let code = selector.error_code();
+        let found = self.find_descriptor(selector, Trap::gp(code))?;
+        let attributes = found.descriptor.attributes();
+        let level = selector.rpl();
+        let fits = attributes.is_code()
+            && level >= self.cpl
+            && if attributes.is_conforming() { attributes.dpl() <= level } else { attributes.dpl() == level };
+        if !fits || self.code_is_malformed(attributes) {
+            return Err(Trap::gp(code));
+        }
+        if !attributes.p() {
+            return Err(Trap::np(code));
+        }
+        self.check_offset(attributes, found.descriptor.limit(), rip)?;
+        Ok(Return { code: self.access_descriptor(selector, found)?, rip, level })
+    }
+
+    /// Whether code of a segment runs in 64-bit mode.
+    pub(super) fn runs_long(&self, code: &SegmentRegister) -> bool {
+        self.long_mode() && code.attributes.l()
+    }
+
+    /// Goes to an outer level with its stack; data segments that it may not use become null.
+    pub(super) fn set_outer(&mut self, target: &Return, stack: SegmentRegister, pointer: u64) {
+        let long = self.runs_long(&target.code);
+        self.segments[Segment::Ss.number()] = stack;
+        self.set_code(target.code, target.rip, target.level);
+        let bits = if long {
+            64
+        } else if stack.attributes.db() {
+            32
+        } else {
+            16
+        };
+        self.set_stack_pointer(pointer, bits);
+        for segment in [Segment::Es, Segment::Ds, Segment::Fs, Segment::Gs] {
+            let register = self.segment(segment);
+            let attributes = register.attributes;
+            let inner = (attributes.is_data() || attributes.is_code() && !attributes.is_conforming()) && attributes.dpl() < target.level;
+            if register.is_usable() && inner {
+                self.segments[segment.number()] = SegmentRegister::null(Selector::new());
+            }
+        }
+    }
+}
+
+fn ret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let released = if instruction.op_count() == 1 { instruction.immediate(0) } else { 0 };
+    let bytes = (i64::from(instruction.stack_pointer_increment()) - released as i64) as u8 / 2;
+    let mut stack = cpu.current_stack();
+    let rip = stack.pop(cpu, bytes)?;
+    let selector = Selector::from_bits(stack.pop(cpu, bytes)? as u16);
+    if cpu.is_real() {
+        let code = cpu.real_code(selector);
+        cpu.check_offset(code.attributes, code.limit, rip)?;
+        stack.skip(released);
+        cpu.set_stack_pointer(stack.pointer, stack.bits);
+        cpu.set_code(code, rip, 0);
+        return Ok(Flow::Jump);
+    }
+    let target = cpu.return_target(selector, rip)?;
+    stack.skip(released);
+    if target.level == cpu.cpl {
+        cpu.set_stack_pointer(stack.pointer, stack.bits);
+        cpu.set_code(target.code, target.rip, target.level);
+        return Ok(Flow::Jump);
+    }
+    let pointer = stack.pop(cpu, bytes)?;
+    let outer = Selector::from_bits(stack.pop(cpu, bytes)? as u16);
+    let segment = cpu.stack_segment(outer, target.level, cpu.runs_long(&target.code), Trap::gp)?;
+    cpu.set_outer(&target, segment, pointer.wrapping_add(released) & mask(64));
+    Ok(Flow::Jump)
+}

@@ -1,0 +1,114 @@
+//! INT n, INT3, INTO, INT1 and IRET.
+//!
+//! What is modelled: software events through the IDT of every mode, returns in real-address, protected and long mode, unblocking of NMIs.
+//! What is not: virtual-8086 mode and nested tasks.
+
+use super::{Entry, Flow};
+use crate::operand::mask;
+use crate::state::Cpu;
+use crate::trap::{Event, EventKind, Exception, Exit, Intercept, Outcome, TaskSwitchSource, Trap};
+use iced_x86::{Code, Instruction, Mnemonic as M};
+use isa::exception::Vector;
+use isa::rflags::Rflags;
+use isa::segment::Selector;
+
+/// The function of an instruction, if it is one of these.
+pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
+    match instruction.mnemonic() {
+        M::Int => Entry::last(int),
+        M::Int3 => Entry::last(int3),
+        M::Into => Entry::last(into),
+        M::Int1 => Entry::last(int1),
+        M::Iret | M::Iretd | M::Iretq => Entry::last(iret),
+        _ => None,
+    }
+}
+
+fn software(cpu: &mut Cpu, instruction: &Instruction, kind: EventKind, vector: u8) -> Outcome<Flow> {
+    cpu.charge(cpu.model.costs.exception_delivery.ticks());
+    cpu.deliver(Event { kind, vector, error_code: None, length: instruction.len() as u8 })?;
+    Ok(Flow::Jump)
+}
+
+fn int(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let vector = instruction.immediate8();
+    if cpu.interception.has(Intercept::IntN) {
+        return Err(Trap::Exit(Exit::SoftwareInterrupt { vector, length: instruction.len() as u8 }));
+    }
+    software(cpu, instruction, EventKind::SoftwareInterrupt, vector)
+}
+
+/// A trap that exits as the exception it raises.
+fn software_exception(cpu: &mut Cpu, instruction: &Instruction, vector: Vector) -> Outcome<Flow> {
+    if cpu.guest_mode && cpu.interception.exception(vector, None) {
+        return Err(Trap::Exit(Exit::Exception(Exception::plain(vector))));
+    }
+    software(cpu, instruction, EventKind::SoftwareException, vector as u8)
+}
+
+fn int3(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    software_exception(cpu, instruction, Vector::Breakpoint)
+}
+
+fn into(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    if cpu.rflags().of() { software_exception(cpu, instruction, Vector::Overflow) } else { Ok(Flow::Next) }
+}
+
+fn int1(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    if cpu.interception.has(Intercept::Icebp) || cpu.guest_mode && cpu.interception.exception(Vector::Debug, None) {
+        return Err(Trap::Exit(Exit::SoftwareInterrupt { vector: Vector::Debug as u8, length: instruction.len() as u8 }));
+    }
+    software(cpu, instruction, EventKind::PrivilegedSoftware, Vector::Debug as u8)
+}
+
+fn iret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.intercept(Intercept::Iret, instruction)?;
+    // SDM vol 3, 6.7.1 "Handling Multiple NMIs": even an IRET that faults ends the blocking.
+    cpu.nmi_blocked = false;
+    let bytes: u8 = match instruction.code() {
+        Code::Iretw => 2,
+        Code::Iretd => 4,
+        _ => 8,
+    };
+    if cpu.is_v86() {
+        return Err(Trap::not_modelled("IRET in virtual-8086 mode"));
+    }
+    let long = cpu.long_mode();
+    if cpu.is_protected() && cpu.system_flags().nt() {
+        if long {
+            return Err(Trap::GP0);
+        }
+        let link = cpu.load_system(cpu.table_address(cpu.tr.base), 2)?;
+        return Err(cpu.task_switch(Selector::from_bits(link as u16), TaskSwitchSource::Iret, instruction.len() as u8, None));
+    }
+    let mut stack = cpu.current_stack();
+    let rip = stack.pop(cpu, bytes)?;
+    let selector = Selector::from_bits(stack.pop(cpu, bytes)? as u16);
+    let image = stack.pop(cpu, bytes)?;
+    if cpu.is_real() {
+        let code = cpu.real_code(selector);
+        cpu.check_offset(code.attributes, code.limit, rip)?;
+        cpu.set_stack_pointer(stack.pointer, stack.bits);
+        let flags = cpu.merged_flags(image, bytes, true);
+        cpu.set_code(code, rip, 0);
+        cpu.set_rflags(flags);
+        return Ok(Flow::Jump);
+    }
+    if Rflags::from_bits(image).vm() && cpu.cpl == 0 && !long && bytes != 2 {
+        return Err(Trap::not_modelled("IRET to virtual-8086 mode"));
+    }
+    let target = cpu.return_target(selector, rip & mask(u32::from(bytes) * 8))?;
+    let flags = cpu.merged_flags(image, bytes, true);
+    if target.level == cpu.cpl && !cpu.is_64bit() {
+        cpu.set_stack_pointer(stack.pointer, stack.bits);
+        cpu.set_code(target.code, target.rip, target.level);
+        cpu.set_rflags(flags);
+        return Ok(Flow::Jump);
+    }
+    let pointer = stack.pop(cpu, bytes)?;
+    let outer = Selector::from_bits(stack.pop(cpu, bytes)? as u16);
+    let segment = cpu.stack_segment(outer, target.level, cpu.runs_long(&target.code), Trap::gp)?;
+    cpu.set_outer(&target, segment, pointer);
+    cpu.set_rflags(flags);
+    Ok(Flow::Jump)
+}

@@ -1,0 +1,124 @@
+//! The processor talks about itself, waits, or stops: CPUID, time stamps, HLT, caches, undefined opcodes.
+//!
+//! What is modelled: CPUID, RDTSC, RDTSCP, RDPID, RDPMC (there are no counters: #GP), HLT, PAUSE, INVD and WBINVD (there are no caches to
+//! flush), UD0, UD1, UD2, RSM outside system management mode. MONITOR and MWAIT are in no processor model.
+
+use super::{Entry, Flow};
+use crate::select::undefined;
+use crate::state::{Activity, Cpu};
+use crate::trap::{Intercept, Outcome, Trap};
+use iced_x86::{Instruction, Mnemonic as M, Register};
+use models::CpuidContext;
+
+/// The function of an instruction, if it is one of these.
+pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
+    match instruction.mnemonic() {
+        M::Cpuid => Entry::plain(cpuid),
+        M::Rdtsc => Entry::plain(rdtsc),
+        M::Rdtscp => Entry::plain(rdtscp),
+        M::Rdpid => Entry::plain(rdpid),
+        M::Rdpmc => Entry::plain(rdpmc),
+        M::Hlt => Entry::last(hlt),
+        M::Pause => Entry::plain(pause),
+        M::Invd => Entry::plain(invd),
+        M::Wbinvd => Entry::plain(wbinvd),
+        M::Rsm => Entry::last(rsm),
+        M::Ud0 | M::Ud1 | M::Ud2 => Entry::last(undefined),
+        _ => None,
+    }
+}
+
+impl Cpu {
+    /// What CPUID depends on beside the model.
+    pub fn cpuid_context(&self) -> CpuidContext {
+        CpuidContext {
+            apic_id: self.apic.id(),
+            cpu_count: self.cpu_count,
+            osxsave: self.cr4.osxsave(),
+            xcr0: self.xcr0,
+            apic_enabled: self.apic.base() & crate::apic::BASE_ENABLE != 0,
+            in_64_bit_mode: self.is_64bit(),
+        }
+    }
+
+    fn set_edx_eax(&mut self, value: u64) {
+        self.write_register(Register::EAX, value & 0xffff_ffff);
+        self.write_register(Register::EDX, value >> 32);
+    }
+
+    /// CR4.TSD.
+    fn require_time_stamp(&self) -> Outcome {
+        if self.cr4.tsd() && self.cpl != 0 { Err(Trap::GP0) } else { Ok(()) }
+    }
+}
+
+fn cpuid(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.intercept(Intercept::Cpuid, instruction)?;
+    let (leaf, subleaf) = (cpu.read_register(Register::EAX) as u32, cpu.read_register(Register::ECX) as u32);
+    let result = cpu.model.cpuid(leaf, subleaf, &cpu.cpuid_context());
+    for (register, value) in
+        [(Register::EAX, result.eax), (Register::EBX, result.ebx), (Register::ECX, result.ecx), (Register::EDX, result.edx)]
+    {
+        cpu.write_register(register, u64::from(value));
+    }
+    Ok(Flow::Next)
+}
+
+fn rdtsc(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.require_time_stamp()?;
+    cpu.intercept(Intercept::Rdtsc, instruction)?;
+    cpu.set_edx_eax(cpu.time_stamp());
+    Ok(Flow::Next)
+}
+
+fn rdtscp(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.require_time_stamp()?;
+    cpu.intercept(Intercept::Rdtscp, instruction)?;
+    cpu.set_edx_eax(cpu.time_stamp());
+    cpu.write_register(Register::ECX, cpu.msrs.tsc_aux & 0xffff_ffff);
+    Ok(Flow::Next)
+}
+
+fn rdpid(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.write_register(instruction.op0_register(), cpu.msrs.tsc_aux);
+    Ok(Flow::Next)
+}
+
+fn rdpmc(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    if cpu.cpl != 0 && !cpu.cr4.pce() && !cpu.is_real() {
+        return Err(Trap::GP0);
+    }
+    cpu.intercept(Intercept::Rdpmc, instruction)?;
+    // No counter exists, so every ECX is invalid.
+    Err(Trap::GP0)
+}
+
+fn hlt(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.require_level_0()?;
+    cpu.intercept(Intercept::Hlt, instruction)?;
+    cpu.activity = Activity::Halted;
+    Ok(Flow::End)
+}
+
+fn pause(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.intercept(Intercept::Pause, instruction)?;
+    Ok(Flow::Next)
+}
+
+fn invd(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.require_level_0()?;
+    cpu.intercept(Intercept::Invd, instruction)?;
+    Ok(Flow::Next)
+}
+
+fn wbinvd(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.require_level_0()?;
+    cpu.intercept(Intercept::Wbinvd, instruction)?;
+    Ok(Flow::Next)
+}
+
+/// RSM outside system management mode is #UD; APM vol 2, 15.9 lists its intercept before that.
+fn rsm(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.intercept(Intercept::Rsm, instruction)?;
+    Err(Trap::UD)
+}
