@@ -44,7 +44,7 @@ pub use listing::{disassemble, listing};
 use std::collections::BTreeMap;
 
 /// The longest source that is looked at, in bytes.
-const MAX_SOURCE: usize = 8 << 20;
+const MAX_SOURCE: usize = 4 << 20;
 
 /// The mode code is assembled for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -73,6 +73,7 @@ fn formatter() -> NasmFormatter {
     options.set_space_after_operand_separator(true);
     options.set_rip_relative_addresses(false);
     options.set_show_branch_size(true);
+    options.set_branch_leading_zeros(false);
     options.set_use_pseudo_ops(false);
     formatter
 }
@@ -115,7 +116,8 @@ fn format(formatter: &mut NasmFormatter, instruction: &Instruction, chunk: &[u8]
         {
             text.insert_str(at + 1, word);
         }
-        if displacement == 32 && bits == Bits::SixtyFour && !plain_index && instruction.memory_index() == Register::None {
+        let narrow = displacement == 32 && bits == Bits::SixtyFour && !text.starts_with("a32 ");
+        if narrow && !plain_index && instruction.memory_index() == Register::None {
             text.insert_str(0, "a32 ");
         }
     }

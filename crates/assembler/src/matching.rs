@@ -33,8 +33,8 @@ pub(crate) struct Context {
     pub(crate) has_near_form: bool,
     /// Whether a prefix or the name asks for an operand size.
     pub(crate) sized: bool,
-    /// Whether a prefix asks for 32-bit addresses.
-    pub(crate) narrow: bool,
+    /// The address size a prefix asks for, in bits.
+    pub(crate) address_size: Option<u32>,
 }
 
 /// The instruction of `code` with `arguments`.
@@ -287,18 +287,20 @@ fn memory_operand(
     }
     let number = memory.displacement;
     let bare = memory.base == Register::None && memory.index == Register::None;
-    let full_size = memory.address_size / 8;
+    // A prefix decides the width of an address that no register decides.
+    let address_size = context.address_size.filter(|_| bare && !memory.relative).unwrap_or(memory.address_size);
+    let full_size = address_size / 8;
     let full_64 = memory.displacement_size == Some(8) && bare;
     if kind == K::mem_offs {
         // In 64-bit mode the offset is 8 bytes: never the shortest, so it is taken where it was asked for.
-        if !bare || memory.relative || (memory.address_size == 64 && !full_64) {
+        if !bare || memory.relative || (address_size == 64 && !full_64) {
             return Err(Miss::Kind(origin));
         }
     } else if full_64 {
         return Err(Miss::Kind(origin));
     }
     let fits = number.unknown
-        || match memory.address_size {
+        || match address_size {
             16 => (-0x8000..=0xffff).contains(&number.value),
             32 => (-0x8000_0000..=0xffff_ffff).contains(&number.value),
             _ => memory.relative || kind == K::mem_offs || i32::try_from(number.value).is_ok(),
@@ -307,13 +309,13 @@ fn memory_operand(
         return Err(Miss::Range(origin));
     }
     // The number that the processor adds, wrapped to the width of the address.
-    let wrapped = match memory.address_size {
+    let wrapped = match address_size {
         16 => i64::from(number.value as i16),
         32 => i64::from(number.value as i32),
         _ => number.value,
     };
     let displacement_size = if memory.relative {
-        let narrow = context.narrow;
+        let narrow = context.address_size == Some(32);
         instruction.set_memory_base(if narrow { Register::EIP } else { Register::RIP });
         if narrow { 4 } else { 8 }
     } else if bare {
@@ -335,7 +337,7 @@ fn memory_operand(
         }
     };
     instruction.set_memory_displ_size(displacement_size);
-    let displacement = match (number.unknown && memory.relative, memory.address_size) {
+    let displacement = match (number.unknown && memory.relative, address_size) {
         (true, _) => context.address,
         (_, 16) => u64::from(wrapped as u16),
         (_, 32) => u64::from(wrapped as u32),

@@ -4,7 +4,7 @@
 //! Codes", and nasm's further names (`retw`, `pushfw`, `iret` by mode, comparison predicates). Not modelled: MVEX.
 
 use crate::Bits;
-use iced_x86::{Code, EncodingKind};
+use iced_x86::{Code, DecoderOptions, EncodingKind};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -42,12 +42,10 @@ fn table() -> &'static BTreeMap<String, Vec<Code>> {
         for code in Code::values() {
             let info = code.op_code();
             let somewhere = info.mode16() || info.mode32() || info.mode64();
-            // `pmulhrw` was one instruction of AMD's and another of Cyrix'. Opcode 0F was `pop cs` on the 8086 only, 0F A6 and A7 were CMPXCHG on the first 80486 only.
-            let extinct = matches!(
-                code,
-                Code::Popw_CS | Code::Pmulhrw_mm_mmm64 | Code::Cmpxchg486_rm8_r8 | Code::Cmpxchg486_rm16_r16 | Code::Cmpxchg486_rm32_r32
-            );
-            let usable = info.is_instruction() && somewhere && !extinct;
+            // What a decoder takes only when told to is of processors long gone (the 80486's first CMPXCHG, Cyrix), or of
+            // Knights Corner, whose POPCNT would be one byte shorter. Opcode 0F was `pop cs` on the 8086 only.
+            let alive = info.decoder_option() == DecoderOptions::NONE && code != Code::Popw_CS;
+            let usable = info.is_instruction() && somewhere && alive;
             if usable && info.encoding() != EncodingKind::MVEX {
                 table.entry(format!("{:?}", code.mnemonic()).to_ascii_lowercase()).or_default().push(code);
             }

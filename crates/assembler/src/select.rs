@@ -64,7 +64,7 @@ pub(crate) fn select(encoder: &mut Encoder, request: &Request<'_>) -> Result<Enc
     }
     let has_near_form = codes().any(|code| code.op_code().op_kinds().iter().any(|&kind| matching::is_near_branch(kind)));
     let sized = request.meaning.operand_size.or(request.prefixes.operand_size).is_some();
-    let context = Context { bits, address: request.address, has_near_form, sized, narrow: request.prefixes.address_size == Some(32) };
+    let context = Context { bits, address: request.address, has_near_form, sized, address_size: request.prefixes.address_size };
     let mut misses = Vec::new();
     let mut fits: Vec<(Instruction, Option<u32>)> = Vec::new();
     for variant in variants(request) {

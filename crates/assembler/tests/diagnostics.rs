@@ -91,3 +91,26 @@ fn line_column_and_span_point_at_the_fault() {
     let faults = assemble(source, &Options::default()).expect_err("it is wrong");
     assert_eq!((faults[0].line, faults[0].column), (2, 15));
 }
+
+#[test]
+fn hostile_programs_end_soon() {
+    // Each would take for ever, or all memory, if nothing were bounded.
+    let chain: String = (0..3000).map(|n| format!("l{n}: jmp l{}\n times 124 nop\n", n + 1)).collect();
+    let copies = "more than 262144 copies of instructions that depend on their own address";
+    let cases = [
+        ("times 0xffffffff jmp $\n".to_owned(), Err(copies)),
+        ("times 0xffffffffffff nop\n".to_owned(), Err("the program grows beyond 16777216 bytes")),
+        ("align 1 << 62\nnop\nalign 1 << 62\n".to_owned(), Err("the program grows beyond 16777216 bytes")),
+        (format!("x equ {}1\n dd x\n", "1+".repeat(200_000)), Ok(4)),
+        (format!("x equ {}1\n dd x\n", "-".repeat(200_000)), Ok(4)),
+        (format!("mov eax, [{}eax]\n", "eax+".repeat(50_000)), Err("these registers make no address")),
+        (format!("{}nop\n", "a16 ".repeat(50_000)), Ok(2)),
+        (format!("{chain}l3000:\n"), Ok(378_000)),
+        ("times 200000 jmp forward\n".repeat(40) + "forward:\n", Err(copies)),
+    ];
+    for (program, expected) in cases {
+        let outcome = assemble(&program, &Options { bits: Bits::ThirtyTwo, ..Options::default() });
+        let outcome = outcome.map(|program| program.bytes.len()).map_err(|faults| faults[0].message.clone());
+        assert_eq!(outcome, expected.map_err(str::to_owned), "{}", &program[..16]);
+    }
+}

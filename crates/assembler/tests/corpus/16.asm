@@ -183,3 +183,5 @@ fldcw [bx]
 finit
 fninit
 fclex
+a32 mov al, [5]
+a32 mov bl, [5]

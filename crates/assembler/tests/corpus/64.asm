@@ -435,3 +435,10 @@ movss xmm0, xmm1
 movsd xmm0, xmm1
 movsd [rax], xmm1
 emms
+a32 mov al, [5]
+a32 mov bl, [5]
+a32 mov eax, [0x80000000]
+popcnt r13d, ecx
+popcnt eax, ecx
+lzcnt r8, r9
+tzcnt r8d, [rax]
