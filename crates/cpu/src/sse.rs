@@ -1,11 +1,60 @@
-//! SSE and SSE2, MXCSR, FXSAVE and XSAVE.
+//! SSE and SSE2, MXCSR, FXSAVE and XSAVE, and the x87 instructions that only move state.
+//!
+//! What is modelled: every legacy-encoded SSE and SSE2 instruction on XMM registers, with the alignment rule of their memory operands
+//! (SDM vol 1, 11.4.1.1 and 4.1.1 "Alignment of Words, Doublewords, Quadwords, and Double Quadwords"), their availability (SDM vol 3, 2.5
+//! "Control Registers", and 13.1.3 "Initialization of the SSE Extensions"), MXCSR with all six exceptions masked and unmasked, rounding,
+//! denormals-are-zeros and flush-to-zero; FXSAVE, XSAVE and their kin for x87 and SSE state; x87 control words.
+//! What is not: MMX registers (no model has MMX), x87 arithmetic, AVX. They end as not modelled, or as #UD where CPUID lacks them.
+//!
+//! The few instructions that compiled code is full of have handlers of their own in [`crate::semantics::double`]; they are found here, too,
+//! because a processor on which SSE is not usable now has to execute them as functions that say so.
 
+mod approximation;
+mod arithmetic;
+mod compare;
+mod control;
+mod convert;
 pub(crate) mod double;
+mod float;
+mod integer;
+mod moves;
+mod operand;
+mod save;
+mod shuffle;
+#[cfg(test)]
+mod tests;
+mod x87;
 
-use crate::system::Entry;
-use iced_x86::Instruction;
+use crate::state::Cpu;
+use crate::system::{Entry, Function};
+use crate::trap::{Outcome, Trap};
+use iced_x86::{Instruction, OpKind};
 
-/// The function of an SSE, MXCSR or state-saving instruction that has no handler of its own.
-pub(crate) fn find(_: &Instruction) -> Option<Entry> {
-    None
+/// The function of an instruction, if it is one of this module's.
+pub(crate) fn find(instruction: &Instruction) -> Option<Entry> {
+    if (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).is_mm()) {
+        return None;
+    }
+    let function: Option<Function> = moves::find(instruction)
+        .or_else(|| integer::find(instruction.mnemonic()))
+        .or_else(|| shuffle::find(instruction.mnemonic()))
+        .or_else(|| arithmetic::find(instruction.mnemonic()))
+        .or_else(|| compare::find(instruction))
+        .or_else(|| convert::find(instruction.mnemonic()))
+        .or_else(|| approximation::find(instruction.mnemonic()))
+        .or_else(|| control::find(instruction.mnemonic()))
+        .or_else(|| save::find(instruction.mnemonic()))
+        .or_else(|| x87::find(instruction));
+    function.and_then(Entry::plain)
+}
+
+impl Cpu {
+    /// Faults if SSE instructions cannot be executed now. SDM vol 3, Table 13-1 "Action Taken for Combinations of OSFXSR, OSXMMEXCPT, SSE,
+    /// SSE2, SSE3, EM, MP, and TS".
+    pub(crate) fn require_sse(&self) -> Outcome {
+        if self.cr0.em() || !self.cr4.osfxsr() {
+            return Err(Trap::UD);
+        }
+        if self.cr0.ts() { Err(Trap::NM) } else { Ok(()) }
+    }
 }

@@ -1,8 +1,9 @@
 //! Scalar double-precision arithmetic by the host's own, where that is certain to give the guest's result and flags.
 
+use super::float::{Arithmetic, Double};
 use crate::interpretation::DoubleOperation;
 use crate::state::Cpu;
-use crate::trap::{Outcome, Trap};
+use crate::trap::Outcome;
 
 /// MXCSR bits that the inline path looks at: PE set already (the result may be inexact), PM set, round to nearest, no DAZ, no FTZ.
 const NEEDED: u32 = 0x0000_1020;
@@ -32,7 +33,16 @@ pub(crate) fn fast_double(mxcsr: u32, kind: DoubleOperation, a: f64, b: f64) -> 
 
 impl Cpu {
     /// ADDSD and its kin with everything MXCSR asks for.
-    pub(crate) fn double_arithmetic(&mut self, _kind: DoubleOperation, _a: u64, _b: u64) -> Outcome<u64> {
-        Err(Trap::not_modelled("special cases of scalar double arithmetic"))
+    pub(crate) fn double_arithmetic(&mut self, kind: DoubleOperation, a: u64, b: u64) -> Outcome<u64> {
+        let operation = match kind {
+            DoubleOperation::Add => Arithmetic::Add,
+            DoubleOperation::Subtract => Arithmetic::Subtract,
+            DoubleOperation::Multiply => Arithmetic::Multiply,
+            DoubleOperation::Divide => Arithmetic::Divide,
+        };
+        let mut float = self.float();
+        let result = float.arithmetic::<Double>(operation, a, b);
+        self.settle(float)?;
+        Ok(result)
     }
 }

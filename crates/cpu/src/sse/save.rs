@@ -1,0 +1,233 @@
+//! FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XRSTOR.
+//!
+//! What is modelled: the FXSAVE area in its 32-bit and 64-bit (REX.W) forms, EFER.FFXSR, MXCSR_MASK; the XSAVE area in its standard format
+//! with the state components x87 and SSE, the rules of its header, and the initial configurations (SDM vol 1, 13.6 "Processor Tracking of
+//! XSAVE-Managed State"). Our choices where the manuals leave one: reserved bytes of the FXSAVE area stay as they are in memory; with
+//! CR4.OSFXSR clear neither XMM registers nor MXCSR are saved or restored; XSAVEOPT leaves out components in their initial configuration
+//! and never a component for being unmodified; FCS and FDS are saved as zero.
+//! What is not: the compacted format (XSAVEC, XSAVES), further components, AMD's FXSAVE that leaves out the x87 pointers while no exception
+//! is pending (nothing but FXRSTOR can set them here).
+
+use super::control::{MXCSR_MASK, check_mxcsr};
+use crate::state::{Cpu, FpuState};
+use crate::system::{Flow, Function};
+use crate::trap::{Access, Outcome, Trap};
+use iced_x86::{Instruction, Mnemonic as M};
+use isa::control::xcr0::{SSE, X87};
+use isa::register::Gpr;
+
+/// Bytes of the FXSAVE area, which is the legacy region of the XSAVE area.
+const LEGACY: u64 = 512;
+/// Bytes of the XSAVE header.
+const HEADER: u64 = 64;
+/// Offset of MXCSR and MXCSR_MASK.
+const MXCSR: u64 = 24;
+/// Offset of ST0 to ST7, each in 16 bytes.
+const ST: u64 = 32;
+/// Offset of XMM0 to XMM15.
+const XMM: u64 = 160;
+
+impl Cpu {
+    /// How many XMM registers the present mode has.
+    fn xmm_count(&self) -> usize {
+        if self.is_64bit() { 16 } else { 8 }
+    }
+
+    /// The x87 part of the area. SDM vol 2, FXSAVE, Tables 3-43 to 3-46.
+    fn store_x87(&mut self, linear: u64, wide: bool) -> Outcome {
+        let fpu = self.fpu.clone();
+        let first = u64::from(fpu.control) | u64::from(fpu.status) << 16 | u64::from(fpu.tag) << 32 | u64::from(fpu.opcode) << 48;
+        let pointer = |value: u64| if wide { value } else { value & 0xffff_ffff };
+        self.store(linear, 8, first)?;
+        self.store(self.further(linear, 8), 8, pointer(fpu.instruction))?;
+        self.store(self.further(linear, 16), 8, pointer(fpu.data))?;
+        for (register, at) in fpu.registers.iter().zip((ST..).step_by(16)) {
+            self.store_wide(self.further(linear, at), *register)?;
+        }
+        Ok(())
+    }
+
+    fn load_x87(&mut self, linear: u64, wide: bool) -> Outcome<FpuState> {
+        let first = self.load(linear, 8)?;
+        let pointer = |value: u64| if wide { value } else { value & 0xffff_ffff };
+        let instruction = pointer(self.load(self.further(linear, 8), 8)?);
+        let data = pointer(self.load(self.further(linear, 16), 8)?);
+        let mut registers = [0; 8];
+        for (register, at) in registers.iter_mut().zip((ST..).step_by(16)) {
+            *register = self.load_wide(self.further(linear, at))? & ((1 << 80) - 1);
+        }
+        Ok(FpuState {
+            control: first as u16,
+            status: (first >> 16) as u16,
+            tag: (first >> 32) as u8,
+            opcode: (first >> 48) as u16 & 0x7ff,
+            instruction,
+            data,
+            registers,
+        })
+    }
+
+    fn store_mxcsr(&mut self, linear: u64) -> Outcome {
+        self.store(self.further(linear, MXCSR), 8, u64::from(self.mxcsr) | u64::from(MXCSR_MASK) << 32)
+    }
+
+    /// MXCSR in the area, checked.
+    fn load_mxcsr(&mut self, linear: u64) -> Outcome<u32> {
+        let value = self.load(self.further(linear, MXCSR), 4)? as u32;
+        check_mxcsr(value)?;
+        Ok(value)
+    }
+
+    fn store_xmm(&mut self, linear: u64) -> Outcome {
+        for number in 0..self.xmm_count() {
+            let [low, high] = self.xmm[number];
+            let at = self.further(linear, XMM + 16 * number as u64);
+            self.store_wide(at, u128::from(high) << 64 | u128::from(low))?;
+        }
+        Ok(())
+    }
+
+    /// The registers that the present mode has from the area, the others as they are.
+    fn load_xmm(&mut self, linear: u64) -> Outcome<[[u64; 2]; 16]> {
+        let mut registers = self.xmm;
+        for (number, register) in registers.iter_mut().enumerate().take(self.xmm_count()) {
+            let value = self.load_wide(self.further(linear, XMM + 16 * number as u64))?;
+            *register = [value as u64, (value >> 64) as u64];
+        }
+        Ok(registers)
+    }
+
+    /// The state components that are not in their initial configuration. SDM vol 1, 13.6. MXCSR does not count.
+    fn components_in_use(&self) -> u64 {
+        let x87 = if self.fpu == FpuState::initial() { 0 } else { X87 };
+        let sse = if self.xmm[..self.xmm_count()].iter().all(|register| *register == [0; 2]) { 0 } else { SSE };
+        x87 | sse
+    }
+
+    /// Whether EFER.FFXSR keeps the XMM registers out of FXSAVE and FXRSTOR. APM vol 2, 11.4.4.3 "Fast FXSAVE/FXRSTOR" (by title).
+    fn fast_fxsave(&self) -> bool {
+        self.efer.ffxsr() && self.cpl == 0 && self.is_64bit()
+    }
+}
+
+fn is_wide(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), M::Fxsave64 | M::Fxrstor64 | M::Xsave64 | M::Xsaveopt64 | M::Xrstor64)
+}
+
+/// The checks that FXSAVE and FXRSTOR share, and the address of their area.
+fn fxsave_area(cpu: &mut Cpu, instruction: &Instruction, access: Access) -> Outcome<u64> {
+    if cpu.cr0.em() || cpu.cr0.ts() {
+        return Err(Trap::NM);
+    }
+    let linear = cpu.memory_linear(instruction, LEGACY, access)?;
+    if linear & 15 != 0 {
+        return Err(Trap::GP0);
+    }
+    cpu.check_range(linear, LEGACY, access)?;
+    Ok(linear)
+}
+
+fn fxsave(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let linear = fxsave_area(cpu, instruction, Access::Write)?;
+    cpu.store_x87(linear, is_wide(instruction))?;
+    if cpu.cr4.osfxsr() {
+        cpu.store_mxcsr(linear)?;
+        if !cpu.fast_fxsave() {
+            cpu.store_xmm(linear)?;
+        }
+    }
+    Ok(Flow::Next)
+}
+
+fn fxrstor(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let linear = fxsave_area(cpu, instruction, Access::Read)?;
+    let fpu = cpu.load_x87(linear, is_wide(instruction))?;
+    if cpu.cr4.osfxsr() {
+        let mxcsr = cpu.load_mxcsr(linear)?;
+        if !cpu.fast_fxsave() {
+            cpu.xmm = cpu.load_xmm(linear)?;
+        }
+        cpu.mxcsr = mxcsr;
+    }
+    cpu.fpu = fpu;
+    Ok(Flow::Next)
+}
+
+/// The checks that XSAVE and XRSTOR share: the address of their area, and the requested-feature bitmap.
+fn xsave_area(cpu: &mut Cpu, instruction: &Instruction, access: Access) -> Outcome<(u64, u64)> {
+    if !cpu.cr4.osxsave() {
+        return Err(Trap::UD);
+    }
+    if cpu.cr0.ts() {
+        return Err(Trap::NM);
+    }
+    let linear = cpu.memory_linear(instruction, LEGACY + HEADER, access)?;
+    if linear & 63 != 0 {
+        return Err(Trap::GP0);
+    }
+    let mask = cpu.gpr(Gpr::Rdx) << 32 | cpu.gpr(Gpr::Rax) & 0xffff_ffff;
+    Ok((linear, mask & cpu.xcr0))
+}
+
+/// XSAVE, and XSAVEOPT, which leaves out what is in its initial configuration. SDM vol 1, 13.7 "Operation of XSAVE", 13.9 "Operation of
+/// XSAVEOPT".
+fn xsave<const OPTIMIZED: bool>(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let (linear, requested) = xsave_area(cpu, instruction, Access::Write)?;
+    let header = cpu.further(linear, LEGACY);
+    let in_use = cpu.components_in_use() & requested;
+    let saved = if OPTIMIZED { in_use } else { requested };
+    cpu.check_range(header, HEADER, Access::Write)?;
+    if requested != 0 {
+        cpu.check_range(linear, LEGACY, Access::Write)?;
+    }
+    let old = cpu.load(header, 8)?;
+    if saved & X87 != 0 {
+        cpu.store_x87(linear, is_wide(instruction))?;
+    }
+    if saved & SSE != 0 {
+        cpu.store_xmm(linear)?;
+    }
+    if requested & SSE != 0 {
+        cpu.store_mxcsr(linear)?;
+    }
+    cpu.store(header, 8, old & !requested | in_use)?;
+    Ok(Flow::Next)
+}
+
+/// XRSTOR of the standard format. SDM vol 1, 13.8.1 "Standard Form of XRSTOR".
+fn xrstor(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let (linear, requested) = xsave_area(cpu, instruction, Access::Read)?;
+    let header = cpu.further(linear, LEGACY);
+    let present = cpu.load(header, 8)?;
+    // Without XSAVEC, bytes 23:8 of the header must be zero, and XCOMP_BV with them.
+    let reserved = cpu.load(cpu.further(header, 8), 8)? | cpu.load(cpu.further(header, 16), 8)?;
+    if present & !cpu.xcr0 != 0 || reserved != 0 {
+        return Err(Trap::GP0);
+    }
+    let (loaded, mut fpu, mut xmm, mut mxcsr) = (requested & present, cpu.fpu.clone(), cpu.xmm, cpu.mxcsr);
+    if requested & X87 != 0 {
+        fpu = if loaded & X87 != 0 { cpu.load_x87(linear, is_wide(instruction))? } else { FpuState::initial() };
+    }
+    if requested & SSE != 0 {
+        mxcsr = cpu.load_mxcsr(linear)?;
+        if loaded & SSE != 0 {
+            xmm = cpu.load_xmm(linear)?;
+        } else {
+            xmm[..cpu.xmm_count()].fill([0; 2]);
+        }
+    }
+    (cpu.fpu, cpu.xmm, cpu.mxcsr) = (fpu, xmm, mxcsr);
+    Ok(Flow::Next)
+}
+
+/// The function of an instruction of this module.
+pub(super) fn find(mnemonic: M) -> Option<Function> {
+    Some(match mnemonic {
+        M::Fxsave | M::Fxsave64 => fxsave,
+        M::Fxrstor | M::Fxrstor64 => fxrstor,
+        M::Xsave | M::Xsave64 => xsave::<false>,
+        M::Xsaveopt | M::Xsaveopt64 => xsave::<true>,
+        M::Xrstor | M::Xrstor64 => xrstor,
+        _ => return None,
+    })
+}
