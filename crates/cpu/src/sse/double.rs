@@ -21,14 +21,13 @@ pub(crate) fn fast_double(mxcsr: u32, kind: DoubleOperation, a: f64, b: f64) -> 
         DoubleOperation::Multiply => a * b,
         DoubleOperation::Divide => a / b,
     };
-    // Exponents: all ones is infinity or NaN, zero is zero or denormal. A result of zero or near it may be an underflow.
-    let normal = |value: f64| {
-        let exponent = value.to_bits() >> 52 & 0x7ff;
-        exponent.wrapping_sub(1) < 0x7fe
-    };
-    let plain = |value: f64| normal(value) || value.to_bits() << 1 == 0;
+    // Exponents: all ones is infinity or NaN, zero is zero or denormal.
+    let exponent = |value: f64| value.to_bits() >> 52 & 0x7ff;
+    let plain = |value: f64| exponent(value).wrapping_sub(1) < 0x7fe || value.to_bits() << 1 == 0;
+    // A result of zero or near it may be an underflow; even the smallest normal number may have been rounded up from a tiny one.
+    let normal_result = exponent(result).wrapping_sub(2) < 0x7fd;
     let exact_zero = matches!(kind, DoubleOperation::Add | DoubleOperation::Subtract) && result == 0.0;
-    (plain(a) && plain(b) && (normal(result) || exact_zero)).then_some(result)
+    (plain(a) && plain(b) && (normal_result || exact_zero)).then_some(result)
 }
 
 impl Cpu {

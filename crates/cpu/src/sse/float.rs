@@ -310,16 +310,25 @@ impl Float {
         if self.control & (FTZ | 3 << ROUNDING_SHIFT | PRECISION_MASK | DAZ) != PRECISION_MASK {
             return None;
         }
-        let normal = |value: u64| (value >> F::FRACTION & F::SPECIAL).wrapping_sub(1) < F::SPECIAL - 1;
-        let positive = operation != Arithmetic::SquareRoot || b & F::SIGN == 0;
-        let first = operation == Arithmetic::SquareRoot || normal(a);
-        if !(first && normal(b) && positive) {
+        let exponent = |value: u64| value >> F::FRACTION & F::SPECIAL;
+        let zero = |value: u64| value & !F::SIGN == 0;
+        let ordinary = |value: u64| exponent(value).wrapping_sub(1) < F::SPECIAL - 1 || zero(value);
+        let root = operation == Arithmetic::SquareRoot;
+        if !((root || ordinary(a)) && ordinary(b)) || root && b & F::SIGN != 0 {
             return None;
         }
         let (result, exact) = F::host(operation, a, b);
-        let exact_zero = matches!(operation, Arithmetic::Add | Arithmetic::Subtract) && result == 0;
+        // The smallest normal number may have been rounded up from a tiny one, which is an underflow.
+        let ordinary_result = exponent(result).wrapping_sub(2) < F::SPECIAL - 2;
+        let true_zero = zero(result)
+            && match operation {
+                Arithmetic::Add | Arithmetic::Subtract => true,
+                Arithmetic::Multiply => zero(a) || zero(b),
+                Arithmetic::Divide => zero(a),
+                Arithmetic::SquareRoot => zero(b),
+            };
         let known = exact || (self.control | self.raised) & PRECISION != 0;
-        (known && (normal(result) || exact_zero)).then_some(result)
+        (known && ordinary_result || true_zero).then_some(result)
     }
 
     #[cold]
