@@ -32,7 +32,9 @@ use iced_x86::{Instruction, OpKind};
 
 /// The function of an instruction, if it is one of this module's.
 pub(crate) fn find(instruction: &Instruction) -> Option<Entry> {
-    if (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).is_mm()) {
+    if (0..instruction.op_count())
+        .any(|operand| instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).is_mm())
+    {
         return None;
     }
     let function: Option<Function> = moves::find(instruction)

@@ -45,11 +45,7 @@ pub(super) fn reciprocal(value: u32) -> u32 {
     }
     let (exponent, significand) = parts(magnitude);
     // 1/m is one, or it is between 1/2 and 1: 2/m, with 23 fraction bits, is 2^47 / significand.
-    let result = if significand == 0x80_0000 {
-        assemble(-exponent, 0x80_0000)
-    } else {
-        assemble(-exponent - 1, (1 << 47) / significand)
-    };
+    let result = if significand == 0x80_0000 { assemble(-exponent, 0x80_0000) } else { assemble(-exponent - 1, (1 << 47) / significand) };
     sign | result
 }
 

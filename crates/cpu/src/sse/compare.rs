@@ -49,9 +49,15 @@ fn to_flags<F: Format, const SIGNAL: bool>(cpu: &mut Cpu, instruction: &Instruct
 /// The function of an instruction of this module.
 pub(super) fn find(instruction: &Instruction) -> Option<Function> {
     Some(match instruction.mnemonic() {
-        M::Cmpps => |cpu, instruction| packed::<Single>(cpu, instruction, |float, a, b| predicate::<Single>(float, a, b, instruction.immediate8())),
-        M::Cmppd => |cpu, instruction| packed::<Double>(cpu, instruction, |float, a, b| predicate::<Double>(float, a, b, instruction.immediate8())),
-        M::Cmpss => |cpu, instruction| scalar::<Single>(cpu, instruction, |float, a, b| predicate::<Single>(float, a, b, instruction.immediate8())),
+        M::Cmpps => {
+            |cpu, instruction| packed::<Single>(cpu, instruction, |float, a, b| predicate::<Single>(float, a, b, instruction.immediate8()))
+        }
+        M::Cmppd => {
+            |cpu, instruction| packed::<Double>(cpu, instruction, |float, a, b| predicate::<Double>(float, a, b, instruction.immediate8()))
+        }
+        M::Cmpss => {
+            |cpu, instruction| scalar::<Single>(cpu, instruction, |float, a, b| predicate::<Single>(float, a, b, instruction.immediate8()))
+        }
         // The string instruction has the same name.
         M::Cmpsd if is_xmm(instruction, 0) => {
             |cpu, instruction| scalar::<Double>(cpu, instruction, |float, a, b| predicate::<Double>(float, a, b, instruction.immediate8()))

@@ -75,8 +75,12 @@ pub(super) fn find(mnemonic: M) -> Option<Function> {
         M::Cvttsd2si => to_integer::<Double, true>,
         M::Cvtps2pd => |cpu, instruction| packed::<32, 64>(cpu, instruction, |float, value| float.convert::<Single, Double>(value)),
         M::Cvtpd2ps => |cpu, instruction| packed::<64, 32>(cpu, instruction, |float, value| float.convert::<Double, Single>(value)),
-        M::Cvtdq2ps => |cpu, instruction| packed::<32, 32>(cpu, instruction, |float, value| float.from_integer::<Single>(i64::from(value as i32))),
-        M::Cvtdq2pd => |cpu, instruction| packed::<32, 64>(cpu, instruction, |float, value| float.from_integer::<Double>(i64::from(value as i32))),
+        M::Cvtdq2ps => {
+            |cpu, instruction| packed::<32, 32>(cpu, instruction, |float, value| float.from_integer::<Single>(i64::from(value as i32)))
+        }
+        M::Cvtdq2pd => {
+            |cpu, instruction| packed::<32, 64>(cpu, instruction, |float, value| float.from_integer::<Double>(i64::from(value as i32)))
+        }
         M::Cvtps2dq => |cpu, instruction| packed::<32, 32>(cpu, instruction, |float, value| float.to_integer::<Single>(value, 32, false)),
         M::Cvttps2dq => |cpu, instruction| packed::<32, 32>(cpu, instruction, |float, value| float.to_integer::<Single>(value, 32, true)),
         M::Cvtpd2dq => |cpu, instruction| packed::<64, 32>(cpu, instruction, |float, value| float.to_integer::<Double>(value, 32, false)),

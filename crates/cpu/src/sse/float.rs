@@ -127,7 +127,10 @@ format!(Double, f64, u64, 52);
 enum Class {
     Zero,
     /// `significand * 2^(exponent - 63)`, the leading bit of the significand set.
-    Finite { exponent: i32, significand: u64 },
+    Finite {
+        exponent: i32,
+        significand: u64,
+    },
     Infinity,
     Nan,
 }

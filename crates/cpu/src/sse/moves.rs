@@ -55,11 +55,7 @@ fn store_part<const BYTES: u8, const FROM: u32>(cpu: &mut Cpu, instruction: &Ins
 /// MOVD, MOVQ: the rest of an XMM destination is cleared.
 fn zero_extended(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     cpu.require_sse()?;
-    let value = if is_xmm(instruction, 1) {
-        cpu.xmm_operand(instruction, 1) as u64
-    } else {
-        cpu.read_operand(instruction, 1)?
-    };
+    let value = if is_xmm(instruction, 1) { cpu.xmm_operand(instruction, 1) as u64 } else { cpu.read_operand(instruction, 1)? };
     if is_xmm(instruction, 0) {
         cpu.set_xmm(instruction, u128::from(value));
     } else {

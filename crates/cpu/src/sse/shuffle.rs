@@ -39,9 +39,8 @@ fn shuffle_double(a: u128, b: u128, selectors: u8) -> u128 {
 fn interleave(a: u128, b: u128, bits: u32, high: bool) -> u128 {
     let count = 64 / bits;
     let first = if high { count } else { 0 };
-    (0..count).fold(0, |result, at| {
-        result | lane(a, bits, first + at) << (2 * bits * at) | lane(b, bits, first + at) << (2 * bits * at + bits)
-    })
+    (0..count)
+        .fold(0, |result, at| result | lane(a, bits, first + at) << (2 * bits * at) | lane(b, bits, first + at) << (2 * bits * at + bits))
 }
 
 /// PACK: every lane of both operands, saturated to half its width.
