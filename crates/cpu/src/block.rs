@@ -21,6 +21,7 @@ use crate::trap::{Access, Outcome, Trap};
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
 use isa::register::Segment;
 use memory::PAGE_BYTES;
+use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 
 /// The largest number of instructions in a block.
@@ -77,7 +78,8 @@ pub(crate) struct Detail {
 
 /// A basic block.
 pub struct Block {
-    slots: Box<[Slot]>,
+    /// Cells, because handlers write links through pointers while the block is shared.
+    slots: Box<[UnsafeCell<Slot>]>,
     details: Box<[Detail]>,
     /// RIP behind the last instruction.
     end: u64,
@@ -97,7 +99,7 @@ impl Block {
     fn blank(count: usize) -> Box<Self> {
         let detail = Detail { instruction: Instruction::new(), function: crate::select::undefined };
         Box::new(Self {
-            slots: vec![Slot { insn: BLANK }; count + 3].into(),
+            slots: (0..count + 3).map(|_| UnsafeCell::new(Slot { insn: BLANK })).collect(),
             details: vec![detail; count].into(),
             end: 0,
             physical: 0,
@@ -112,7 +114,7 @@ impl Block {
     /// Slot 1: where control enters.
     pub(crate) fn entry(&self) -> *const Insn {
         // SAFETY: every block has a header, at least one instruction and links.
-        unsafe { self.slots.as_ptr().add(1).cast::<Insn>() }
+        unsafe { UnsafeCell::raw_get(self.slots.as_ptr()).add(1).cast::<Insn>() }
     }
 
     pub(crate) fn instruction(&self, number: u16) -> &Instruction {
@@ -135,7 +137,7 @@ impl Block {
 
     fn set_stale(&mut self) {
         self.stale = true;
-        self.slots[1].insn.handler = stale;
+        self.slots[1].get_mut().insn.handler = stale;
     }
 
     fn overlaps(&self, address: u64, length: u64) -> bool {
@@ -438,11 +440,11 @@ impl Cpu {
             cost = cost.saturating_add(chosen.cost.max(1));
             insn.cost_through = cost;
             terminated = chosen.terminates;
-            slots[number + 1] = Slot { insn };
+            *slots[number + 1].get_mut() = Slot { insn };
         }
         if !mode.single && terminated && count > 1 {
             // SAFETY: both slots are instructions.
-            let first = unsafe { &mut slots[count - 1].insn };
+            let first = unsafe { &mut slots[count - 1].get_mut().insn };
             if let Some(handler) = crate::select::fuse(&details[count - 2].instruction, &last, first) {
                 first.handler = handler;
             }
@@ -450,7 +452,7 @@ impl Cpu {
         // A terminator uses the slot behind it for its links; another last instruction is followed by the fall-through handler.
         let links_at = if terminated { count + 1 } else { count + 2 };
         if !terminated {
-            slots[count + 1] = Slot { insn: Insn { number: count as u16, cost_through: cost, ..blank } };
+            *slots[count + 1].get_mut() = Slot { insn: Insn { number: count as u16, cost_through: cost, ..blank } };
         }
         let taken = if is_branch { last.near_branch_target() } else { end };
         let mask = if mode.bits == 64 { u64::MAX } else { 0xffff_ffff };
@@ -460,10 +462,10 @@ impl Cpu {
             if stays { std::ptr::null() } else { UNLINKABLE }
         };
         let owner: *const Block = &*block;
-        let slots = &mut block.slots;
+        let slots = &block.slots;
         // SAFETY: slots have the size and alignment of headers and links, and both places are inside.
         unsafe {
-            let base = slots.as_mut_ptr();
+            let base = UnsafeCell::raw_get(slots.as_ptr());
             base.cast::<Header>().write(Header { block: owner, cost, count: count as u32, rip, unused: 0 });
             base.add(links_at)
                 .cast::<Links>()
