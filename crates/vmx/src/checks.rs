@@ -171,6 +171,15 @@ impl Phases {
         Phases(READ_BY[field.index()])
     }
 
+    /// The bits of a field that any rule looks at: those that change at almost every VM exit are in none.
+    pub const fn looked_at(field: VmcsField) -> u64 {
+        match field {
+            VmcsField::GuestRip => 0xffff_ffff_0000_0000,
+            VmcsField::GuestRflags => !isa::rflags::STATUS,
+            _ => u64::MAX,
+        }
+    }
+
     /// Whether the phase is in the set.
     pub const fn contains(self, phase: Phase) -> bool {
         self.0 >> phase as u8 & 1 != 0

@@ -104,7 +104,7 @@ impl Vmx {
         let mut facts = Facts {
             physical_address_width: cpu.model.physical_address_bits,
             host_long_mode: cpu.efer.lma(),
-            efer_reserved: !cpu.model.supported_efer().into_bits(),
+            efer_reserved: self.efer_reserved,
             current_vmcs: self.current_pointer,
             ..Facts::default()
         };

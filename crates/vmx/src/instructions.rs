@@ -190,6 +190,7 @@ impl Vmx {
             return Err(VmFail::Invalid);
         }
         self.operation = Operation::Root;
+        self.efer_reserved = !cpu.model.supported_efer().into_bits();
         self.vmxon_pointer = region;
         self.current_pointer = NO_VMCS;
         Ok(())

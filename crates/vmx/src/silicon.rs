@@ -68,6 +68,8 @@ pub struct Vmx {
     pub(crate) host_features: u128,
     /// For each field, whether the processor has it; it follows from the capabilities.
     pub(crate) supported: [bool; VmcsField::COUNT],
+    /// Reserved bits of IA32_EFER, which follow from the processor's model.
+    pub(crate) efer_reserved: u64,
     feature_control: u64,
 }
 
@@ -91,6 +93,7 @@ impl Vmx {
             intercepts: Intercepts::default(),
             host_features: 0,
             supported,
+            efer_reserved: 0,
             feature_control: 0,
         }
     }

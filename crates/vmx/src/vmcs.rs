@@ -151,6 +151,16 @@ const fn is_intercept_control(field: VmcsField) -> bool {
     )
 }
 
+static INTERCEPT_CONTROLS: [bool; VmcsField::COUNT] = {
+    let mut controls = [false; VmcsField::COUNT];
+    let mut index = 0;
+    while index < controls.len() {
+        controls[index] = is_intercept_control(VmcsField::ALL[index]);
+        index += 1;
+    }
+    controls
+};
+
 impl Default for Vmcs {
     fn default() -> Vmcs {
         Vmcs {
@@ -199,10 +209,13 @@ impl Vmcs {
     #[inline]
     pub fn set(&mut self, field: VmcsField, value: u64) {
         let value = value & field.width().mask();
-        if self.fields.get(field) != value {
+        let change = self.fields.get(field) ^ value;
+        if change != 0 {
             self.fields.set(field, value);
-            self.unchecked.add(Phases::reading(field));
-            self.controls_changed |= is_intercept_control(field);
+            if change & Phases::looked_at(field) != 0 {
+                self.unchecked.add(Phases::reading(field));
+            }
+            self.controls_changed |= INTERCEPT_CONTROLS[field.index()];
         }
     }
 
@@ -262,6 +275,8 @@ mod tests {
         vmcs.set(VmcsField::GuestRip, 0);
         assert!(vmcs.unchecked(&facts).is_empty(), "the value is the same");
         vmcs.set(VmcsField::GuestRip, 5);
+        assert!(vmcs.unchecked(&facts).is_empty(), "no rule looks at the low half of RIP");
+        vmcs.set(VmcsField::GuestRip, 5 << 32);
         assert!(vmcs.unchecked(&facts).contains(Phase::GuestRipRflags));
         assert!(!vmcs.unchecked(&facts).contains(Phase::GuestSegments));
         let others = Facts { host_long_mode: true, ..facts };

@@ -268,6 +268,11 @@ fn a_check_looks_at_no_field_that_it_does_not_list() {
                 changed.set(field, random());
                 assert_eq!(say(&changed), said, "{} looks at {field}", check.id);
             }
+            for &field in check.reads {
+                let mut changed = fields.clone();
+                changed.set(field, fields.get(field) ^ random() & !Phases::looked_at(field));
+                assert_eq!(say(&changed), said, "{} looks at other bits of {field}", check.id);
+            }
         }
     }
 }
