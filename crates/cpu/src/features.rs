@@ -29,7 +29,6 @@ fn need(feature: CpuidFeature) -> Need {
         C::CLWB => Feature::Clwb,
         C::FSGSBASE => Feature::Fsgsbase,
         C::FXSR => Feature::Fxsr,
-        C::INVPCID => Feature::Invpcid,
         C::MONITOR => Feature::Monitor,
         C::MOVBE => Feature::Movbe,
         C::MSR => Feature::Msr,
@@ -37,7 +36,6 @@ fn need(feature: CpuidFeature) -> Need {
         C::RDPID => Feature::Rdpid,
         C::RDRAND => Feature::Rdrand,
         C::RDSEED => Feature::Rdseed,
-        C::RDTSCP => Feature::Rdtscp,
         C::SEP => Feature::Sep,
         C::SMAP => Feature::Smap,
         C::SSE => Feature::Sse,
@@ -55,6 +53,8 @@ fn need(feature: CpuidFeature) -> Need {
         C::AVX | C::AVX2 | C::FMA | C::F16C | C::AVX512F | C::AES | C::PCLMULQDQ | C::SHA | C::MMX | C::D3NOW | C::SSE4A => {
             return Need::Absent;
         }
+        // A guest may lack what its processor has: these two look when they execute, because decoded code outlives a VM exit.
+        C::INVPCID | C::RDTSCP => return Need::Nothing,
         // VMX and SVM instructions are the extension's to refuse; what else iced-x86 knows and no row names is as old as the 486, a hint,
         // or ends as "not modelled".
         _ => return Need::Nothing,

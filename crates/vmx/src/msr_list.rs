@@ -34,7 +34,7 @@ impl Vmx {
             let head = cpu.read_physical(entry, 8);
             let data = cpu.read_physical(entry + 8, 8);
             let index = head as u32;
-            if head >> 32 != 0 || !may_load(index) || write(cpu, index, data).is_none() {
+            if head >> 32 != 0 || !may_load(index) || cpu.write_msr(index, data).is_err() {
                 return Err(bad);
             }
         }
@@ -56,7 +56,7 @@ impl Vmx {
             if head >> 32 != 0 || is_x2apic(index) || index == IA32_SMBASE {
                 return Err(bad);
             }
-            let value = place(cpu, index).map(|place| *place).ok_or(bad)?;
+            let value = cpu.read_msr(index).map_err(|_| bad)?;
             cpu.write_physical(entry + 8, 8, value);
         }
         Ok(())
@@ -70,30 +70,6 @@ const fn is_x2apic(index: u32) -> bool {
 /// Whether the list may name the MSR: not the bases of FS and GS, not the local APIC's, not those that only SMM writes.
 const fn may_load(index: u32) -> bool {
     !matches!(index, msr::IA32_FS_BASE | msr::IA32_GS_BASE | IA32_SMM_MONITOR_CTL | msr::IA32_BIOS_UPDT_TRIG) && !is_x2apic(index)
-}
-
-/// Where the processor keeps an MSR of a list.
-const fn place(cpu: &mut Cpu, index: u32) -> Option<&mut u64> {
-    Some(match index {
-        msr::IA32_STAR => &mut cpu.msrs.star,
-        msr::IA32_LSTAR => &mut cpu.msrs.lstar,
-        msr::IA32_CSTAR => &mut cpu.msrs.cstar,
-        msr::IA32_FMASK => &mut cpu.msrs.fmask,
-        msr::IA32_KERNEL_GS_BASE => &mut cpu.msrs.kernel_gs_base,
-        msr::IA32_TSC_AUX => &mut cpu.msrs.tsc_aux,
-        msr::IA32_SPEC_CTRL => &mut cpu.msrs.spec_ctrl,
-        msr::IA32_XSS => &mut cpu.msrs.xss,
-        msr::IA32_PAT => &mut cpu.msrs.pat,
-        msr::IA32_SYSENTER_CS => &mut cpu.msrs.sysenter_cs,
-        msr::IA32_SYSENTER_ESP => &mut cpu.msrs.sysenter_esp,
-        msr::IA32_SYSENTER_EIP => &mut cpu.msrs.sysenter_eip,
-        _ => return None,
-    })
-}
-
-fn write(cpu: &mut Cpu, index: u32, value: u64) -> Option<()> {
-    *place(cpu, index)? = value;
-    Some(())
 }
 
 #[cfg(test)]

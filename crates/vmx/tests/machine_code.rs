@@ -240,3 +240,98 @@ fn the_preemption_timer_ends_a_loop() {
     assert_eq!(machine.run(1), RunExit::HostEntry);
     assert_eq!(machine.read(F::ExitReason), 52);
 }
+
+#[test]
+fn a_guest_has_rdtscp_only_where_the_host_lets_it() {
+    // again: rdtscp; vmcall; jmp again
+    let mut machine = real_mode_guest(&[0x0f, 0x01, 0xf9, 0x0f, 0x01, 0xc1, 0xeb, 0xf8]);
+    machine.set(F::ExceptionBitmap, 1 << 6);
+    go(&mut machine, true);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestRip)), (0, 0x7c00));
+    let secondary = machine.read(F::SecondaryProcessorBasedControls);
+    machine.set(F::SecondaryProcessorBasedControls, secondary | 1 << 3);
+    go(&mut machine, false);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestRip)), (18, 0x7c03));
+}
+
+#[test]
+fn time_stamps_are_offset_for_the_guest() {
+    // rdtsc; vmcall
+    let mut machine = real_mode_guest(&[0x0f, 0x31, 0x0f, 0x01, 0xc1]);
+    let primary = machine.read(F::PrimaryProcessorBasedControls);
+    machine.set(F::PrimaryProcessorBasedControls, primary & !(1 << 12) | 1 << 3);
+    machine.set(F::TscOffset, 0x1234_0000_0000);
+    go(&mut machine, true);
+    assert_eq!(machine.read(F::ExitReason), 18);
+    assert_eq!(machine.cpu.gpr(Gpr::Rdx), 0x1234);
+}
+
+#[test]
+fn the_guest_owns_the_bits_of_cr0_that_the_host_leaves_it() {
+    // mov eax, cr0; or eax, 1 << 3; mov cr0, eax; mov ebx, cr0; or eax, 1 << 1; mov cr0, eax
+    let mut machine = real_mode_guest(&[
+        0x0f, 0x20, 0xc0, 0x66, 0x83, 0xc8, 0x08, 0x0f, 0x22, 0xc0, 0x0f, 0x20, 0xc3, 0x66, 0x83, 0xc8, 0x02, 0x0f, 0x22, 0xc0,
+    ]);
+    machine.set(F::Cr0GuestHostMask, !0x8);
+    machine.set(F::Cr0ReadShadow, 0x10);
+    go(&mut machine, true);
+    assert_eq!(machine.cpu.gpr(Gpr::Rbx), 0x18, "the shadow, and the guest's own bit");
+    assert_eq!(machine.read(F::GuestCr0) & 0x3f, 0x38, "the real bits stayed what the host made them");
+    // MOV to CR0 from RAX.
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::ExitQualification)), (28, 0));
+    assert_eq!(machine.cpu.gpr(Gpr::Rax), 0x1a);
+}
+
+#[test]
+fn ports_and_msrs_exit_as_their_bitmaps_say() {
+    const BITMAPS: u64 = 0x5_0000;
+    // in al, 0x40; in al, 0x41; mov ecx, 0x174; rdmsr; mov ecx, 0x175; rdmsr
+    let mut machine =
+        real_mode_guest(&[0xe4, 0x40, 0xe4, 0x41, 0x66, 0xb9, 0x74, 0x01, 0, 0, 0x0f, 0x32, 0x66, 0xb9, 0x75, 0x01, 0, 0, 0x0f, 0x32]);
+    machine.load(BITMAPS + 8, &[0b10]);
+    machine.load(BITMAPS + 0x2000 + 0x175 / 8, &[1 << 5]);
+    let primary = machine.read(F::PrimaryProcessorBasedControls);
+    machine.set(F::PrimaryProcessorBasedControls, primary | 1 << 25 | 1 << 28);
+    machine.set(F::IoBitmapAAddress, BITMAPS);
+    machine.set(F::IoBitmapBAddress, BITMAPS + 0x1000);
+    machine.set(F::MsrBitmapAddress, BITMAPS + 0x2000);
+    go(&mut machine, true);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestRip)), (30, 0x7c02));
+    assert_eq!(machine.read(F::ExitQualification), 0x41_0048);
+    machine.set(F::GuestRip, 0x7c04);
+    go(&mut machine, false);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestRip)), (31, 0x7c12));
+}
+
+#[test]
+fn a_triple_fault_leaves_the_guest() {
+    // ud2, with no interrupt table at all.
+    let mut machine = real_mode_guest(&[0x0f, 0x0b]);
+    go(&mut machine, true);
+    assert_eq!(machine.read(F::ExitReason), 2);
+}
+
+#[test]
+fn a_halted_guest_stays_halted_until_an_event_is_injected() {
+    // hlt; vector 0x21 leads to a VMCALL at 0:0x7d00.
+    let mut machine = real_mode_guest(&[0xf4]);
+    machine.load(0x10_0084, &[0x00, 0x7d, 0x00, 0x00]);
+    machine.load(0x10_7d00, &[0x0f, 0x01, 0xc1]);
+    machine.set(F::GuestIdtrLimit, 0x3ff);
+    let primary = machine.read(F::PrimaryProcessorBasedControls);
+    machine.set(F::PrimaryProcessorBasedControls, primary & !(1 << 7));
+    let pin = machine.read(F::PinBasedControls);
+    machine.set(F::PinBasedControls, pin | 1 << 6);
+    machine.set(F::VmxPreemptionTimerValue, 1000);
+    assert_eq!(machine.with(|vmx, cpu| vmx.vmlaunch(cpu)), Ok(EntryOutcome::Entered));
+    assert_eq!(machine.run(10), RunExit::Idle);
+    // The preemption timer counts while the guest sleeps.
+    let expiry = machine.cpu.next_event().expect("the timer runs");
+    machine.cpu.set_now(expiry);
+    assert_eq!(machine.run(10), RunExit::HostEntry);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestActivityState), machine.read(F::GuestRip)), (52, 1, 0x7c01));
+    machine.set(F::EntryInterruptionInformation, 0x8000_0021);
+    go(&mut machine, false);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestActivityState), machine.read(F::GuestRip)), (18, 0, 0x7d00));
+    assert_eq!(machine.memory.read_u16(0x10_6ffa), Ok(0x7c01), "the handler returns behind HLT");
+}

@@ -421,6 +421,7 @@ fn invlpg(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 
 /// INVPCID.
 fn invpcid(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.require_feature(isa::cpuid::Feature::Invpcid)?;
     cpu.require_level_0()?;
     cpu.intercept_operand(Intercept::Invpcid, instruction)?;
     let linear = cpu.memory_linear(instruction, 16, Access::Read)?;

@@ -8,6 +8,7 @@ use crate::select::undefined;
 use crate::state::{Activity, Cpu};
 use crate::trap::{Intercept, Outcome, Trap};
 use iced_x86::{Instruction, Mnemonic as M, Register};
+use isa::cpuid::Feature;
 use models::CpuidContext;
 
 /// The function of an instruction, if it is one of these.
@@ -46,6 +47,11 @@ impl Cpu {
         self.write_register(Register::EDX, value >> 32);
     }
 
+    /// #UD without a feature that the silicon may take away from a guest.
+    pub(crate) const fn require_feature(&self, feature: Feature) -> Outcome {
+        if self.has(feature) { Ok(()) } else { Err(Trap::UD) }
+    }
+
     /// CR4.TSD.
     fn require_time_stamp(&self) -> Outcome {
         if self.cr4.tsd() && self.cpl != 0 { Err(Trap::GP0) } else { Ok(()) }
@@ -72,6 +78,7 @@ fn rdtsc(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 }
 
 fn rdtscp(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.require_feature(Feature::Rdtscp)?;
     cpu.require_time_stamp()?;
     cpu.intercept(Intercept::Rdtscp, instruction)?;
     cpu.set_edx_eax(cpu.time_stamp());
