@@ -1,2 +1,53 @@
-//! The `trapline` command.
-fn main() {}
+//! The `trapline` command: arguments, reports, exit codes; nothing else.
+//!
+//! Everything it does is a call into `scenario` or `assembler`. A panic anywhere is a defect of ours and ends with exit code 3.
+
+mod arguments;
+mod asm;
+mod boot;
+mod exit;
+mod output;
+mod run;
+mod test;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+use exit::Exit;
+use output::Output;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return match error.use_stderr() {
+                true => Exit::Invalid.into(),
+                false => Exit::Success.into(),
+            };
+        }
+    };
+    let output = Output::new(&arguments);
+    let outcome = std::panic::catch_unwind(|| match &arguments.command {
+        Command::Run(run) => run::run(run, &output),
+        Command::Test(test) => test::test(test, &output),
+        Command::Boot(boot) => boot::boot(boot, &output),
+        Command::Asm(asm) => asm::asm(asm, &output),
+        Command::Schema => {
+            output.print(&schema());
+            Exit::Success
+        }
+    });
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(_) => {
+            output.error("this is a defect of Trapline; please report it with the command line and the files it names");
+            Exit::Internal.into()
+        }
+    }
+}
+
+/// The JSON Schema, indented, with a newline at its end: the same bytes as scenarios/scenario.schema.json.
+fn schema() -> String {
+    format!("{:#}\n", scenario::schema::document())
+}

@@ -28,6 +28,8 @@ pub enum Image {
     Multiboot {
         /// The image.
         bytes: Vec<u8>,
+        /// Its name, the first word of its command line.
+        name: String,
         /// Its command line.
         command_line: String,
         /// Its modules: name and content.
@@ -127,12 +129,13 @@ pub(crate) fn build(loader: &mut Loader<'_>, vendor: Vendor) -> Option<Image> {
     match kind {
         "elf" => read(loader, &guest.elf?, &["guest", "elf"]).map(Image::Elf),
         "multiboot" => {
-            let bytes = read(loader, &guest.multiboot?, &["guest", "multiboot"])?;
+            let name = guest.multiboot?;
+            let bytes = read(loader, &name, &["guest", "multiboot"])?;
             let mut modules = Vec::new();
             for (index, name) in guest.modules.iter().enumerate() {
                 modules.push((name.clone(), read(loader, name, &["guest", "modules", &index.to_string()])?));
             }
-            Some(Image::Multiboot { bytes, command_line: guest.command_line.unwrap_or_default(), modules })
+            Some(Image::Multiboot { bytes, name, command_line: guest.command_line.unwrap_or_default(), modules })
         }
         _ => program_image(loader, &guest, vendor).map(Image::Program),
     }

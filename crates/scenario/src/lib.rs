@@ -3,16 +3,20 @@
 //! A scenario goes through [`json`] (text to tree with places), [`schema`] (form), [`load`] and `meaning` (sense, matrix, guest), then a
 //! machine runs every [`load::Variant`] of it while [`observe`] watches, and [`verdict`] compares with what was expected.
 
+pub mod boot;
 pub mod diagnostic;
 pub mod environment;
 pub mod file;
 pub mod guest;
+pub mod host;
 pub mod json;
 pub mod load;
 mod meaning;
 pub mod observe;
 pub mod quantity;
 pub mod register;
+pub mod run;
 pub mod schema;
 pub mod snapshot;
 pub mod verdict;
+pub mod virtual_host;

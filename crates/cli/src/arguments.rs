@@ -1,0 +1,187 @@
+//! The command line: subcommands, options and their help, as one set of types.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A deterministic, cycle-approximate simulator of x86 virtualization.
+#[derive(Debug, Parser)]
+#[command(name = "trapline", version, after_help = crate::exit::HELP, propagate_version = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How results are written.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+    /// When to use colours; `NO_COLOR` in the environment means never, unless `always` is given.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+    /// Only what went wrong.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// More: the table of VM exits and the final registers.
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a scenario, print its trace and whether its expectations came true.
+    Run(Run),
+    /// Run every scenario of a directory tree, in parallel, against expectations and snapshots.
+    Test(Test),
+    /// Boot an ELF or multiboot image, or flat code.
+    Boot(Boot),
+    /// Assemble a file, and print a listing or write the code.
+    Asm(Asm),
+    /// Print the JSON Schema of scenario files.
+    Schema,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The scenario.
+    pub file: PathBuf,
+    /// Only machines whose name (`zen3.trap-and-patch`) contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// Write the trace there as NDJSON; with several machines, one file after the other.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+}
+
+/// Options of `test`.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Directories or files.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// How many scenarios run at the same time; the default is one per CPU of the host.
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Where the reviewed traces are; the default is the directory `snapshots` beside the first path.
+    #[arg(long, value_name = "DIR")]
+    pub snapshots: Option<PathBuf>,
+    /// Accept the traces of this run as the reviewed ones.
+    #[arg(long)]
+    pub accept: bool,
+    /// Only scenarios and machines whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+}
+
+/// Options of `boot`.
+#[derive(Debug, Args)]
+pub struct Boot {
+    /// The image.
+    pub image: PathBuf,
+    /// The command line of a multiboot image.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub append: String,
+    /// A file handed to a multiboot image as a module; may be given several times.
+    #[arg(long = "module", value_name = "FILE")]
+    pub modules: Vec<PathBuf>,
+    /// Write the serial output there instead of to the standard output.
+    #[arg(long, value_name = "FILE")]
+    pub serial: Option<PathBuf>,
+    /// The vendor, when no CPU model is given.
+    #[arg(long, value_enum, conflicts_with = "cpu")]
+    pub vendor: Option<VendorName>,
+    /// The CPU model.
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<String>,
+    /// How many CPUs.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub vcpus: u32,
+    /// How much RAM, for example 64M.
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = size)]
+    pub memory: u64,
+    /// The hypercall policy, or `none` for the bare machine.
+    #[arg(long, value_name = "POLICY", default_value = "none")]
+    pub hypervisor: String,
+    /// Write the trace there as NDJSON (`-` for text on the standard output).
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Give up after so many instructions.
+    #[arg(long, value_name = "N", default_value_t = 20_000_000_000)]
+    pub max_instructions: u64,
+    /// Treat the image as flat code, loaded at this address.
+    #[arg(long, value_name = "ADDRESS", value_parser = number)]
+    pub flat: Option<u64>,
+    /// The environment flat code starts in.
+    #[arg(long, value_name = "MODE", default_value = "long64", requires = "flat")]
+    pub mode: String,
+}
+
+/// Options of `asm`.
+#[derive(Debug, Args)]
+pub struct Asm {
+    /// The assembly text.
+    pub file: PathBuf,
+    /// Address of the first byte.
+    #[arg(long, value_name = "ADDRESS", default_value = "0", value_parser = number)]
+    pub origin: u64,
+    /// Size of operands and addresses at the start.
+    #[arg(long, value_name = "BITS", default_value_t = 64, value_parser = bits)]
+    pub bits: u32,
+    /// Write the code there instead of a listing to the standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Text for people.
+    Human,
+    /// One JSON document (`test`: one per line and machine).
+    Json,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// A vendor on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VendorName {
+    /// VMX.
+    Intel,
+    /// SVM.
+    Amd,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    scenario::quantity::Size::parse(text).map(|size| size.0).ok_or_else(|| format!("write {}", scenario::quantity::SIZE_FORMAT))
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    scenario::quantity::parse_number(text).ok_or_else(|| "write a number such as 4096 or 0x1000".to_owned())
+}
+
+fn bits(text: &str) -> Result<u32, String> {
+    match text {
+        "16" => Ok(16),
+        "32" => Ok(32),
+        "64" => Ok(64),
+        _ => Err("16, 32 or 64".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,45 @@
+//! The exit codes of the command, each with its name.
+
+use std::process::ExitCode;
+
+/// How the command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Everything came true; a booted guest stopped itself and reported success.
+    Success = 0,
+    /// An expectation or a snapshot did not come true; a booted guest reported failure or crashed.
+    Failed = 1,
+    /// The command line, a scenario or an image is wrong.
+    Invalid = 2,
+    /// Trapline itself is wrong.
+    Internal = 3,
+    /// A booted guest reached a limit, or something that is not modelled.
+    Unfinished = 4,
+}
+
+/// The same for `--help`.
+pub const HELP: &str = "Exit codes:
+  0  success: expectations came true, or the booted guest reported success
+  1  failed: an expectation or snapshot did not, or the guest reported failure
+  2  invalid: the command line, a scenario, assembly text or an image
+  3  internal: a defect of Trapline
+  4  unfinished: a booted guest reached a limit, or something not modelled";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_every_code() {
+        for exit in [Exit::Success, Exit::Failed, Exit::Invalid, Exit::Internal, Exit::Unfinished] {
+            let line = format!("\n  {}  {}", exit as u8, format!("{exit:?}").to_lowercase());
+            assert!(HELP.contains(&line), "{line}");
+        }
+    }
+}

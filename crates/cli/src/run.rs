@@ -1,0 +1,101 @@
+//! `trapline run`: one scenario on its machines, trace and verdict.
+
+use crate::arguments::Run;
+use crate::exit::Exit;
+use crate::output::Output;
+use scenario::load::Scenario;
+use scenario::run::{Options, Report};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+
+/// Runs the scenario.
+pub fn run(arguments: &Run, output: &Output) -> Exit {
+    let scenario = match Scenario::load(&arguments.file) {
+        Ok(scenario) => scenario,
+        Err(diagnostics) => {
+            output.complain(&diagnostics.render(output.error_colours));
+            return Exit::Invalid;
+        }
+    };
+    let mut trace = match &arguments.trace {
+        None => None,
+        Some(path) => match File::create(path) {
+            Ok(file) => Some(BufWriter::new(file)),
+            Err(error) => {
+                output.error(format_args!("cannot write {}: {error}", path.display()));
+                return Exit::Invalid;
+            }
+        },
+    };
+    let mut exit = Exit::Success;
+    let mut reports = Vec::new();
+    let variants =
+        scenario.variants.iter().filter(|variant| arguments.only.as_ref().is_none_or(|only| variant.name().contains(only.as_str())));
+    for variant in variants {
+        let human = !output.json() && !output.quiet;
+        if human {
+            output.print(&format!("{} on {}\n", scenario.file.title, output.paint("1", &variant.name())));
+        }
+        let mut text = human.then(|| trace::Writer::new(BufWriter::new(std::io::stdout().lock()), trace::Format::Text));
+        let mut ndjson = trace.as_mut().map(|file| trace::Writer::new(file, trace::Format::Ndjson));
+        let report = {
+            let mut sink = trace::Tee(text.as_mut(), ndjson.as_mut());
+            scenario::run::run(&scenario, variant, &Options::default(), Some(&mut sink))
+        };
+        // A reader of the standard output that goes away is no error.
+        drop(text);
+        if let Some(Err(error)) = ndjson.map(|writer| writer.finish().map(|_| ())) {
+            output.error(format_args!("cannot write the trace: {error}"));
+            return Exit::Invalid;
+        }
+        if human {
+            output.print(&verdict(&report, output));
+        } else if output.quiet && !report.passed() {
+            output.complain(&report.failures.render(output.error_colours));
+        }
+        if !report.passed() {
+            exit = Exit::Failed;
+        }
+        reports.push(report);
+    }
+    if reports.is_empty() {
+        output.error("no machine of the scenario has a name with that text");
+        return Exit::Invalid;
+    }
+    if output.json() {
+        let document = serde_json::json!({
+            "schema_version": 1,
+            "file": arguments.file.display().to_string(),
+            "title": scenario.file.title,
+            "passed": exit == Exit::Success,
+            "runs": reports.iter().map(Report::to_json).collect::<Vec<_>>(),
+        });
+        output.print(&format!("{document:#}\n"));
+    }
+    if let Some(Err(error)) = trace.map(|mut file| file.flush()) {
+        output.error(format_args!("cannot write the trace: {error}"));
+        return Exit::Invalid;
+    }
+    exit
+}
+
+/// What is printed after the trace of one machine.
+fn verdict(report: &Report, output: &Output) -> String {
+    let mut text = format!("\n{}\n", report.summary_line());
+    if output.verbose {
+        text += &format!("\n{}", report.summary.table());
+        for (vcpu, registers) in report.registers.iter().enumerate() {
+            text += &format!("\ncpu {vcpu}\n{}", registers.text());
+        }
+    }
+    if !report.serial.is_empty() {
+        let serial = String::from_utf8_lossy(&report.serial);
+        text += &format!("\nserial output:\n{serial}{}", if serial.ends_with('\n') { "" } else { "\n" });
+    }
+    if report.passed() {
+        text += &format!("{}: every expectation came true\n\n", output.paint("1;32", "pass"));
+    } else {
+        text += &format!("{}\n{}\n", output.paint("1;31", "FAIL"), report.failures.render(output.colours));
+    }
+    text
+}

@@ -1,0 +1,330 @@
+//! What a run needs of a machine, and the bare machine's way to give it.
+//!
+//! Two hosts exist: the bare machine here, and the hypervisor with its guest in [`crate::virtual_host`].
+
+use crate::environment::{self, EntryState};
+use crate::file::{Policy, Start, Stop};
+use crate::guest::{Image, Program};
+use crate::register::{Place, Register};
+use crate::verdict::Registers;
+use board::Outcome;
+use board::loader::{self, Kind, LoadOptions, Module};
+use cpu::Cpu;
+use cpu::state::Activity;
+use isa::control::{Cr0, Cr4, Efer};
+use isa::register::{Gpr, Segment};
+use isa::rflags::Rflags;
+use machine::{Machine, MachineConfig};
+use models::CpuModel;
+use trace::Sink;
+
+/// Why a run is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The reason.
+    pub stop: Stop,
+    /// The same in words, with what is known besides.
+    pub detail: String,
+    /// What the guest wrote to the debug exit.
+    pub exit_code: Option<u32>,
+}
+
+impl Ending {
+    /// An end with its words.
+    pub fn new(stop: Stop, detail: impl Into<String>) -> Self {
+        Self { stop, detail: detail.into(), exit_code: None }
+    }
+
+    /// The end that a guest asked for through a device.
+    pub fn asked(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::DebugExit { code } => {
+                Self { exit_code: Some(code), ..Self::new(Stop::DebugExit, format!("the guest wrote {code:#x} to the debug exit")) }
+            }
+            Outcome::Shutdown => Self::new(Stop::Shutdown, "the guest asked for its shutdown"),
+            Outcome::Reset { cause } => Self::new(Stop::Reset, format!("the guest asked for a reset ({cause:?})")),
+        }
+    }
+}
+
+/// Totals since the start at which a host pauses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Instructions of all CPUs.
+    pub instructions: u64,
+    /// Cycles of simulated time.
+    pub cycles: u64,
+    /// VM exits.
+    pub exits: u64,
+    /// Hypercalls.
+    pub hypercalls: u64,
+}
+
+/// Why a host gives control back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// One of the bounds is reached.
+    Bound,
+    /// The run is over.
+    Over(Ending),
+}
+
+/// A machine as a run sees it.
+pub trait Host {
+    /// Runs until a bound is reached or the run is over.
+    fn run(&mut self, bounds: &Bounds, sink: &mut dyn Sink) -> Pause;
+    /// Totals so far.
+    fn totals(&self) -> Bounds;
+    /// How many CPUs there are.
+    fn vcpus(&self) -> u32;
+    /// Registers of a CPU.
+    fn registers(&self, vcpu: u32) -> Registers;
+    /// Linear address of the next instruction of a CPU that executes, and how many it has begun; `None` for one that sleeps.
+    fn place(&self, vcpu: u32) -> Option<(u64, u64)>;
+    /// Changes a register.
+    fn set_register(&mut self, place: Place, value: u64);
+    /// Reads guest-physical memory; `false` where there is no RAM.
+    fn read_memory(&self, address: u64, into: &mut [u8]) -> bool;
+    /// Writes guest-physical memory; `false` where there is no RAM.
+    fn write_memory(&mut self, address: u64, from: &[u8]) -> bool;
+    /// Serial output since the last call.
+    fn take_serial(&mut self) -> Vec<u8>;
+    /// Bytes for the guest to read from its serial port.
+    fn serial_input(&mut self, bytes: &[u8]);
+    /// An interrupt for the local APIC of a CPU.
+    fn interrupt(&mut self, vcpu: u32, vector: u8);
+    /// A non-maskable interrupt for a CPU.
+    fn nmi(&mut self, vcpu: u32);
+    /// Moves the guest to another CPU model.
+    ///
+    /// # Errors
+    /// Says why it cannot move.
+    fn migrate(&mut self, to: &'static CpuModel, policy: Policy, sink: &mut dyn Sink) -> Result<(), String>;
+}
+
+/// What a machine is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct HostConfig {
+    /// Its CPU model.
+    pub cpu: &'static CpuModel,
+    /// How many CPUs.
+    pub vcpus: u32,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// Perturbs the order of CPUs.
+    pub seed: u64,
+}
+
+/// What an image becomes when it is loaded: bytes for memory, and the state of every CPU that starts.
+#[derive(Clone, Debug)]
+pub enum Loaded {
+    /// A program in one of this crate's environments: pieces of memory, and entry states by CPU.
+    Program(Vec<(u64, Vec<u8>)>, Vec<EntryState>),
+    /// An image with an entry of its own.
+    Image(loader::Image),
+}
+
+/// Prepares an image for a machine.
+///
+/// # Errors
+/// Says what is wrong with the image.
+pub fn load(image: &Image, vcpus: u32, memory: u64) -> Result<Loaded, String> {
+    match image {
+        Image::Program(program) => Ok(load_program(program, vcpus)),
+        Image::Elf(bytes) => {
+            let options = LoadOptions { kind: Kind::Elf, memory_size: memory, ..LoadOptions::default() };
+            loader::load(bytes, &options).map(Loaded::Image).map_err(|error| error.to_string())
+        }
+        Image::Multiboot { bytes, name, command_line, modules } => {
+            let modules = modules.iter().map(|(text, bytes)| Module { text: text.clone(), bytes: bytes.clone() }).collect();
+            let options = LoadOptions {
+                kind: Kind::Multiboot,
+                memory_size: memory,
+                image_name: name.clone(),
+                command_line: command_line.clone(),
+                modules,
+                ..LoadOptions::default()
+            };
+            loader::load(bytes, &options).map(Loaded::Image).map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// Prepares a program for a machine.
+pub fn load_program(program: &Program, vcpus: u32) -> Loaded {
+    let mut pieces = environment::tables(program.mode, vcpus, &program.handlers);
+    pieces.extend(program.pieces.iter().cloned());
+    let starting = if program.start == Start::All { vcpus } else { 1 };
+    let has_handlers = !program.handlers.is_empty();
+    let states = (0..starting).map(|vcpu| environment::entry_state(program.mode, program.entry, vcpu, vcpus, has_handlers)).collect();
+    Loaded::Program(pieces, states)
+}
+
+/// Puts a CPU into the state its program starts in.
+pub fn enter(cpu: &mut Cpu, state: &EntryState) {
+    cpu.regs = [0; 17];
+    cpu.cr0 = state.cr0;
+    cpu.cr3 = state.cr3;
+    cpu.cr4 = state.cr4;
+    cpu.efer = state.efer;
+    cpu.segments = state.segments;
+    cpu.tr = state.tr;
+    cpu.gdtr = state.gdtr;
+    cpu.idtr = state.idtr;
+    cpu.rip = state.rip;
+    cpu.set_gpr(Gpr::Rsp, state.rsp);
+    cpu.set_gpr(Gpr::Rdi, state.rdi);
+    cpu.set_rflags(Rflags::new().normalized());
+    cpu.cpl = 0;
+    cpu.activity = Activity::Active;
+    cpu.flush_tlb();
+}
+
+/// The registers of a CPU as reports show them.
+pub fn registers_of(cpu: &Cpu) -> Registers {
+    let mut general = [0; 16];
+    general.copy_from_slice(&cpu.regs[..16]);
+    Registers {
+        general,
+        rip: cpu.rip,
+        rflags: cpu.rflags().into_bits(),
+        control: [cpu.cr0.into_bits(), cpu.cr2, cpu.cr3, cpu.cr4.into_bits()],
+        efer: cpu.efer.into_bits(),
+        selectors: cpu.segments.map(|segment| segment.selector.into_bits()),
+        cpl: cpu.cpl,
+    }
+}
+
+/// Changes a register of a CPU; registers that cannot be changed alone are refused when a scenario is loaded.
+pub fn set_register_of(cpu: &mut Cpu, register: Register, value: u64) {
+    match register {
+        Register::Gpr(gpr) => cpu.set_gpr(gpr, value),
+        Register::Rip => cpu.rip = value,
+        Register::Rflags => cpu.set_rflags(Rflags::from_bits(value).normalized()),
+        Register::Control(0) => cpu.cr0 = Cr0::from_bits(value),
+        Register::Control(2) => cpu.cr2 = value,
+        Register::Control(3) => cpu.cr3 = value,
+        Register::Control(_) => cpu.cr4 = Cr4::from_bits(value),
+        Register::Efer => cpu.efer = Efer::from_bits(value),
+        Register::Low(_) | Register::Selector(_) | Register::Cpl => {}
+    }
+    cpu.flush_tlb();
+}
+
+/// The linear address of a CPU's next instruction and how many it has begun, unless it sleeps.
+pub fn place_of(cpu: &Cpu) -> Option<(u64, u64)> {
+    let base = if cpu.is_64bit() { 0 } else { cpu.segment(Segment::Cs).base };
+    (cpu.activity == Activity::Active).then(|| (base.wrapping_add(cpu.rip), cpu.instructions()))
+}
+
+/// A machine without a hypervisor.
+#[derive(Debug)]
+pub struct BareHost {
+    machine: Machine,
+}
+
+impl BareHost {
+    /// A machine with its guest loaded.
+    ///
+    /// # Errors
+    /// Says why the guest does not fit.
+    pub fn new(config: &HostConfig, loaded: &Loaded) -> Result<Self, String> {
+        let mut machine =
+            Machine::new(&MachineConfig { model: config.cpu, cpu_count: config.vcpus, memory_size: config.memory, seed: config.seed });
+        match loaded {
+            Loaded::Program(pieces, states) => {
+                for (address, bytes) in pieces {
+                    machine.memory.write(*address, bytes).map_err(|error| error.to_string())?;
+                }
+                for (cpu, state) in machine.cpus.iter_mut().zip(states) {
+                    enter(cpu, state);
+                }
+            }
+            Loaded::Image(image) => {
+                machine::load_image(image, &mut machine.memory, 0, &mut machine.cpus[0]).map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(Self { machine })
+    }
+}
+
+/// What is said about something that is not modelled.
+pub fn not_modelled(cpu: u32, what: &cpu::trap::NotModelled) -> Ending {
+    let mut detail = format!("not modelled: {} at RIP {:#x} of CPU {cpu}", what.what, what.rip);
+    if !what.bytes.is_empty() {
+        let bytes: Vec<String> = what.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        detail += &format!(", bytes {} ({})", bytes.join(" "), what.text);
+    }
+    Ending::new(Stop::Unsupported, detail)
+}
+
+impl Host for BareHost {
+    fn run(&mut self, bounds: &Bounds, _: &mut dyn Sink) -> Pause {
+        let limits = machine::Limits { instructions: bounds.instructions, cycles: bounds.cycles };
+        Pause::Over(match self.machine.run(&limits) {
+            machine::Stop::InstructionLimit | machine::Stop::CycleLimit => return Pause::Bound,
+            machine::Stop::Outcome(outcome) => Ending::asked(outcome),
+            machine::Stop::Halted => Ending::new(Stop::Halted, "every CPU sleeps, and nothing can wake one"),
+            machine::Stop::Shutdown { cpu } => Ending::new(Stop::TripleFault, format!("triple fault on CPU {cpu}")),
+            machine::Stop::NotModelled { cpu, what } => not_modelled(cpu, &what),
+        })
+    }
+
+    fn totals(&self) -> Bounds {
+        Bounds {
+            instructions: self.machine.cpus.iter().map(|cpu| cpu.instructions()).sum(),
+            cycles: self.machine.cpus.iter().map(|cpu| cpu.cycles()).max().unwrap_or(0),
+            exits: 0,
+            hypercalls: 0,
+        }
+    }
+
+    fn vcpus(&self) -> u32 {
+        self.machine.cpus.len() as u32
+    }
+
+    fn registers(&self, vcpu: u32) -> Registers {
+        registers_of(&self.machine.cpus[vcpu as usize])
+    }
+
+    fn place(&self, vcpu: u32) -> Option<(u64, u64)> {
+        place_of(&self.machine.cpus[vcpu as usize])
+    }
+
+    fn set_register(&mut self, place: Place, value: u64) {
+        set_register_of(&mut self.machine.cpus[place.vcpu as usize], place.register, value);
+    }
+
+    fn read_memory(&self, address: u64, into: &mut [u8]) -> bool {
+        self.machine.memory.read(address, into).is_ok()
+    }
+
+    fn write_memory(&mut self, address: u64, from: &[u8]) -> bool {
+        self.machine.memory.write(address, from).is_ok()
+    }
+
+    fn take_serial(&mut self) -> Vec<u8> {
+        self.machine.take_serial()
+    }
+
+    fn serial_input(&mut self, bytes: &[u8]) {
+        self.machine.board.serial_input(bytes);
+    }
+
+    fn interrupt(&mut self, vcpu: u32, vector: u8) {
+        self.machine.cpus[vcpu as usize].accept(&fixed(vector));
+    }
+
+    fn nmi(&mut self, vcpu: u32) {
+        self.machine.cpus[vcpu as usize].nmi_pending = true;
+    }
+
+    fn migrate(&mut self, _: &'static CpuModel, _: Policy, _: &mut dyn Sink) -> Result<(), String> {
+        Err("a machine without a hypervisor cannot move".to_owned())
+    }
+}
+
+/// A fixed, edge-triggered interrupt as the bus carries it.
+pub fn fixed(vector: u8) -> isa::apic::ApicMessage {
+    isa::apic::ApicMessage { destination: 0, logical: false, mode: isa::apic::DeliveryMode::Fixed, vector, level: false }
+}

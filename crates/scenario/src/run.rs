@@ -1,0 +1,399 @@
+//! Running a scenario on one of its machines: script, limits, trace, verdict.
+//!
+//! The steps of a script are taken in the order of the file: the second waits for its moment only when the first has happened. A step
+//! whose moment never comes is a failure of the run.
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::file::{Action, Limits, Moment, Policy, Stop};
+use crate::host::{BareHost, Bounds, Ending, Host, HostConfig, Pause, load};
+use crate::load::{Scenario, Variant};
+use crate::meaning::{DEFAULT_MEMORY, hex_bytes};
+use crate::observe::Observer;
+use crate::register::Place;
+use crate::verdict::{self, Final, Registers, stop_name};
+use crate::virtual_host::VirtualHost;
+use models::CpuModel;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use trace::{Event, Sink, Summary, Transcript};
+
+/// The limit of instructions of a scenario that does not set one.
+pub const DEFAULT_INSTRUCTIONS: u64 = 10_000_000;
+/// Events of a run that its snapshot shows; the rest is covered by a hash.
+pub const SNAPSHOT_EVENTS: usize = 400;
+/// The most serial output that is kept, in bytes.
+pub const MAX_SERIAL: usize = 16 << 20;
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The machine's name.
+    pub machine: String,
+    /// Why it stopped.
+    pub stop: Stop,
+    /// The same in words.
+    pub detail: String,
+    /// What the guest wrote to the debug exit.
+    pub exit_code: Option<u32>,
+    /// Instructions of all CPUs.
+    pub instructions: u64,
+    /// Simulated cycles.
+    pub cycles: u64,
+    /// Registers of each CPU at the end.
+    pub registers: Vec<Registers>,
+    /// What the guest wrote to the serial port, up to [`MAX_SERIAL`] bytes.
+    pub serial: Vec<u8>,
+    /// The first events, and a hash of all.
+    pub transcript: Transcript,
+    /// Counts and times.
+    pub summary: Summary,
+    /// What did not come true.
+    pub failures: Diagnostics,
+}
+
+impl Report {
+    /// Whether every expectation came true.
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// The end of the run in one line.
+    pub fn summary_line(&self) -> String {
+        format!("stopped: {}; {} instructions, {} cycles, {} VM exits", self.detail, self.instructions, self.cycles, self.summary.exits())
+    }
+
+    /// The text that is reviewed: story, end, exits, trace.
+    pub fn snapshot(&self, scenario: &Scenario) -> String {
+        let mut text = format!("{}\n{}\non {}\n\n", scenario.file.title, scenario.file.teaches, self.machine);
+        text += &self.transcript.text();
+        let _ = write!(text, "\n{}\n", self.summary_line());
+        if self.summary.exits() > 0 {
+            let _ = write!(text, "\n{}", self.summary.table());
+        }
+        if !self.serial.is_empty() {
+            let serial = String::from_utf8_lossy(&self.serial);
+            let _ = write!(text, "\nserial output:\n{serial}");
+        }
+        // Lines must not end in spaces, so that reviewing tools leave them alone.
+        text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+
+    /// The same for programs; numbers that can exceed 2^53 are strings.
+    pub fn to_json(&self) -> Value {
+        let registers: Vec<Value> = self
+            .registers
+            .iter()
+            .map(|registers| {
+                crate::register::Register::all()
+                    .filter(|register| !matches!(register, crate::register::Register::Low(_)))
+                    .map(|register| (register.name().to_owned(), Value::from(format!("{:#x}", registers.get(register)))))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
+            })
+            .collect();
+        let exits: Vec<Value> = self.summary.statistics().iter().map(|row| serde_json::to_value(row).unwrap_or_default()).collect();
+        let failures: Vec<Value> = self
+            .failures
+            .list
+            .iter()
+            .map(|failure| {
+                let (line, column) = failure.position().unwrap_or_default();
+                json!({ "message": failure.message, "line": line, "column": column })
+            })
+            .collect();
+        json!({
+            "machine": self.machine,
+            "stop": stop_name(self.stop),
+            "detail": self.detail,
+            "exit_code": self.exit_code,
+            "instructions": self.instructions.to_string(),
+            "cycles": self.cycles.to_string(),
+            "exits": exits,
+            "events": self.transcript.total(),
+            "trace_hash": (self.transcript.total() > 0).then(|| format!("{:#018x}", self.transcript.hash())),
+            "registers": registers,
+            "serial": String::from_utf8_lossy(&self.serial),
+            "failures": failures,
+        })
+    }
+}
+
+/// How a run is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many events are kept.
+    pub events: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { events: SNAPSHOT_EVENTS }
+    }
+}
+
+/// The machine of a policy, with its guest loaded.
+///
+/// # Errors
+/// Says why the guest does not fit.
+pub fn host(config: &HostConfig, policy: Policy, loaded: &crate::host::Loaded) -> Result<Box<dyn Host>, String> {
+    Ok(match policy {
+        Policy::None => Box::new(BareHost::new(config, loaded)?),
+        policy => Box::new(VirtualHost::new(config, policy, loaded)?),
+    })
+}
+
+/// Runs a scenario on one of its machines; `also` gets every event besides.
+pub fn run(scenario: &Scenario, variant: &Variant, options: &Options, also: Option<&mut dyn Sink>) -> Report {
+    let expectations = verdict::applicable(scenario, variant);
+    let expects: Vec<_> = expectations.iter().map(|(_, expect)| *expect).collect();
+    let mut observer = Observer::new(&expects, options.events, also);
+    let machine = &scenario.file.machine;
+    let config = HostConfig {
+        cpu: variant.cpu,
+        vcpus: machine.vcpus.unwrap_or(1),
+        memory: machine.memory.map_or(DEFAULT_MEMORY, |size| size.0),
+        seed: variant.seed,
+    };
+    let made = load(&variant.image, config.vcpus, config.memory).and_then(|loaded| host(&config, variant.policy, &loaded));
+    let mut host = match made {
+        Ok(host) => host,
+        Err(message) => return refused(scenario, variant, observer, message),
+    };
+    let mut director = Director { scenario, variant, host: &mut *host, serial: Vec::new(), next: 0, policy: variant.policy };
+    let ending = director.run(&mut observer);
+    let unreached = director.next;
+    let serial = director.serial;
+    let totals = host.totals();
+    observer.emit(totals.cycles, 0, Event::Stop { reason: format!("{}: {}", stop_name(ending.stop), ending.detail) });
+    let end = End { registers: (0..host.vcpus()).map(|vcpu| host.registers(vcpu)).collect(), host: &*host, serial, ending };
+    let mut failures = verdict::judge(scenario, variant, &expectations, &observer, &end);
+    for index in unreached..scenario.file.script.len() {
+        let span = scenario.node(&["script", &index.to_string(), "at"]).span.clone();
+        failures.push(Diagnostic::new(&scenario.source, span, "the run was over before this moment of the script"));
+    }
+    Report {
+        machine: variant.name(),
+        stop: end.ending.stop,
+        detail: end.ending.detail,
+        exit_code: end.ending.exit_code,
+        instructions: totals.instructions,
+        cycles: totals.cycles,
+        registers: end.registers,
+        serial: end.serial,
+        transcript: observer.transcript,
+        summary: observer.summary,
+        failures,
+    }
+}
+
+/// The report of a guest that could not be loaded.
+fn refused(scenario: &Scenario, variant: &Variant, observer: Observer<'_>, message: String) -> Report {
+    let span = scenario.node(&["guest"]).span.clone();
+    Report {
+        machine: variant.name(),
+        stop: Stop::Unsupported,
+        detail: format!("the guest could not be loaded: {message}"),
+        exit_code: None,
+        instructions: 0,
+        cycles: 0,
+        registers: Vec::new(),
+        serial: Vec::new(),
+        transcript: observer.transcript,
+        summary: observer.summary,
+        failures: Diagnostic::new(&scenario.source, span, format!("the guest could not be loaded: {message}")).into(),
+    }
+}
+
+struct End<'h> {
+    registers: Vec<Registers>,
+    host: &'h dyn Host,
+    serial: Vec<u8>,
+    ending: Ending,
+}
+
+impl Final for End<'_> {
+    fn registers(&self) -> &[Registers] {
+        &self.registers
+    }
+    fn read_memory(&self, address: u64, into: &mut [u8]) -> bool {
+        self.host.read_memory(address, into)
+    }
+    fn serial(&self) -> &[u8] {
+        &self.serial
+    }
+    fn stop(&self) -> Stop {
+        self.ending.stop
+    }
+    fn exit_code(&self) -> Option<u32> {
+        self.ending.exit_code
+    }
+}
+
+/// Leads a machine through a script.
+struct Director<'r> {
+    scenario: &'r Scenario,
+    variant: &'r Variant,
+    host: &'r mut dyn Host,
+    serial: Vec<u8>,
+    /// The step of the script that is waited for.
+    next: usize,
+    policy: Policy,
+}
+
+/// Passes of CPUs by a label.
+struct Passes {
+    address: u64,
+    wanted: u64,
+    seen: u64,
+    /// Per CPU: how many instructions it had begun when it was last counted.
+    counted: Vec<Option<u64>>,
+}
+
+impl Director<'_> {
+    fn limits(&self) -> Bounds {
+        let Limits { instructions, cycles, exits } = self.scenario.file.limits;
+        Bounds {
+            instructions: instructions.unwrap_or(DEFAULT_INSTRUCTIONS),
+            cycles: cycles.unwrap_or(u64::MAX),
+            exits: exits.unwrap_or(u64::MAX),
+            hypercalls: u64::MAX,
+        }
+    }
+
+    fn run(&mut self, sink: &mut Observer<'_>) -> Ending {
+        let limits = self.limits();
+        let steps = &self.scenario.file.script;
+        let mut passes = None;
+        loop {
+            let totals = self.host.totals();
+            if let Some(ending) = exceeded(&totals, &limits) {
+                return ending;
+            }
+            let mut bounds = limits;
+            if let Some(step) = steps.get(self.next)
+                && self.reached(&step.at, &totals, &mut bounds, &mut passes)
+            {
+                passes = None;
+                self.next += 1;
+                for action in &step.actions {
+                    if let Some(ending) = self.act(&step.at, action, sink) {
+                        return ending;
+                    }
+                }
+                continue;
+            }
+            let pause = self.host.run(&bounds, sink);
+            let output = self.host.take_serial();
+            let room = MAX_SERIAL - self.serial.len();
+            self.serial.extend(&output[..output.len().min(room)]);
+            if let Pause::Over(ending) = pause {
+                return ending;
+            }
+        }
+    }
+
+    /// Whether a moment has come; if not, `bounds` lead the host to it, or a step nearer to it.
+    fn reached(&self, moment: &Moment, totals: &Bounds, bounds: &mut Bounds, passes: &mut Option<Passes>) -> bool {
+        if let Some(label) = &moment.label {
+            let passes = passes.get_or_insert_with(|| Passes {
+                address: self.variant.image.resolve(label).unwrap_or_default(),
+                wanted: moment.pass.unwrap_or(1),
+                seen: 0,
+                counted: vec![None; self.host.vcpus() as usize],
+            });
+            for vcpu in 0..self.host.vcpus() {
+                if let Some((address, begun)) = self.host.place(vcpu)
+                    && address == passes.address
+                    && passes.counted[vcpu as usize] != Some(begun)
+                {
+                    passes.counted[vcpu as usize] = Some(begun);
+                    passes.seen += 1;
+                }
+            }
+            bounds.instructions = bounds.instructions.min(totals.instructions.saturating_add(1));
+            return passes.seen >= passes.wanted;
+        }
+        for (wanted, so_far, bound) in [
+            (moment.exit, totals.exits, &mut bounds.exits),
+            (moment.cycle, totals.cycles, &mut bounds.cycles),
+            (moment.instruction, totals.instructions, &mut bounds.instructions),
+            (moment.hypercall, totals.hypercalls, &mut bounds.hypercalls),
+        ] {
+            if let Some(wanted) = wanted {
+                *bound = (*bound).min(wanted);
+                return so_far >= wanted;
+            }
+        }
+        // Loading has refused a moment without a key.
+        true
+    }
+
+    fn act(&mut self, at: &Moment, action: &Action, sink: &mut Observer<'_>) -> Option<Ending> {
+        let image = &self.variant.image;
+        let value = |quantity| image.resolve(quantity).unwrap_or_default();
+        let words = match action {
+            Action::Migrate(migrate) => format!("migrate to {}", migrate.to),
+            Action::Interrupt(interrupt) => format!("interrupt {:#x} on CPU {}", interrupt.vector, interrupt.vcpu),
+            Action::Nmi(nmi) => format!("NMI on CPU {}", nmi.vcpu),
+            Action::Write(write) => format!("write {} to {:#x}", write.bytes, value(&write.address)),
+            Action::Register(register) => format!("set {} to {:#x}", register.name, value(&register.value)),
+            Action::SerialInput(text) => format!("serial input {text:?}"),
+            Action::Stop(why) => format!("stop: {why}"),
+        };
+        let cycle = self.host.totals().cycles;
+        sink.emit(cycle, 0, Event::Script { at: moment_words(at), action: words });
+        match action {
+            Action::Migrate(migrate) => {
+                let policy = migrate.policy.unwrap_or(self.policy);
+                let model: &'static CpuModel = match models::find(&migrate.to) {
+                    Ok(model) => model,
+                    Err(error) => return Some(Ending::new(Stop::Unsupported, error.to_string())),
+                };
+                if let Err(message) = self.host.migrate(model, policy, sink) {
+                    return Some(Ending::new(Stop::Unsupported, format!("the machine cannot move: {message}")));
+                }
+                self.policy = policy;
+            }
+            Action::Interrupt(interrupt) => self.host.interrupt(interrupt.vcpu, interrupt.vector),
+            Action::Nmi(nmi) => self.host.nmi(nmi.vcpu),
+            Action::Write(write) => {
+                // Loading has checked the bytes and the address.
+                self.host.write_memory(value(&write.address), &hex_bytes(&write.bytes).unwrap_or_default());
+            }
+            Action::Register(register) => {
+                if let Some(place) = Place::parse(&register.name) {
+                    self.host.set_register(place, value(&register.value));
+                }
+            }
+            Action::SerialInput(text) => self.host.serial_input(text.as_bytes()),
+            Action::Stop(why) => return Some(Ending::new(Stop::Script, why.clone())),
+        }
+        None
+    }
+}
+
+/// The end by a limit, if one is reached.
+fn exceeded(totals: &Bounds, limits: &Bounds) -> Option<Ending> {
+    if totals.instructions >= limits.instructions {
+        return Some(Ending::new(Stop::InstructionLimit, format!("the limit of {} instructions is reached", limits.instructions)));
+    }
+    if totals.cycles >= limits.cycles {
+        return Some(Ending::new(Stop::CycleLimit, format!("the limit of {} cycles is reached", limits.cycles)));
+    }
+    if totals.exits >= limits.exits {
+        return Some(Ending::new(Stop::ExitLimit, format!("the limit of {} VM exits is reached", limits.exits)));
+    }
+    None
+}
+
+fn moment_words(moment: &Moment) -> String {
+    let numbers = [("exit", moment.exit), ("cycle", moment.cycle), ("instruction", moment.instruction), ("hypercall", moment.hypercall)];
+    if let Some((word, Some(number))) = numbers.iter().find(|(_, number)| number.is_some()) {
+        return format!("{word} {number}");
+    }
+    match (&moment.label, moment.pass) {
+        (Some(label), Some(pass)) => format!("{label}, pass {pass}"),
+        (Some(label), None) => format!("{label}"),
+        (None, _) => String::new(),
+    }
+}
