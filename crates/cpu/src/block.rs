@@ -34,7 +34,7 @@ const MAXIMUM_BLOCKS: usize = 1 << 18;
 const LONGEST: usize = 15;
 
 /// What decoding depends on beside the bytes and RIP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mode {
     /// 16, 32 or 64.
     pub bits: u8,
@@ -106,7 +106,7 @@ impl Block {
             second: None,
             length: 0,
             rip: 0,
-            mode: Mode { bits: 0, single: false, sse: false, base: 0 },
+            mode: Mode::default(),
             stale: true,
         })
     }

@@ -64,7 +64,6 @@ impl Cpu {
         let start = self.now();
         self.slice_end = start;
         self.budget = 0;
-        self.forget_old_pages();
         self.environment().drop_written_code();
         self.forget_old_blocks();
         self.stop = StopCode::Left;
@@ -129,6 +128,10 @@ impl Cpu {
                 self.step();
                 continue;
             }
+            // Without instruction breakpoints nobody can tell that RF is cleared in front of the next instruction rather than behind it.
+            if self.system_flags().rf() {
+                self.set_resume_flag(false);
+            }
             let known = self.jumps.0[JumpCache::slot(self.rip)];
             let found = if known.rip == self.rip && known.context == self.context { Ok(known.entry) } else { self.find_block(false) };
             match found {
@@ -151,7 +154,6 @@ impl Cpu {
     /// Whether instructions must be executed one by one now.
     fn steps(&self) -> bool {
         self.system_flags().tf()
-            || self.system_flags().rf()
             || self.shadow != Shadow::None
             || self.interception.has(Intercept::MonitorTrap)
             || (self.dr7.enables() != 0 && self.has_code_breakpoint())

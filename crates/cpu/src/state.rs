@@ -191,6 +191,8 @@ pub struct Cpu {
     pub(crate) budget: i64,
     /// Which address space and privilege the software TLB's entries must have: see [`crate::tlb`].
     pub(crate) context: u64,
+    /// How code was decoded when `context` was chosen.
+    pub(crate) code_mode: crate::block::Mode,
     /// Instructions begun (counted by the block).
     pub(crate) retired: u64,
     /// Why control came back from the handlers to the engine.
@@ -339,6 +341,7 @@ impl Cpu {
             flag_aux: 0,
             budget: 0,
             context: 0,
+            code_mode: crate::block::Mode::default(),
             retired: 0,
             stop: crate::engine::StopCode::Miss,
             leave: false,
@@ -600,11 +603,21 @@ impl Cpu {
         if self.guest_mode { self.guest_tsc.apply(own) } else { own }
     }
 
-    /// Call after any change to what translations or decoding depend on: CR0, CR3, CR4, EFER, CS, CPL, RFLAGS.AC, nested paging. Cheap.
+    /// Call after any change to what translations or decoding depend on: CR0, CR3, CR4, EFER, RFLAGS.AC, nested paging. Cheap; for CS and
+    /// CPL alone [`Self::privilege_changed`] is cheaper.
     pub fn context_changed(&mut self) {
         self.leave = true;
-        let user = self.cpl == 3;
-        self.context = self.software_tlb.next_context(user);
+        self.code_mode = self.mode(false);
+        self.context = self.software_tlb.next_context(self.cpl == 3);
+    }
+
+    /// Call after a change of CS or CPL: the context stays what it was for this privilege, unless code is now decoded in another way.
+    pub fn privilege_changed(&mut self) {
+        self.leave = true;
+        if self.mode(false) != self.code_mode {
+            return self.context_changed();
+        }
+        self.context = self.context & !1 | u64::from(self.cpl == 3);
     }
 
     /// Forgets every cached translation of every address space, as a reset or a write of CR0.PG does.

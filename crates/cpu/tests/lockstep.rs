@@ -77,9 +77,7 @@ impl Machine {
     /// Everything that must agree.
     fn state(&self) -> (Vec<u64>, u64, u64, u64, u64) {
         let cpu = &self.cpu;
-        let data = (0..64).fold(0u64, |sum, at| {
-            sum.wrapping_mul(31).wrapping_add(self.memory.read_u64(0x30_0000 + 8 * at).unwrap())
-        });
+        let data = (0..64).fold(0u64, |sum, at| sum.wrapping_mul(31).wrapping_add(self.memory.read_u64(0x30_0000 + 8 * at).unwrap()));
         (cpu.regs[..16].to_vec(), cpu.rip, cpu.rflags().into_bits(), cpu.now(), cpu.instructions().wrapping_add(data))
     }
 }

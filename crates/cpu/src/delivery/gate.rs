@@ -47,7 +47,7 @@ impl Cpu {
         self.shadow = Shadow::None;
         self.trace_cancelled = true;
         self.monitor_pending = self.guest_mode && self.interception.has(Intercept::MonitorTrap);
-        self.context_changed();
+        self.privilege_changed();
         Ok(())
     }
 

@@ -45,7 +45,7 @@ impl Cpu {
         self.segments[Segment::Cs.number()] = code;
         self.cpl = level;
         self.rip = rip;
-        self.context_changed();
+        self.privilege_changed();
     }
 
     /// CS after a transfer in real-address mode: limit and attributes stay.
