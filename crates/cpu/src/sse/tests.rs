@@ -1,7 +1,11 @@
 //! The functions of this module, executed one by one on a processor in 64-bit mode.
 
+mod availability;
+mod conversion;
+mod float;
 mod integer;
 mod moves;
+mod save;
 
 use crate::block::CodeCache;
 use crate::bus::{Bus, Environment};
