@@ -32,6 +32,8 @@ pub struct Interception {
     pub cr4_shadow: u64,
     /// NMIs exit, and what blocks NMIs in the guest blocks only those that are injected (VMX's "virtual NMIs").
     pub virtual_nmis: bool,
+    /// The guest exits behind the write that lowers the class of its virtual TPR below this one; zero never.
+    pub tpr_threshold: u8,
 }
 
 impl Interception {

@@ -226,6 +226,8 @@ pub enum Exit {
     PreemptionTimer,
     /// The monitor trap flag (VMX).
     MonitorTrap,
+    /// The guest lowered its virtual TPR below the threshold (VMX).
+    TprBelowThreshold,
 }
 
 /// What caused a task switch.

@@ -137,7 +137,7 @@ impl Svm {
                     .with_resume_flag(cpu.rflags().rf());
                 Report { info_1: u64::from(selector), info_2: info.into_bits(), ..Report::plain(ExitCode::TASK_SWITCH) }
             }
-            Exit::Sipi { .. } | Exit::NmiWindow | Exit::PreemptionTimer | Exit::MonitorTrap => return None,
+            Exit::Sipi { .. } | Exit::NmiWindow | Exit::PreemptionTimer | Exit::MonitorTrap | Exit::TprBelowThreshold => return None,
         })
     }
 

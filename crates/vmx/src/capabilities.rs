@@ -25,6 +25,7 @@ const IMPLEMENTED: &[ControlBit] = &[
     PrimaryControls::CR3_STORE_EXITING,
     PrimaryControls::CR8_LOAD_EXITING,
     PrimaryControls::CR8_STORE_EXITING,
+    PrimaryControls::USE_TPR_SHADOW,
     PrimaryControls::NMI_WINDOW_EXITING,
     PrimaryControls::MOV_DR_EXITING,
     PrimaryControls::UNCONDITIONAL_IO_EXITING,

@@ -166,6 +166,9 @@ impl Phases {
     /// All of them.
     pub const ALL: Phases = Phases((1 << Phase::ALL.len()) - 1);
 
+    /// The controls alone.
+    pub const CONTROLS: Phases = Phases(1 << Phase::Controls as u8);
+
     /// The phases with a rule that reads the field.
     pub const fn reading(field: VmcsField) -> Phases {
         Phases(READ_BY[field.index()])

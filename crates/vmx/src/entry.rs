@@ -6,6 +6,7 @@
 //! Not modelled: entry to SMM.
 
 use crate::checks::{Entry, Facts, Phase, PhaseOutcome, guest::pdpte::pae_paging};
+use crate::exit::VIRTUAL_TPR;
 use crate::intercept::{Intercepts, interception};
 use crate::segments::{LDTR, SEGMENTS, TR};
 use crate::silicon::{NO_VMCS, Operation, VmFail, Vmx};
@@ -78,7 +79,7 @@ impl Vmx {
             return Ok(self.entry_failure(cpu, ExitReason::EntryFailureMsrLoading, bad.0));
         }
         self.current.launch_state = LaunchState::Launched;
-        Ok(self.start_guest(cpu))
+        Ok(self.start_guest(cpu, &facts))
     }
 
     /// The checks before those of the VMCS's contents. SDM 27.1 "Basic VM-Entry Checks".
@@ -113,7 +114,7 @@ impl Vmx {
             facts.linked_revision = cpu.read_physical(link & !0xfff, 4) as u32;
         }
         if fields.primary().use_tpr_shadow() {
-            facts.virtual_tpr = cpu.read_physical(fields.get(VmcsField::VirtualApicAddress) + 0x80, 1) as u8;
+            facts.virtual_tpr = cpu.read_physical(fields.get(VmcsField::VirtualApicAddress) + VIRTUAL_TPR, 1) as u8;
         }
         let view = Entry { fields, capabilities: &self.capabilities, facts };
         if pae_paging(&view) && !fields.secondary().enable_ept() {
@@ -200,7 +201,7 @@ impl Vmx {
     }
 
     /// Puts the VM-execution controls in force and injects the event. SDM 27.6 "Event Injection", 27.7 "Special Features of VM Entry".
-    fn start_guest(&mut self, cpu: &mut Cpu) -> EntryOutcome {
+    fn start_guest(&mut self, cpu: &mut Cpu, facts: &Facts) -> EntryOutcome {
         self.operation = Operation::NonRoot;
         cpu.guest_mode = true;
         if self.current.take_controls_changed() || self.intercepts.owner != self.current_pointer {
@@ -227,6 +228,8 @@ impl Vmx {
                 cpu.guest_tsc.ratio = fields.get(VmcsField::TscMultiplier) >> 16;
             }
         }
+        // SDM 30.3 "Virtualizing CR8-Based TPR Accesses": CR8 is bits 7:4 of the virtual task-priority register, at offset 80H.
+        cpu.virtual_tpr = primary.use_tpr_shadow().then_some(facts.virtual_tpr);
         let timer = pin.activate_vmx_preemption_timer();
         let count = fields.get(VmcsField::VmxPreemptionTimerValue);
         cpu.preemption_deadline = timer.then(|| self.preemption_deadline(cpu, count));

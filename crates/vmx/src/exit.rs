@@ -18,6 +18,9 @@ use isa::rflags::Rflags;
 use isa::segment::{Attributes, SegmentRegister, Selector, TableRegister};
 use isa::vmx::{ActivityState, ExitReason, ExitReasonField, Interruptibility, PendingDebugExceptions, VmcsField};
 
+/// Offset of the virtual task-priority register in the virtual-APIC page. SDM 30.1.1 "Virtualized APIC Registers".
+pub(crate) const VIRTUAL_TPR: u64 = 0x80;
+
 /// Why a VM exit could not be completed, as the VMX-abort indicator holds it. SDM 28.7 "VMX Aborts".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -34,6 +37,7 @@ impl Vmx {
     /// Makes a VM exit of an event of the guest.
     pub(crate) fn vm_exit(&mut self, cpu: &mut Cpu, exit: Exit) -> AfterExit {
         cpu.charge(cpu.model.costs.vm_exit.ticks.into());
+        self.exits += 1;
         let exit = match exit {
             Exit::ExternalInterrupt { vector: None } if self.current.fields().exit().acknowledge_interrupt_on_exit() => {
                 Exit::ExternalInterrupt { vector: Some(cpu.acknowledge_interrupt()) }
@@ -46,6 +50,7 @@ impl Vmx {
         let event = self.current.fields().entry_event();
         self.current.set(VmcsField::EntryInterruptionInformation, event.with_valid(false).into_bits().into());
         self.save_guest(cpu, &information);
+        self.save_virtual_tpr(cpu);
         if self.store_msrs(cpu).is_err() {
             return self.abort(cpu, Abort::SavingMsrs);
         }
@@ -79,6 +84,13 @@ impl Vmx {
         }
         if let Some(physical) = information.guest_physical {
             vmcs.set(VmcsField::GuestPhysicalAddress, physical);
+        }
+    }
+
+    /// Writes the virtual task-priority register back to the virtual-APIC page.
+    fn save_virtual_tpr(&self, cpu: &mut Cpu) {
+        if let Some(tpr) = cpu.virtual_tpr.take() {
+            cpu.write_physical(self.current.get(VmcsField::VirtualApicAddress) + VIRTUAL_TPR, 1, tpr.into());
         }
     }
 

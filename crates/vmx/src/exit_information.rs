@@ -129,6 +129,7 @@ impl Information {
             }
             Exit::PreemptionTimer => Information::new(ExitReason::PreemptionTimerExpired),
             Exit::MonitorTrap => Information::new(ExitReason::MonitorTrapFlag),
+            Exit::TprBelowThreshold => Information::new(ExitReason::TprBelowThreshold),
         };
         // SDM 28.2.4 "Information for VM Exits During Event Delivery": not when #DF or a triple fault exits directly.
         let double_fault = matches!(exit, Exit::Exception(exception) if exception.vector == Vector::DoubleFault);

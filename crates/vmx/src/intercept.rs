@@ -72,6 +72,7 @@ pub fn interception(fields: &Fields) -> Interception {
         cr4_mask: fields.get(VmcsField::Cr4GuestHostMask),
         cr4_shadow: fields.get(VmcsField::Cr4ReadShadow),
         virtual_nmis: pin.virtual_nmis(),
+        tpr_threshold: if primary.use_tpr_shadow() { (fields.get(VmcsField::TprThreshold) & 0xf) as u8 } else { 0 },
         ..Interception::default()
     };
     for &intercept in UNCONDITIONAL {

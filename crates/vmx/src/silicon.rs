@@ -70,6 +70,8 @@ pub struct Vmx {
     pub(crate) supported: [bool; VmcsField::COUNT],
     /// Reserved bits of IA32_EFER, which follow from the processor's model.
     pub(crate) efer_reserved: u64,
+    /// VM exits since power-up, entries that failed not counted.
+    pub(crate) exits: u64,
     feature_control: u64,
 }
 
@@ -94,6 +96,7 @@ impl Vmx {
             host_features: 0,
             supported,
             efer_reserved: 0,
+            exits: 0,
             feature_control: 0,
         }
     }
@@ -116,6 +119,11 @@ impl Vmx {
     /// Physical address of the current VMCS.
     pub const fn current_pointer(&self) -> Option<u64> {
         if self.current_pointer == NO_VMCS { None } else { Some(self.current_pointer) }
+    }
+
+    /// VM exits since power-up; VM entries that failed are none.
+    pub const fn exits(&self) -> u64 {
+        self.exits
     }
 
     /// The current VMCS, to be looked at without any instruction: for traces, dumps and explanations, not for a hypervisor.

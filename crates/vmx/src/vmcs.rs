@@ -148,6 +148,7 @@ const fn is_intercept_control(field: VmcsField) -> bool {
             | VmcsField::Cr0ReadShadow
             | VmcsField::Cr4GuestHostMask
             | VmcsField::Cr4ReadShadow
+            | VmcsField::TprThreshold
     )
 }
 
@@ -233,8 +234,10 @@ impl Vmcs {
     /// The phases with a rule that may have been broken since it last held, given these facts.
     pub fn unchecked(&mut self, facts: &Facts) -> Phases {
         if self.checked_with != *facts {
+            // The virtual TPR, which every exit may change, matters to the controls alone.
+            let same = Facts { virtual_tpr: facts.virtual_tpr, ..self.checked_with } == *facts;
+            self.unchecked.add(if same { Phases::CONTROLS } else { Phases::ALL });
             self.checked_with = *facts;
-            self.unchecked = Phases::ALL;
         }
         self.unchecked
     }

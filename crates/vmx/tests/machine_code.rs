@@ -335,3 +335,70 @@ fn a_halted_guest_stays_halted_until_an_event_is_injected() {
     assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestActivityState), machine.read(F::GuestRip)), (18, 0, 0x7d00));
     assert_eq!(machine.memory.read_u16(0x10_6ffa), Ok(0x7c01), "the handler returns behind HLT");
 }
+
+#[test]
+fn lowering_the_virtual_tpr_below_the_threshold_exits() {
+    const PAGE: u64 = 0x6_0000;
+    // mov eax, 6; mov cr8, eax; mov eax, 2; mov cr8, eax; nop
+    let mut machine = Machine::new(&models::SKYLAKE_SERVER);
+    machine.load(GUEST_CODE, &[0xb8, 6, 0, 0, 0, 0x44, 0x0f, 0x22, 0xc0, 0xb8, 2, 0, 0, 0, 0x44, 0x0f, 0x22, 0xc0, 0x90]);
+    let primary = machine.read(F::PrimaryProcessorBasedControls);
+    machine.set(F::PrimaryProcessorBasedControls, primary & !(3 << 19) | 1 << 21);
+    machine.set(F::VirtualApicAddress, PAGE);
+    machine.load(PAGE + 0x80, &[0x80]);
+    machine.set(F::TprThreshold, 5);
+    go(&mut machine, true);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestRip)), (43, GUEST_CODE + 18));
+    assert_eq!(machine.memory.read_u8(PAGE + 0x80), Ok(0x20));
+    // With the TPR below the threshold no entry is possible.
+    let outcome = machine.with(|vmx, cpu| vmx.vmresume(cpu));
+    assert_eq!(outcome, Err(vmx::VmFail::Valid(isa::vmx::VmInstructionError::EntryInvalidControlFields)));
+}
+
+#[test]
+fn every_model_with_vmx_runs_a_guest() {
+    for model in models::MODELS.iter().filter(|model| model.vmx.is_some()) {
+        let mut machine = Machine::new(model);
+        machine.load(GUEST_CODE, &[0x0f, 0xa2]);
+        go(&mut machine, true);
+        assert_eq!(machine.read(F::ExitReason), 10, "{}", model.name);
+    }
+}
+
+/// Whatever software writes into a VMCS, and whatever the guest then does, the simulator goes on.
+#[test]
+fn no_vmcs_makes_the_simulator_stumble() {
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut entered = 0;
+    for round in 0..3000 {
+        let mut machine = if round & 1 == 0 { real_mode_guest(&[0xf4]) } else { Machine::new(&models::SKYLAKE_SERVER) };
+        let code: Vec<u8> = (0..64).map(|_| random() as u8).collect();
+        machine.load(GUEST_CODE, &code);
+        machine.load(0x10_7c00, &code);
+        for _ in 0..random() % 6 {
+            let field = F::ALL[(random() % F::COUNT as u64) as usize];
+            let value = match random() % 4 {
+                0 => random(),
+                1 => 1 << (random() % 64),
+                2 => random() & 0xffff_f000,
+                _ => {
+                    let old = machine.with(|vmx, cpu| vmx.vmread(cpu, field)).unwrap_or(0);
+                    old ^ 1 << (random() % 64)
+                }
+            };
+            // Fields that the processor does not have are refused; that is part of the game.
+            let _refused = machine.with(|vmx, cpu| vmx.vmwrite(cpu, field, value));
+        }
+        if machine.with(|vmx, cpu| vmx.vmlaunch(cpu)) == Ok(EntryOutcome::Entered) {
+            entered += 1;
+            machine.run(200);
+        }
+    }
+    assert!(entered > 500, "most stories fail at entry: {entered}");
+}

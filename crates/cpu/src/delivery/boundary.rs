@@ -29,6 +29,9 @@ impl Cpu {
         if !matches!(self.activity, Activity::Active | Activity::Halted) {
             return Ok(());
         }
+        if self.interception.tpr_threshold != 0 && self.virtual_tpr.is_some_and(|tpr| tpr >> 4 < self.interception.tpr_threshold) {
+            return self.leave_guest(Exit::TprBelowThreshold);
+        }
         if self.guest_mode && self.monitor_pending && self.interception.has(Intercept::MonitorTrap) {
             return self.leave_guest(Exit::MonitorTrap);
         }
