@@ -54,8 +54,10 @@ impl Vmx {
         if self.store_msrs(cpu).is_err() {
             return self.abort(cpu, Abort::SavingMsrs);
         }
-        let nmi = matches!(exit, Exit::Nmi);
-        self.return_to_host(cpu, nmi)
+        // SDM 28.5.6 "Updating Non-Register State": an NMI that exits blocks NMIs, other exits leave their blocking alone. With "virtual
+        // NMIs" what blocked the guest was none of the processor's.
+        let blocked = cpu.nmi_blocked && !self.current.fields().pin_based().virtual_nmis();
+        self.return_to_host(cpu, blocked || matches!(exit, Exit::Nmi))
     }
 
     /// Ends a VM entry that failed after its checks of controls and host state. SDM 27.8 "VM-Entry Failures During or After Loading

@@ -86,8 +86,13 @@ impl Information {
             Exit::Operand { intercept, instruction } => operand(cpu, *intercept, instruction),
             Exit::Exception(exception) => self::exception(cpu, exception),
             Exit::SoftwareInterrupt { vector, length } => {
-                let kind = InterruptionInformation::event(InterruptionType::SoftwareInterrupt, *vector, false);
-                Information { interruption: kind, ..Information::instruction(ExitReason::ExceptionOrNmi, *length) }
+                // VMX takes no INT n from a guest; what comes this way is the #DB of INT1.
+                let event = InterruptionInformation::event(InterruptionType::PrivilegedSoftwareException, *vector, false);
+                Information {
+                    interruption: event,
+                    resume: ResumeFlag::Kept,
+                    ..Information::instruction(ExitReason::ExceptionOrNmi, *length)
+                }
             }
             Exit::ExternalInterrupt { vector } => Information {
                 interruption: vector.map_or(InterruptionInformation::new(), |vector| {
