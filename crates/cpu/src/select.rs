@@ -460,6 +460,9 @@ fn semantic(instruction: &Instruction, mode: Mode, flags: bool, insn: &mut Insn)
         | M::Prefetcht2
         | M::Prefetchnta
         | M::Prefetchw
+        | M::Prefetchwt1
+        | M::Prefetch
+        | M::Reservednop
         | M::Endbr64
         | M::Endbr32 => op::<Nothing>(),
         M::Push if mode.bits == 64 => match form {

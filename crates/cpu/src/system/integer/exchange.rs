@@ -16,7 +16,7 @@ fn arithmetic_status(width: u32, result: u64, carries: u64) -> u64 {
 
 const ALL: u64 = CF | PF | AF | ZF | SF | OF;
 
-/// CMPXCHG. Memory is written in either case, with its old value if the comparison fails.
+/// CMPXCHG. Memory is written in either case, with its old value if the comparison fails; a register is not, not even its upper half.
 pub(super) fn cmpxchg(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     let width = width_of(instruction, 0);
     let accumulator = [Register::AL, Register::AX, Register::EAX, Register::RAX][width.trailing_zeros() as usize - 3];
@@ -27,7 +27,9 @@ pub(super) fn cmpxchg(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow>
     if difference == 0 {
         cpu.write_operand(instruction, 0, new)?;
     } else {
-        cpu.write_operand(instruction, 0, old)?;
+        if instruction.op_kind(0) == OpKind::Memory {
+            cpu.write_operand(instruction, 0, old)?;
+        }
         cpu.write_register(accumulator, old);
     }
     let borrows = (!expected & old) | ((!expected | old) & difference);

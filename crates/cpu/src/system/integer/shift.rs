@@ -18,7 +18,8 @@ pub(super) fn through_carry(cpu: &mut Cpu, instruction: &Instruction) -> Outcome
     let wide = (wide << left | wide >> (width + 1 - left)) & ((1 << (width + 1)) - 1);
     let result = wide as u64 & mask(width);
     cpu.write_operand(instruction, 0, result)?;
-    if count != 0 {
+    // A whole turn of an 8- or 16-bit operand changes no flag.
+    if turn != 0 {
         let carry = wide >> width & 1 != 0;
         let top = result >> (width - 1) & 1 != 0;
         let next = result >> (width - 2) & 1 != 0;
