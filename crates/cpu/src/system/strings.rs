@@ -114,10 +114,12 @@ pub(super) fn one_by_one(cpu: &Cpu) -> bool {
 }
 
 /// Executes an instruction whose element is `element`; `bulk` may do several at once and says how many it did; `ends` says after each
-/// element whether a repetition is over.
+/// element whether a repetition is over. A repetition of no element still clears the upper half of RCX, and of the registers in `always`, if
+/// the address size is 32 bits: no manual says so, but Intel processors do it.
 fn execute(
     cpu: &mut Cpu,
     instruction: &Instruction,
+    always: &[Gpr],
     element: impl Fn(&mut Cpu, Shape) -> Outcome,
     bulk: impl Fn(&mut Cpu, Shape, u64) -> Outcome<u64>,
     ends: impl Fn(&Cpu) -> bool,
@@ -133,6 +135,8 @@ fn execute(
     loop {
         let left = shape.register(cpu, Gpr::Rcx);
         if left == 0 {
+            shape.count_down(cpu, 0);
+            always.iter().for_each(|register| shape.advance(cpu, *register, 0));
             return Ok(Flow::Next);
         }
         // As many elements as it takes to use up the budget.
@@ -164,6 +168,7 @@ fn movs(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     execute(
         cpu,
         instruction,
+        &[Gpr::Rsi, Gpr::Rdi],
         |cpu, shape| {
             let from = shape.source_linear(cpu)?;
             let value = cpu.load(from, shape.bytes)?;
@@ -203,6 +208,7 @@ fn stos(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     execute(
         cpu,
         instruction,
+        &[Gpr::Rdi],
         |cpu, shape| {
             let to = shape.destination_linear(cpu, Access::Write)?;
             cpu.store(to, shape.bytes, cpu.gpr(Gpr::Rax) & mask(u32::from(shape.bytes) * 8))?;
@@ -230,6 +236,7 @@ fn lods(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     execute(
         cpu,
         instruction,
+        &[],
         |cpu, shape| {
             let from = shape.source_linear(cpu)?;
             let value = cpu.load(from, shape.bytes)?;
@@ -265,6 +272,7 @@ fn scas(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     execute(
         cpu,
         instruction,
+        &[],
         |cpu, shape| {
             let at = shape.destination_linear(cpu, Access::Read)?;
             let value = cpu.load(at, shape.bytes)?;
@@ -282,6 +290,7 @@ fn cmps(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     execute(
         cpu,
         instruction,
+        &[],
         |cpu, shape| {
             let first = shape.source_linear(cpu)?;
             let a = cpu.load(first, shape.bytes)?;
