@@ -47,7 +47,7 @@ pub(crate) struct Mode {
 }
 
 /// A slot before it is filled.
-const BLANK: Insn = Insn {
+pub(crate) const BLANK: Insn = Insn {
     handler: fall_through,
     a: 0,
     b: 0,

@@ -15,9 +15,10 @@ enum Need {
     Absent,
 }
 
-fn need(feature: CpuidFeature) -> Need {
+/// What an extension needs; `None` for one that no row names.
+fn need(feature: CpuidFeature) -> Option<Need> {
     use CpuidFeature as C;
-    Need::Feature(match feature {
+    Some(Need::Feature(match feature {
         C::ADX => Feature::Adx,
         C::BMI1 => Feature::Bmi1,
         C::BMI2 => Feature::Bmi2,
@@ -50,15 +51,25 @@ fn need(feature: CpuidFeature) -> Need {
         C::XSAVEC => Feature::Xsavec,
         C::XSAVES => Feature::Xsaves,
         C::PREFETCHW => Feature::Prefetchw,
+        C::LZCNT => Feature::Lzcnt,
+        C::SSE4_2 => Feature::Sse42,
         C::AVX | C::AVX2 | C::FMA | C::F16C | C::AVX512F | C::AES | C::PCLMULQDQ | C::SHA | C::MMX | C::D3NOW | C::SSE4A => {
-            return Need::Absent;
+            return Some(Need::Absent);
         }
         // A guest may lack what its processor has: these two look when they execute, because decoded code outlives a VM exit.
-        C::INVPCID | C::RDTSCP => return Need::Nothing,
-        // VMX and SVM instructions are the extension's to refuse; what else iced-x86 knows and no row names is as old as the 486, a hint,
-        // or ends as "not modelled".
-        _ => return Need::Nothing,
-    })
+        C::INVPCID | C::RDTSCP => return Some(Need::Nothing),
+        // Every processor here has what the 486 and the first 64-bit processors had, and hints that others ignore. What the 8086 or the 386
+        // alone had is decoded only on demand.
+        C::INTEL8086 | C::INTEL186 | C::INTEL286 | C::INTEL386 | C::INTEL486 | C::X64 | C::SMM | C::PAUSE | C::MULTIBYTENOP => {
+            return Some(Need::Nothing);
+        }
+        C::INTEL8086_ONLY | C::INTEL286_ONLY | C::INTEL386_ONLY => return Some(Need::Nothing),
+        C::CPUID | C::RDPMC | C::CET_IBT | C::PREFETCHWT1 => return Some(Need::Nothing),
+        C::FPU | C::FPU287 | C::FPU287XL_ONLY | C::FPU387 | C::FPU387SL_ONLY => return Some(Need::Nothing),
+        // VMX and SVM instructions are the extension's to refuse.
+        C::VMX | C::INVEPT | C::INVVPID | C::SVM | C::SKINIT | C::SKINIT_or_SVM | C::SMX | C::SGX1 => return Some(Need::Nothing),
+        _ => return None,
+    }))
 }
 
 /// Whether this processor has an instruction; if not, it is #UD.
@@ -69,9 +80,26 @@ pub(crate) fn supports(cpu: &Cpu, instruction: &Instruction) -> bool {
     }
     instruction.cpuid_features().iter().all(|feature| match (feature, need(*feature)) {
         (CpuidFeature::SSE4_2, _) if instruction.mnemonic() == Mnemonic::Crc32 => cpu.model.has_capability(Capability::Crc32),
-        (CpuidFeature::SSE4_2, _) => cpu.has(Feature::Sse42),
-        (_, Need::Nothing) => true,
-        (_, Need::Feature(feature)) => cpu.has(feature),
-        (_, Need::Absent) => false,
+        // What no row names ends as "not modelled".
+        (_, None | Some(Need::Nothing)) => true,
+        (_, Some(Need::Feature(feature))) => cpu.has(feature),
+        (_, Some(Need::Absent)) => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_modelled_instruction_has_a_row() {
+        let mut missing = BTreeSet::new();
+        crate::encodings::for_each_modelled(|instruction| {
+            for feature in instruction.cpuid_features().iter().filter(|feature| need(**feature).is_none()) {
+                missing.insert(format!("{feature:?} of {:?}", instruction.mnemonic()));
+            }
+        });
+        assert!(missing.is_empty(), "modelled, but no row says which processors have it: {missing:?}");
+    }
 }

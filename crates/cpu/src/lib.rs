@@ -11,6 +11,8 @@ pub mod bus;
 mod class;
 mod delivery;
 mod direct;
+#[cfg(test)]
+mod encodings;
 pub mod engine;
 pub mod extension;
 mod features;

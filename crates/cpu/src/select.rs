@@ -638,6 +638,14 @@ pub(crate) fn choose(cpu: &Cpu, instruction: &Instruction, mode: Mode, flags: bo
     }
 }
 
+/// Whether an instruction is executed rather than refused.
+#[cfg(test)]
+pub(crate) fn is_modelled(cpu: &Cpu, instruction: &Instruction, mode: Mode) -> bool {
+    let mut insn = crate::block::BLANK;
+    crate::features::supports(cpu, instruction)
+        && (semantic(instruction, mode, true, &mut insn).is_some() || crate::system::find(instruction).is_some())
+}
+
 /// A handler for a comparison and the conditional jump behind it.
 pub(crate) fn fuse(first: &Instruction, last: &Instruction, insn: &mut Insn) -> Option<Handler> {
     if !last.is_jcc_short_or_near() || insn.handler as *const () as usize == function as *const () as usize {

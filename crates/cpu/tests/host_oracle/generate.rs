@@ -36,7 +36,6 @@ const EXTENSIONS: &[F] = &[
     F::SSE2,
     F::SSE4_2,
     F::PAUSE,
-    F::UDBG,
 ];
 
 /// Instructions that a user program may execute, but whose result is not a matter of the program alone, or that need more than a scratch
@@ -273,6 +272,10 @@ impl Candidate {
         if base != Register::None && index != Register::None && number(base) == number(index) {
             return false;
         }
+        // The stack must stay where it is.
+        if instruction.is_stack_instruction() && base.full_register() == Register::RSP && index != Register::None {
+            return false;
+        }
         let address_bits = [base, index].into_iter().find(|register| *register != Register::None).map_or(8, Register::size) * 8;
         let mask = u64::MAX >> (64 - if index == Register::AL { 64 } else { address_bits.max(32) });
         let displacement = instruction.memory_displacement64();
@@ -392,7 +395,15 @@ fn fits_sequence(candidate: &Candidate) -> bool {
     let touches_stack = (0..instruction.op_count()).any(|operand| {
         instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).full_register() == Register::RSP
     });
-    !candidate.has_memory() && !touches_stack && !instruction.is_stack_instruction() && instruction.mnemonic() != M::Maskmovdqu
+    !is_approximation(instruction.mnemonic())
+        && !candidate.has_memory()
+        && !touches_stack
+        && !instruction.is_stack_instruction()
+        && instruction.mnemonic() != M::Maskmovdqu
+}
+
+fn is_approximation(mnemonic: M) -> bool {
+    matches!(mnemonic, M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss)
 }
 
 /// A test of one instruction, or of a few.
@@ -414,6 +425,7 @@ fn attempt(codes: &[Code], random: &mut Random, count: usize) -> Option<Case> {
     let mut formatter = IntelFormatter::new();
     let (mut bytes, mut text, mut name) = (Vec::new(), String::new(), String::new());
     let (mut undefined, mut once_undefined) = (0, 0);
+    let mut approximate = false;
     let mut made = 0;
     for _ in 0..400 {
         if made == count {
@@ -443,6 +455,7 @@ fn attempt(codes: &[Code], random: &mut Random, count: usize) -> Option<Case> {
         }
         undefined |= rflags(instruction.rflags_undefined());
         once_undefined |= undefined;
+        approximate |= is_approximation(instruction.mnemonic());
         if made > 0 {
             text.push_str("; ");
             name.push('+');
@@ -452,5 +465,5 @@ fn attempt(codes: &[Code], random: &mut Random, count: usize) -> Option<Case> {
         bytes.extend_from_slice(&candidate.bytes);
         made += 1;
     }
-    (made == count).then_some(Case { bytes, text, name, registers, memory, undefined, once_undefined })
+    (made == count).then_some(Case { bytes, text, name, registers, memory, approximate, undefined, once_undefined })
 }

@@ -58,6 +58,8 @@ pub struct Case {
     pub name: String,
     pub registers: Registers,
     pub memory: Vec<u8>,
+    /// The result is an approximation that every processor makes in its own way.
+    pub approximate: bool,
     /// Status flags that are undefined at the end.
     pub undefined: u64,
     /// Status flags that are undefined somewhere in between.
