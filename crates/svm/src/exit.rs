@@ -89,7 +89,7 @@ impl Svm {
     }
 
     /// EXITCODE and what goes with it; nothing for an event that SVM does not know.
-    fn report(&self, cpu: &Cpu, exit: Exit) -> Option<Report> {
+    fn report(&self, cpu: &mut Cpu, exit: Exit) -> Option<Report> {
         let assists = self.capabilities.features.decode_assists();
         Some(match exit {
             Exit::Instruction { intercept, length } => Report::instruction(intercept::exit_code(intercept)?, length),
@@ -104,7 +104,14 @@ impl Svm {
             }
             Exit::Exception(exception) => self.exception(cpu, exception),
             Exit::SoftwareInterrupt { vector, length } => {
-                Report { info_1: if assists { u64::from(vector) } else { 0 }, ..Report::instruction(ExitCode::SWINT, length) }
+                // INT1 comes this way, too; INT 1 is longer and needs the other intercept.
+                let code = match (vector, length) {
+                    (1, 1) if self.control.intercepts.contains(ExitCode::ICEBP) => ExitCode::ICEBP,
+                    (1, 1) => ExitCode::EXCP_DB,
+                    _ => ExitCode::SWINT,
+                };
+                let vector = if assists && code == ExitCode::SWINT { u64::from(vector) } else { 0 };
+                Report { info_1: vector, ..Report::instruction(code, length) }
             }
             Exit::ExternalInterrupt { .. } => Report::plain(ExitCode::INTR),
             Exit::Nmi => Report::plain(ExitCode::NMI),
@@ -142,12 +149,18 @@ impl Svm {
     }
 
     /// APM 15.12 "Exception Intercepts": the error code in EXITINFO1, for #PF the address in EXITINFO2; CR2 is not written.
-    fn exception(&self, cpu: &Cpu, exception: Exception) -> Report {
-        let software = cpu.delivering.filter(|event| event.kind == EventKind::SoftwareException && event.vector == exception.vector as u8);
+    fn exception(&self, cpu: &mut Cpu, exception: Exception) -> Report {
+        // APM 15.7.1: next RIP is saved for exceptions that are instructions' purpose.
+        let opcode = match exception.vector {
+            Vector::Breakpoint => Some(0xcc),
+            Vector::Overflow => Some(0xce),
+            _ => None,
+        };
+        let length = opcode.and_then(|opcode| trap_length(cpu, opcode));
         Report {
             info_1: exception.error_code.map_or(0, u64::from),
             info_2: if exception.vector == Vector::PageFault { exception.address } else { 0 },
-            length: software.map(|event| event.length),
+            length,
             bytes: exception.vector == Vector::PageFault,
             ..Report::plain(ExitCode::exception(exception.vector as u8))
         }
@@ -288,6 +301,13 @@ fn fetched_bytes(cpu: &mut Cpu) -> ([u8; 15], u8) {
         count += 1;
     }
     (bytes, count)
+}
+
+/// Length of the INT3 or INTO at CS:RIP: its opcode and the prefixes before it, which the core does not tell.
+fn trap_length(cpu: &mut Cpu, opcode: u8) -> Option<u8> {
+    let (bytes, count) = fetched_bytes(cpu);
+    let at = bytes.iter().take(usize::from(count)).position(|byte| *byte == opcode)?;
+    Some(at as u8 + 1)
 }
 
 /// The address behind an instruction, in the width of the code.
