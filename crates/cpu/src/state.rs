@@ -165,6 +165,14 @@ impl TscScale {
     }
 }
 
+/// A context of the software TLB that may be taken up again: see [`Cpu::resume_context`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextMark {
+    context: u64,
+    epoch: u64,
+    mode: crate::block::Mode,
+}
+
 /// A virtual interrupt that the silicon presents to its guest (SVM V_IRQ).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualInterrupt {
@@ -464,8 +472,7 @@ impl Cpu {
         self.pending_debug = 0;
         self.delivering = None;
         self.inject = None;
-        self.tlb.flush_all();
-        self.context_changed();
+        self.flush_tlb();
     }
 
     /// A general-purpose register.
@@ -608,7 +615,11 @@ impl Cpu {
     pub fn context_changed(&mut self) {
         self.leave = true;
         self.code_mode = self.mode(false);
-        self.context = self.software_tlb.next_context(self.cpl == 3);
+        let (context, anew) = self.software_tlb.next_context(self.cpl == 3);
+        self.context = context;
+        if anew {
+            self.jumps.clear();
+        }
     }
 
     /// Call after a change of CS or CPL: the context stays what it was for this privilege, unless code is now decoded in another way.
@@ -620,9 +631,26 @@ impl Cpu {
         self.context = self.context & !1 | u64::from(self.cpl == 3);
     }
 
+    /// The present context, to come back to: what the engine has cached for it is kept.
+    pub fn mark_context(&self) -> ContextMark {
+        ContextMark { context: self.context, epoch: self.software_tlb.epoch, mode: self.code_mode }
+    }
+
+    /// Instead of [`Self::context_changed`], when everything that translations depend on is again as it was at the mark, and nothing was
+    /// removed from the TLB for that address space since. The silicon does it at VM entries and exits.
+    pub fn resume_context(&mut self, mark: ContextMark) {
+        if mark.epoch != self.software_tlb.epoch || mark.mode != self.mode(false) {
+            return self.context_changed();
+        }
+        self.leave = true;
+        self.code_mode = mark.mode;
+        self.context = mark.context & !1 | u64::from(self.cpl == 3);
+    }
+
     /// Forgets every cached translation of every address space, as a reset or a write of CR0.PG does.
     pub fn flush_tlb(&mut self) {
         self.tlb.flush_all();
+        self.software_tlb.epoch += 1;
         self.context_changed();
     }
 
@@ -639,5 +667,41 @@ impl Cpu {
         let result = call(&mut *extension, self);
         self.extension = Some(extension);
         Some(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tlb::JumpEntry;
+
+    #[test]
+    fn a_context_whose_number_comes_back_finds_no_code_of_the_old_one() {
+        let mut cpu = Cpu::new(&models::ZEN3, 0, 1, None);
+        let (old, slot) = (cpu.context, JumpCache::slot(0x1000));
+        cpu.jumps.0[slot] = JumpEntry { rip: 0x1000, context: old, entry: std::ptr::null() };
+        let mark = cpu.mark_context();
+        cpu.context_changed();
+        cpu.resume_context(mark);
+        assert_eq!((cpu.context, cpu.jumps.0[slot].rip), (old, 0x1000), "taken up again with all it had");
+        loop {
+            cpu.context_changed();
+            if cpu.context == old {
+                break;
+            }
+        }
+        assert_ne!(cpu.jumps.0[slot].context, old);
+        cpu.resume_context(mark);
+        assert_ne!(cpu.context, old, "the mark is void");
+    }
+
+    #[test]
+    fn a_flush_of_everything_voids_the_marks() {
+        let mut cpu = Cpu::new(&models::ZEN3, 0, 1, None);
+        let mark = cpu.mark_context();
+        cpu.flush_tlb();
+        let after = cpu.context;
+        cpu.resume_context(mark);
+        assert!(cpu.context != mark.context && cpu.context != after);
     }
 }

@@ -39,23 +39,25 @@ pub(crate) struct SoftwareTlb {
     pub read: Box<[SoftwareEntry; SOFTWARE_ENTRIES]>,
     pub write: Box<[SoftwareEntry; SOFTWARE_ENTRIES]>,
     last_context: u64,
+    /// Changes when the entries of contexts that are not in force may be void: see [`crate::state::ContextMark`].
+    pub epoch: u64,
 }
 
 impl SoftwareTlb {
     pub(crate) fn new() -> Self {
-        Self { read: Box::new([EMPTY; SOFTWARE_ENTRIES]), write: Box::new([EMPTY; SOFTWARE_ENTRIES]), last_context: 0 }
+        Self { read: Box::new([EMPTY; SOFTWARE_ENTRIES]), write: Box::new([EMPTY; SOFTWARE_ENTRIES]), last_context: 0, epoch: 0 }
     }
 
-    /// A context that no entry has.
-    pub(crate) fn next_context(&mut self, user: bool) -> u64 {
+    /// A context that no entry has, and whether the numbers began anew: whatever else is kept by context is then void.
+    pub(crate) fn next_context(&mut self, user: bool) -> (u64, bool) {
         self.last_context += 2;
         // 0xffe and 0xfff mark empty entries.
-        if self.last_context >= 0xffe {
-            self.read.fill(EMPTY);
-            self.write.fill(EMPTY);
+        let anew = self.last_context >= 0xffe;
+        if anew {
+            self.clear();
             self.last_context = 0;
         }
-        self.last_context | user as u64
+        (self.last_context | user as u64, anew)
     }
 
     pub(crate) const fn slot(linear: u64) -> usize {
@@ -66,6 +68,7 @@ impl SoftwareTlb {
     pub(crate) fn clear(&mut self) {
         self.read.fill(EMPTY);
         self.write.fill(EMPTY);
+        self.epoch += 1;
     }
 
     /// Removes one 4-KiB page in every context.
@@ -156,12 +159,14 @@ impl Table {
         Self { slots: vec![None; places], used: Vec::new(), listed: vec![false; places] }
     }
 
-    fn index(&self, linear: u64, bytes: u64) -> usize {
-        (linear >> bytes.trailing_zeros()) as usize & (self.slots.len() - 1)
+    /// The place of a page. Address spaces are spread, because host and guest tend to use the same addresses.
+    fn index(&self, linear: u64, bytes: u64, address_space: u32) -> usize {
+        let page = (linear >> bytes.trailing_zeros()) as usize;
+        page.wrapping_add((address_space as usize).wrapping_mul(0x155)) & (self.slots.len() - 1)
     }
 
     fn lookup(&self, linear: u64, bytes: u64, address_space: u32, pcid: u16) -> Option<&Translation> {
-        let slot = self.slots[self.index(linear, bytes)].as_ref()?;
+        let slot = self.slots[self.index(linear, bytes, address_space)].as_ref()?;
         let hit = slot.address_space == address_space
             && linear & !(slot.translation.bytes - 1) == slot.translation.linear
             && (slot.pcid == pcid || slot.translation.global);
@@ -169,7 +174,7 @@ impl Table {
     }
 
     fn insert(&mut self, slot: Slot) {
-        let index = self.index(slot.translation.linear, slot.translation.bytes);
+        let index = self.index(slot.translation.linear, slot.translation.bytes, slot.address_space);
         self.slots[index] = Some(slot);
         if !std::mem::replace(&mut self.listed[index], true) {
             self.used.push(index as u16);
@@ -191,7 +196,7 @@ impl Table {
 
     fn remove(&mut self, linear: u64, bytes: u64, address_space: u32, pcid: u16) -> u64 {
         let Some(found) = self.lookup(linear, bytes, address_space, pcid).map(|hit| hit.bytes) else { return 0 };
-        let index = self.index(linear, bytes);
+        let index = self.index(linear, bytes, address_space);
         self.slots[index] = None;
         found
     }
@@ -317,11 +322,11 @@ mod tests {
     #[test]
     fn contexts_differ_until_the_table_is_cleared() {
         let mut tlb = SoftwareTlb::new();
-        let first = tlb.next_context(false);
+        let first = tlb.next_context(false).0;
         tlb.read[0] = SoftwareEntry { tag: first, addend: 1 };
         let mut seen = vec![first];
         while tlb.read[0].tag != EMPTY.tag {
-            let next = tlb.next_context(true);
+            let next = tlb.next_context(true).0;
             assert!(next & 1 == 1 && next < 0xffe);
             seen.push(next);
         }
