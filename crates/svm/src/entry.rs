@@ -12,14 +12,15 @@ use isa::control::{Cr0, Cr4, Efer};
 use isa::debug::{Dr6, Dr7};
 use isa::register::{Gpr, Segment};
 use isa::rflags::Rflags;
-use isa::svm::{EventInformation, EventType, ExitCode, TlbControl};
+use isa::segment::TableRegister;
+use isa::svm::{EventInformation, EventType, ExitCode, SvmFeatures, TlbControl};
 use zerocopy::IntoBytes;
 
 use crate::check::{self, Check, Limits};
 use crate::instructions::{SAVE_AREA, canonical};
 use crate::memory::PhysicalTables;
 use crate::npt::{NestedRoot, Walk};
-use crate::{AddressFault, Host, Svm};
+use crate::{AddressFault, Svm};
 
 /// How much of the control area VMRUN reads: behind it lie only extensions that are not offered.
 const CONTROL_READ: usize = 0x0b8;
@@ -50,11 +51,8 @@ impl Svm {
     }
 
     /// What the checks compare with. All of it but the host's paging is the processor's, and worked out once.
-    fn limits(&mut self, cpu: &Cpu) -> Limits {
-        // A host in Rust counts as one in long mode.
-        let host_paging = cpu.rust_host || self.host_cr0().pg();
-        let features = self.capabilities.features;
-        let limits = self.limits.get_or_insert_with(|| Limits {
+    fn limits<'a>(limits: &'a mut Option<Limits>, features: SvmFeatures, host_paging: bool, cpu: &Cpu) -> &'a Limits {
+        let limits = limits.get_or_insert_with(|| Limits {
             physical_bits: u32::from(cpu.model.physical_address_bits),
             cr4: cpu.model.supported_cr4().into_bits(),
             efer: cpu.model.supported_efer().into_bits(),
@@ -63,7 +61,7 @@ impl Svm {
             features,
         });
         limits.host_paging = host_paging;
-        *limits
+        limits
     }
 
     const fn host_cr0(&self) -> Cr0 {
@@ -92,25 +90,26 @@ impl Svm {
 
     /// Keeps the state that #VMEXIT loads again; `rip` is that of the instruction behind VMRUN.
     pub(crate) fn save_host(&mut self, cpu: &Cpu, rip: u64) {
-        self.host = Host {
-            segments: SWITCHED.map(|segment| *cpu.segment(segment)),
-            gdtr: cpu.gdtr,
-            idtr: cpu.idtr,
-            efer: cpu.efer.into_bits(),
-            cr0: cpu.cr0.into_bits(),
-            cr3: cpu.cr3,
-            cr4: cpu.cr4.into_bits(),
-            rflags: cpu.rflags().into_bits(),
-            rip,
-            rsp: cpu.gpr(Gpr::Rsp),
-            rax: cpu.gpr(Gpr::Rax),
-            pat: cpu.msrs.pat,
-        };
+        let host = &mut self.host;
+        for (place, segment) in host.segments.iter_mut().zip(SWITCHED) {
+            place.clone_from(cpu.segment(segment));
+        }
+        host.gdtr = cpu.gdtr;
+        host.idtr = cpu.idtr;
+        host.efer = cpu.efer.into_bits();
+        host.cr0 = cpu.cr0.into_bits();
+        host.cr3 = cpu.cr3;
+        host.cr4 = cpu.cr4.into_bits();
+        host.rflags = cpu.rflags().into_bits();
+        host.rip = rip;
+        host.rsp = cpu.gpr(Gpr::Rsp);
+        host.rax = cpu.gpr(Gpr::Rax);
     }
 
     /// Reads the VMCB, checks it and loads the guest. On failure EXITCODE is written and nothing loaded.
     pub(crate) fn enter(&mut self, cpu: &mut Cpu, vmcb: u64) -> Vmrun {
         self.vmcb = vmcb;
+        self.contexts.leave_host(cpu);
         if let Some(bytes) = self.control.as_mut_bytes().get_mut(..CONTROL_READ) {
             cpu.read_physical_bytes(vmcb, bytes);
         }
@@ -121,8 +120,10 @@ impl Svm {
         if let Some(bytes) = self.save.as_mut_bytes().get_mut(..SAVE_READ) {
             cpu.read_physical_bytes(vmcb + SAVE_AREA, bytes);
         }
-        let limits = self.limits(cpu);
-        let entry = check::Entry { control: &self.control, save: &self.save, limits: &limits };
+        // A host in Rust counts as one in long mode.
+        let host_paging = cpu.rust_host || self.host_cr0().pg();
+        let limits = Self::limits(&mut self.limits, self.capabilities.features, host_paging, cpu);
+        let entry = check::Entry { control: &self.control, save: &self.save, limits };
         self.last_failure = check::first_failure(&entry);
         if let Some(check) = self.last_failure {
             cpu.charge(cpu.model.costs.vm_entry_failed.ticks());
@@ -146,6 +147,9 @@ impl Svm {
         let features = self.capabilities.features;
 
         let asid = control.guest_asid;
+        if control.tlb_control != TlbControl::DO_NOTHING {
+            self.contexts.forget();
+        }
         match control.tlb_control {
             TlbControl::FLUSH_ALL => {
                 cpu.tlb().flush_all();
@@ -211,12 +215,14 @@ impl Svm {
         if self.nested.is_some() {
             self.host.pat = std::mem::replace(&mut cpu.msrs.pat, save.g_pat);
         }
-        for (segment, from) in SWITCHED.into_iter().zip([save.es, save.cs, save.ss, save.ds]) {
-            // The hidden bases of these four have 32 bits but in the descriptor tables' copies of long mode, where they are not used.
-            cpu.segments[segment as usize] = isa::svm::SegmentRegister { base: from.base & 0xffff_ffff, ..from }.into();
+        for (segment, from) in SWITCHED.iter().zip([&save.es, &save.cs, &save.ss, &save.ds]) {
+            let to = &mut cpu.segments[*segment as usize];
+            from.load_into(to);
+            // The bases of these four have 32 bits; long mode does not use them.
+            to.base &= 0xffff_ffff;
         }
-        cpu.gdtr = isa::svm::SegmentRegister { base: canonical(save.gdtr.base), ..save.gdtr }.into();
-        cpu.idtr = isa::svm::SegmentRegister { base: canonical(save.idtr.base), ..save.idtr }.into();
+        cpu.gdtr = TableRegister { base: canonical(save.gdtr.base), limit: save.gdtr.limit as u16 };
+        cpu.idtr = TableRegister { base: canonical(save.idtr.base), limit: save.idtr.limit as u16 };
         let rflags = Rflags::from_bits(save.rflags);
         // Table B-2, CPL: "If the guest is real-mode then the CPL is forced to 0; if the guest is virtual-mode then the CPL is forced to 3".
         cpu.cpl = if !cr0.pe() {
@@ -233,7 +239,7 @@ impl Svm {
         cpu.pending_debug = 0;
         cpu.activity = Activity::Active;
         self.load_pdptes(cpu);
-        cpu.context_changed();
+        self.contexts.enter_guest(cpu, self.nested);
     }
 
     /// The four page-directory-pointer entries of PAE paging, which the processor holds in registers. With nested paging APM 15.25.10

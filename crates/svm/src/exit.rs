@@ -78,9 +78,11 @@ impl Svm {
         }
         self.save_control(cpu, report);
         self.save_guest(cpu);
+        self.contexts.leave_guest(cpu, self.nested);
         self.store(cpu);
         self.end_guest(cpu);
         if cpu.rust_host {
+            cpu.context_changed();
             AfterExit::RustHost
         } else {
             self.load_host(cpu);
@@ -199,12 +201,12 @@ impl Svm {
     /// The guest's registers into the state save area.
     fn save_guest(&mut self, cpu: &mut Cpu) {
         let save = &mut self.save;
-        save.es = (*cpu.segment(Segment::Es)).into();
-        save.cs = (*cpu.segment(Segment::Cs)).into();
-        save.ss = (*cpu.segment(Segment::Ss)).into();
-        save.ds = (*cpu.segment(Segment::Ds)).into();
-        save.gdtr = cpu.gdtr.into();
-        save.idtr = cpu.idtr.into();
+        save.es.set(cpu.segment(Segment::Es));
+        save.cs.set(cpu.segment(Segment::Cs));
+        save.ss.set(cpu.segment(Segment::Ss));
+        save.ds.set(cpu.segment(Segment::Ds));
+        (save.gdtr.base, save.gdtr.limit) = (cpu.gdtr.base, u32::from(cpu.gdtr.limit));
+        (save.idtr.base, save.idtr.limit) = (cpu.idtr.base, u32::from(cpu.idtr.limit));
         save.cpl = cpu.cpl;
         save.efer = cpu.efer.into_bits();
         save.cr4 = cpu.cr4.into_bits();
@@ -252,14 +254,13 @@ impl Svm {
         cpu.inject = None;
         cpu.pending_debug = 0;
         self.nested = None;
-        cpu.context_changed();
     }
 
     /// Loads the host that VMRUN saved: APM 15.6 "#VMEXIT". PE is forced on, VM off, CPL 0, and DR7 disables all breakpoints.
     pub(crate) fn load_host(&mut self, cpu: &mut Cpu) {
         let host = &self.host;
-        for (segment, from) in SWITCHED.into_iter().zip(host.segments) {
-            cpu.segments[segment as usize] = from;
+        for (segment, from) in SWITCHED.iter().zip(&host.segments) {
+            cpu.segments[*segment as usize].clone_from(from);
         }
         cpu.gdtr = host.gdtr;
         cpu.idtr = host.idtr;
@@ -274,7 +275,7 @@ impl Svm {
         cpu.set_gpr(Gpr::Rsp, host.rsp);
         cpu.set_gpr(Gpr::Rax, host.rax);
         self.load_pdptes(cpu);
-        cpu.context_changed();
+        self.contexts.enter_host(cpu);
     }
 }
 

@@ -178,6 +178,7 @@ impl Svm {
     /// INVLPGA: removes a page from the TLB of an ASID; zero is the host's.
     pub fn invlpga(&mut self, cpu: &mut Cpu, linear: u64, asid: u32) {
         cpu.tlb().flush_linear(linear, asid);
+        self.contexts.forget();
         cpu.context_changed();
     }
 }

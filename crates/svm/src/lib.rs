@@ -13,6 +13,7 @@
 //! trait), and a #VMEXIT goes on behind VMRUN. A hypervisor written in Rust calls [`Svm::vmrun`] and its companions; then a #VMEXIT ends the
 //! run. Which of the two it is, [`cpu::state::Cpu::rust_host`] says.
 
+mod address_space;
 pub mod capability;
 pub mod check;
 mod entry;
@@ -26,6 +27,7 @@ pub mod npt;
 
 pub use entry::Vmrun;
 
+use address_space::Contexts;
 use cpu::trap::Trap;
 use intercept::Translator;
 use isa::segment::{SegmentRegister, TableRegister};
@@ -60,6 +62,8 @@ pub struct Svm {
     nested: Option<NestedRoot>,
     /// The host behind VMRUN.
     host: Host,
+    /// What the engine keeps for host and guest.
+    contexts: Contexts,
     /// What the intercept words came to last.
     translator: Translator,
     /// How many #VMEXITs there were.
@@ -129,6 +133,7 @@ impl Svm {
                 rax: 0,
                 pat: 0,
             },
+            contexts: Contexts::default(),
             translator: Translator::new(),
             exits: 0,
             last_failure: None,

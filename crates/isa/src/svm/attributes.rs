@@ -37,6 +37,7 @@ pub struct SegmentAttributes {
 
 /// The packed form has no "unusable": a segment that is not present stands for it, so P of an unusable one is lost.
 impl From<Attributes> for SegmentAttributes {
+    #[inline]
     fn from(attributes: Attributes) -> Self {
         let bits = attributes.into_bits();
         let packed = Self::from_bits((bits & 0xff | bits >> 4 & 0xf00) as u16);
@@ -46,6 +47,7 @@ impl From<Attributes> for SegmentAttributes {
 
 /// What is not present is unusable.
 impl From<SegmentAttributes> for Attributes {
+    #[inline]
     fn from(packed: SegmentAttributes) -> Self {
         let bits = u32::from(packed.into_bits());
         Self::from_bits(bits & 0xff | (bits & 0xf00) << 4).with_unusable(!packed.present())
