@@ -5,19 +5,15 @@
 //! paging finds its context, a host always does. What is not: nothing is cached of the VMCB itself.
 
 use cpu::state::{ContextMark, Cpu};
-use isa::register::Segment;
 
 use crate::npt::NestedRoot;
 
-/// All that translations and decoding depend on in a guest.
+/// All that translations depend on in a guest, but privilege and code segment, which the core looks at itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressSpace {
     asid: u32,
     controls: [u64; 4],
-    cpl: u8,
     alignment_check: bool,
-    code: (u64, u32),
-    stack: u32,
     breakpoints: u64,
     nested: Option<NestedRoot>,
     pdptes: [u64; 4],
@@ -26,14 +22,10 @@ pub(crate) struct AddressSpace {
 impl AddressSpace {
     /// That of the guest that is loaded.
     fn of(cpu: &Cpu, nested: Option<NestedRoot>) -> Self {
-        let code = cpu.segment(Segment::Cs);
         Self {
             asid: cpu.address_space,
             controls: [cpu.cr0.into_bits(), cpu.cr3, cpu.cr4.into_bits(), cpu.efer.into_bits()],
-            cpl: cpu.cpl,
             alignment_check: cpu.system_flags().ac(),
-            code: (code.base, code.attributes.into_bits()),
-            stack: cpu.segment(Segment::Ss).attributes.into_bits(),
             breakpoints: cpu.dr7.into_bits(),
             nested,
             pdptes: cpu.pdptes,
