@@ -43,7 +43,7 @@ fn from_integer<F: Format>(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<
     let bits = u32::from(cpu.operand_bytes(instruction, 1)) * 8;
     let value = sign_extend(bits, cpu.read_operand(instruction, 1)?);
     let mut float = cpu.float();
-    let result = float.from_integer::<F>(value as i64);
+    let result = float.number_of::<F>(value as i64);
     cpu.settle(float)?;
     let old = cpu.xmm_operand(instruction, 0) as u64;
     cpu.set_xmm_low(instruction, old & !mask(F::BITS) | result);
@@ -56,7 +56,7 @@ fn to_integer<F: Format, const TRUNCATED: bool>(cpu: &mut Cpu, instruction: &Ins
     let value = cpu.source_low(instruction, 1, (F::BITS / 8) as u8)?;
     let register = instruction.op0_register();
     let mut float = cpu.float();
-    let result = float.to_integer::<F>(value, register.size() as u32 * 8, TRUNCATED);
+    let result = float.integer_of::<F>(value, register.size() as u32 * 8, TRUNCATED);
     cpu.settle(float)?;
     cpu.write_register(register, result);
     Ok(Flow::Next)
@@ -76,15 +76,15 @@ pub(super) fn find(mnemonic: M) -> Option<Function> {
         M::Cvtps2pd => |cpu, instruction| packed::<32, 64>(cpu, instruction, |float, value| float.convert::<Single, Double>(value)),
         M::Cvtpd2ps => |cpu, instruction| packed::<64, 32>(cpu, instruction, |float, value| float.convert::<Double, Single>(value)),
         M::Cvtdq2ps => {
-            |cpu, instruction| packed::<32, 32>(cpu, instruction, |float, value| float.from_integer::<Single>(i64::from(value as i32)))
+            |cpu, instruction| packed::<32, 32>(cpu, instruction, |float, value| float.number_of::<Single>(i64::from(value as i32)))
         }
         M::Cvtdq2pd => {
-            |cpu, instruction| packed::<32, 64>(cpu, instruction, |float, value| float.from_integer::<Double>(i64::from(value as i32)))
+            |cpu, instruction| packed::<32, 64>(cpu, instruction, |float, value| float.number_of::<Double>(i64::from(value as i32)))
         }
-        M::Cvtps2dq => |cpu, instruction| packed::<32, 32>(cpu, instruction, |float, value| float.to_integer::<Single>(value, 32, false)),
-        M::Cvttps2dq => |cpu, instruction| packed::<32, 32>(cpu, instruction, |float, value| float.to_integer::<Single>(value, 32, true)),
-        M::Cvtpd2dq => |cpu, instruction| packed::<64, 32>(cpu, instruction, |float, value| float.to_integer::<Double>(value, 32, false)),
-        M::Cvttpd2dq => |cpu, instruction| packed::<64, 32>(cpu, instruction, |float, value| float.to_integer::<Double>(value, 32, true)),
+        M::Cvtps2dq => |cpu, instruction| packed::<32, 32>(cpu, instruction, |float, value| float.integer_of::<Single>(value, 32, false)),
+        M::Cvttps2dq => |cpu, instruction| packed::<32, 32>(cpu, instruction, |float, value| float.integer_of::<Single>(value, 32, true)),
+        M::Cvtpd2dq => |cpu, instruction| packed::<64, 32>(cpu, instruction, |float, value| float.integer_of::<Double>(value, 32, false)),
+        M::Cvttpd2dq => |cpu, instruction| packed::<64, 32>(cpu, instruction, |float, value| float.integer_of::<Double>(value, 32, true)),
         _ => return None,
     })
 }

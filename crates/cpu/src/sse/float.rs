@@ -502,7 +502,7 @@ impl Float {
     }
 
     /// A signed integer as a floating-point number.
-    pub(super) fn from_integer<F: Format>(&mut self, value: i64) -> u64 {
+    pub(super) fn number_of<F: Format>(&mut self, value: i64) -> u64 {
         if value == 0 {
             return 0;
         }
@@ -513,7 +513,7 @@ impl Float {
 
     /// A floating-point number as a signed integer of `bits` bits, rounded as MXCSR says or `truncated`. What does not fit is the integer
     /// indefinite: only the sign bit set. A denormal is not worth an exception of its own here.
-    pub(super) fn to_integer<F: Format>(&mut self, value: u64, bits: u32, truncated: bool) -> u64 {
+    pub(super) fn integer_of<F: Format>(&mut self, value: u64, bits: u32, truncated: bool) -> u64 {
         let operand = self.operand::<F>(value);
         let indefinite = 1u64 << (bits - 1);
         let (exponent, significand) = match operand.class {

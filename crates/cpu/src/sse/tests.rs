@@ -119,18 +119,6 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
-
-    /// 128 bits, of which each byte is more often than by chance an edge.
-    fn wide(&mut self) -> u128 {
-        let byte = |random: &mut Self| match random.next() % 8 {
-            0 => 0,
-            1 => 0xff,
-            2 => 0x80,
-            3 => 0x7f,
-            _ => random.next() as u8,
-        };
-        u128::from_le_bytes(std::array::from_fn(|_| byte(self)))
-    }
 }
 
 const GP0: Outcome<()> = Err(Trap::GP0);

@@ -51,7 +51,7 @@ fn to_integers() {
     ];
     for (value, mxcsr, bits, truncated, result, raised) in table {
         let mut float = Float::new(*mxcsr);
-        assert_eq!(float.to_integer::<Double>(value.to_bits(), *bits, *truncated), *result, "{value} to {bits} bits, {truncated}");
+        assert_eq!(float.integer_of::<Double>(value.to_bits(), *bits, *truncated), *result, "{value} to {bits} bits, {truncated}");
         assert_eq!(float.raised(), *raised, "{value} to {bits} bits, {truncated}");
     }
 }
@@ -60,14 +60,14 @@ fn to_integers() {
 fn from_integers() {
     let mut float = Float::new(MASKED);
     for value in [0i64, 1, -1, i64::from(i32::MIN), (1 << 53) - 1, i64::MIN] {
-        assert_eq!(float.from_integer::<Double>(value), (value as f64).to_bits(), "{value}");
+        assert_eq!(float.number_of::<Double>(value), (value as f64).to_bits(), "{value}");
     }
     assert_eq!(float.raised(), 0, "all exact");
     for (mxcsr, value, result) in
         [(MASKED, (1 << 24) + 1, 16_777_216.0f32), (UP, (1 << 24) + 1, 16_777_218.0), (DOWN, -(1 << 24) - 1, -16_777_218.0)]
     {
         let mut float = Float::new(mxcsr);
-        assert_eq!(float.from_integer::<Single>(value), u64::from(result.to_bits()), "{value}");
+        assert_eq!(float.number_of::<Single>(value), u64::from(result.to_bits()), "{value}");
         assert_eq!(float.raised(), PE);
     }
 }

@@ -105,7 +105,7 @@ fn integers_agree_with_the_host_when_rounding_to_nearest() {
             let a = random.next();
             // Near in magnitude, or anything.
             let b =
-                if random.next() % 2 == 0 { a ^ random.next() >> (random.next() % 60 + 4) ^ random.next() << 63 } else { random.next() };
+                if random.next() & 1 == 0 { a ^ random.next() >> (random.next() % 60 + 4) ^ random.next() << 63 } else { random.next() };
             let double = Double::host(operation, a, b).0;
             if !f64::from_bits(double).is_nan() {
                 assert_eq!(compute::<Double>(0x0f80, operation, a, b).0, double, "{operation:?} {a:016x} {b:016x}");
@@ -226,7 +226,9 @@ fn unmasked_exceptions_keep_the_destination() {
     const ADDPD: &[u8] = &[0x66, 0x0f, 0x58, 0xc1];
     let join = |high: u64, low: u64| u128::from(high) << 64 | u128::from(low);
     let inexact = (ONE, 0x3c90_0000_0000_0000);
-    let table: [(u32, (u64, u64), (u64, u64), u32, &str); 5] = [
+    // What is not masked; operands of the high and of the low element; flags.
+    type Row = (u32, (u64, u64), (u64, u64), u32, &'static str);
+    let table: [Row; 5] = [
         (PE, inexact, (ONE, ONE), PE, "one element alone"),
         (PE, inexact, (ONE, SNAN), IE | PE, "flags of both"),
         (IE, inexact, (ONE, SNAN), IE, "operands that stop hide results"),

@@ -1,7 +1,8 @@
 //! Moves in every direction.
 
 use super::{Bench, DATA, GP0};
-use crate::trap::Trap;
+use crate::trap::{Exception, Trap};
+use isa::exception::PageFaultCode;
 use isa::register::Segment;
 
 const A: u128 = 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100;
@@ -118,6 +119,54 @@ fn an_access_may_cross_a_page_but_not_a_limit() {
     assert_eq!(at(0x3001, &[0x67, 0x36, 0x0f, 0x10, 0x06]), Err(Trap::SS0));
     assert_eq!(at(0x3000, &[0x67, 0x36, 0x0f, 0x28, 0x06]), Ok(()));
     assert_eq!(at(0x2ff8, &[0x67, 0x36, 0x0f, 0x28, 0x06]), GP0, "alignment is #GP in every segment");
+}
+
+/// 4-level paging with the page of [`DATA`] as it is, and the next one mapped by an entry with the low bits `next`.
+fn paged(next: u64) -> Bench {
+    const TABLES: [u64; 4] = [0x1_0000, 0x1_1000, 0x1_2000, 0x1_3000];
+    let mut bench = Bench::new();
+    for pair in TABLES.windows(2) {
+        bench.write(pair[0], &(pair[1] | 7).to_le_bytes());
+    }
+    bench.write(TABLES[3] + 8 * (DATA >> 12), &(DATA | 7).to_le_bytes());
+    bench.write(TABLES[3] + 8 * (DATA >> 12) + 8, &(DATA + 0x1000 | next).to_le_bytes());
+    bench.cpu.cr0 = bench.cpu.cr0.with_pg(true).with_wp(true);
+    bench.cpu.cr4.set_pae(true);
+    bench.cpu.cr3 = TABLES[0];
+    bench.cpu.flush_tlb();
+    bench
+}
+
+#[test]
+fn an_access_that_crosses_pages_faults_as_one() {
+    let page_fault = |code: u32| Trap::Exception(Exception::page_fault(DATA + 0x1000, PageFaultCode::from_bits(code)));
+    // Bytes, distance of the operand from the end of its page, write.
+    let table: [(&[u8], u64, bool, &str); 7] = [
+        (&[0x0f, 0x10, 0x06], 8, false, "MOVUPS"),
+        (&[0x0f, 0x11, 0x06], 8, true, "MOVUPS to memory"),
+        (&[0x0f, 0x11, 0x06], 1, true, "MOVUPS to memory"),
+        (&[0xf2, 0x0f, 0x11, 0x06], 4, true, "MOVSD to memory"),
+        (&[0x0f, 0xae, 0x06], 16, true, "FXSAVE"),
+        (&[0x0f, 0xae, 0x0e], 496, false, "FXRSTOR"),
+        (&[0x0f, 0xae, 0x26], 512, true, "XSAVE"),
+    ];
+    for (bytes, before_end, write, name) in table {
+        for (present, next) in [(false, 0), (true, 5)] {
+            let mut bench = paged(next);
+            bench.cpu.regs[6] = DATA + 0x1000 - before_end;
+            bench.cpu.regs[0] = 3;
+            let expected = match (present, write) {
+                (true, false) => Ok(()),
+                _ => Err(page_fault(u32::from(present) | u32::from(write) << 1)),
+            };
+            let before = bench.read::<0x2000>(DATA);
+            assert_eq!(bench.run(bytes), expected, "{name}, next page present: {present}");
+            assert!(bench.read::<0x2000>(DATA) == before, "{name} wrote something");
+        }
+        let mut bench = paged(7);
+        bench.cpu.regs[6] = DATA + 0x1000 - before_end;
+        assert_eq!(bench.run(bytes), Ok(()), "{name}");
+    }
 }
 
 #[test]
