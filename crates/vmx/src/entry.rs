@@ -228,6 +228,8 @@ impl Vmx {
                 cpu.guest_tsc.ratio = fields.get(VmcsField::TscMultiplier) >> 16;
             }
         }
+        // SDM 26.2 "Other Causes of VM Exits": interrupts that exit do so whatever the guest's RFLAGS.IF says.
+        cpu.physical_interrupt_flag = pin.external_interrupt_exiting().then_some(true);
         // SDM 30.3 "Virtualizing CR8-Based TPR Accesses": CR8 is bits 7:4 of the virtual task-priority register, at offset 80H.
         cpu.virtual_tpr = primary.use_tpr_shadow().then_some(facts.virtual_tpr);
         let timer = pin.activate_vmx_preemption_timer();

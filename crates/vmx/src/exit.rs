@@ -182,6 +182,7 @@ impl Vmx {
         cpu.interception = Interception::default();
         cpu.features = self.host_features;
         cpu.guest_tsc = TscScale::IDENTITY;
+        cpu.physical_interrupt_flag = None;
         cpu.preemption_deadline = None;
         cpu.nested_paging = false;
         cpu.address_space = 0;

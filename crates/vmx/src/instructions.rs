@@ -6,7 +6,7 @@
 
 use crate::entry::EntryOutcome;
 use crate::silicon::{NO_VMCS, Operation, VmFail, Vmx};
-use crate::vmcs::{LaunchState, USED_BYTES, Vmcs};
+use crate::vmcs::{LaunchState, REGION_BYTES, SupportedFields, Vmcs};
 use cpu::extension::{AfterExit, Completion};
 use cpu::state::{Activity, Cpu};
 use cpu::trap::{Access, Exit, Intercept, Operand, Outcome, Trap, VendorInstruction};
@@ -201,7 +201,7 @@ impl Vmx {
         cpu.charge(cpu.model.costs.vmxoff.ticks.into());
         self.put_aside();
         for (region, vmcs) in std::mem::take(&mut self.active) {
-            cpu.write_physical_bytes(region + Vmcs::DATA, &vmcs.to_region());
+            cpu.write_physical_bytes(region + Vmcs::DATA, &vmcs.to_region(&self.supported));
         }
         self.operation = Operation::Off;
     }
@@ -231,10 +231,10 @@ impl Vmx {
         }
         let mut vmcs = match self.active.remove(&region) {
             Some(vmcs) => vmcs,
-            None => read_region(cpu, region),
+            None => read_region(cpu, region, &self.supported),
         };
         vmcs.launch_state = LaunchState::Clear;
-        cpu.write_physical_bytes(region + Vmcs::DATA, &vmcs.to_region());
+        cpu.write_physical_bytes(region + Vmcs::DATA, &vmcs.to_region(&self.supported));
         Ok(())
     }
 
@@ -259,7 +259,7 @@ impl Vmx {
             self.put_aside();
             self.current = match self.active.remove(&region) {
                 Some(vmcs) => vmcs,
-                None => read_region(cpu, region),
+                None => read_region(cpu, region, &self.supported),
             };
             self.current_pointer = region;
         }
@@ -386,10 +386,10 @@ impl Vmx {
 }
 
 /// Reads a VMCS from memory.
-fn read_region(cpu: &Cpu, region: u64) -> Vmcs {
-    let mut bytes = [0; USED_BYTES];
+fn read_region(cpu: &Cpu, region: u64, supported: &SupportedFields) -> Vmcs {
+    let mut bytes = [0; REGION_BYTES];
     cpu.read_physical_bytes(region, &mut bytes);
-    Vmcs::from_region(&bytes)
+    Vmcs::from_region(&bytes, supported)
 }
 
 /// The trap with which an instruction leaves the guest.

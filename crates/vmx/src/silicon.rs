@@ -7,7 +7,7 @@ use crate::address_space::AddressSpaces;
 use crate::capabilities;
 use crate::checks::{Check, Entry, Phase, all_failures};
 use crate::intercept::Intercepts;
-use crate::vmcs::Vmcs;
+use crate::vmcs::{SupportedFields, Vmcs};
 use cpu::extension::{AfterExit, Completion, Extension, NestedAccess, NestedPage};
 use cpu::state::Cpu;
 use cpu::trap::{ControlAccess, Exit, NestedFault, Outcome, PortAccess, Trap, VendorInstruction};
@@ -67,7 +67,7 @@ pub struct Vmx {
     /// Features of the processor outside guests, which may lack some.
     pub(crate) host_features: u128,
     /// For each field, whether the processor has it; it follows from the capabilities.
-    pub(crate) supported: [bool; VmcsField::COUNT],
+    pub(crate) supported: SupportedFields,
     /// Reserved bits of IA32_EFER, which follow from the processor's model.
     pub(crate) efer_reserved: u64,
     /// VM exits since power-up, entries that failed not counted.
@@ -238,5 +238,20 @@ impl Extension for Vmx {
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmcs::region_bytes;
+
+    #[test]
+    fn every_model_s_region_has_room_for_its_fields() {
+        for model in models::MODELS {
+            let Some(designed) = &model.vmx else { continue };
+            let vmx = Vmx::new(designed);
+            assert!(region_bytes(&vmx.supported) <= usize::from(vmx.capabilities.basic.region_size()), "{}", model.name);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! A VMCS as the processor holds it: its fields, its launch state, and which checks it still has to pass.
 //!
 //! Modelled: the launch state of SDM 25.1 "Overview" and the parts of a VMCS region that software sees (revision identifier, abort
-//! indicator). The format of the rest of the region is the processor's own: VMCLEAR writes the fields to memory in the order of
-//! [`VmcsField::ALL`], VMPTRLD reads them back, so a VMCS moves between processors and checkpoints with the memory it lies in.
+//! indicator). The format of the rest of the region is the processor's own: VMCLEAR writes the fields that the processor has to memory, in
+//! the order of [`VmcsField::ALL`]; VMPTRLD reads them back, so a VMCS moves between processors and checkpoints with the memory it lies in.
 
 use crate::checks::{Facts, Phases};
 use isa::vmx::{
@@ -11,7 +11,7 @@ use isa::vmx::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a VMCS region, as IA32_VMX_BASIC reports them.
+/// Most bytes of a VMCS region; IA32_VMX_BASIC may report fewer.
 pub const REGION_BYTES: usize = 4096;
 
 /// Offset in the region of the VMX-abort indicator. SDM 25.2 "Format of the VMCS Region".
@@ -21,9 +21,19 @@ pub const ABORT_INDICATOR: u64 = 4;
 const LAUNCH_STATE: usize = 8;
 /// Offset in the region of the first field.
 const FIRST_FIELD: usize = 16;
-/// Bytes of a region that hold something.
-pub const USED_BYTES: usize = FIRST_FIELD + VmcsField::COUNT * 8;
-const _: () = assert!(USED_BYTES <= REGION_BYTES);
+
+/// Which fields a processor has.
+pub type SupportedFields = [bool; VmcsField::COUNT];
+
+/// The fields that a region holds, in their order.
+fn stored(supported: &SupportedFields) -> impl Iterator<Item = VmcsField> {
+    VmcsField::ALL.iter().copied().filter(|field| supported[field.index()])
+}
+
+/// Bytes that a region needs: each field takes its own width.
+pub fn region_bytes(supported: &SupportedFields) -> usize {
+    FIRST_FIELD + stored(supported).map(|field| usize::from(field.width().bytes())).sum::<usize>()
+}
 
 /// Launch state of a VMCS. SDM 25.1 "Overview".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,23 +186,26 @@ impl Default for Vmcs {
 
 impl Vmcs {
     /// Reads a VMCS from the bytes of its region.
-    pub fn from_region(bytes: &[u8; USED_BYTES]) -> Vmcs {
+    pub fn from_region(bytes: &[u8; REGION_BYTES], supported: &SupportedFields) -> Vmcs {
         let mut vmcs = Vmcs::default();
         if bytes[LAUNCH_STATE] & 1 != 0 {
             vmcs.launch_state = LaunchState::Launched;
         }
-        for (&field, value) in VmcsField::ALL.iter().zip(bytes[FIRST_FIELD..].chunks_exact(8)) {
+        let mut rest = &bytes[FIRST_FIELD..];
+        for field in stored(supported) {
+            let (value, behind) = rest.split_at(field.width().bytes().into());
             vmcs.fields.set(field, value.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)));
+            rest = behind;
         }
         vmcs
     }
 
     /// The bytes behind the revision identifier and the abort indicator, as VMCLEAR writes them to offset [`Vmcs::DATA`].
-    pub fn to_region(&self) -> Vec<u8> {
-        let mut bytes = vec![0; USED_BYTES - LAUNCH_STATE];
+    pub fn to_region(&self, supported: &SupportedFields) -> Vec<u8> {
+        let mut bytes = vec![0; FIRST_FIELD - LAUNCH_STATE];
         bytes[0] = u8::from(self.launch_state == LaunchState::Launched);
-        for (&field, place) in VmcsField::ALL.iter().zip(bytes[FIRST_FIELD - LAUNCH_STATE..].chunks_exact_mut(8)) {
-            place.copy_from_slice(&self.fields.get(field).to_le_bytes());
+        for field in stored(supported) {
+            bytes.extend(&self.fields.get(field).to_le_bytes()[..field.width().bytes().into()]);
         }
         bytes
     }
@@ -259,9 +272,11 @@ mod tests {
         for (number, &field) in VmcsField::ALL.iter().enumerate() {
             vmcs.set(field, 0x0101_0101_0101_0101 * (number as u64 + 1));
         }
-        let mut region = [0xee; USED_BYTES];
-        region[Vmcs::DATA as usize..].copy_from_slice(&vmcs.to_region());
-        let read = Vmcs::from_region(&region);
+        let supported = [true; VmcsField::COUNT];
+        let mut region = [0xee; REGION_BYTES];
+        let data = vmcs.to_region(&supported);
+        region[Vmcs::DATA as usize..][..data.len()].copy_from_slice(&data);
+        let read = Vmcs::from_region(&region, &supported);
         assert_eq!(read.fields(), vmcs.fields());
         assert_eq!(read.launch_state, LaunchState::Launched);
     }
