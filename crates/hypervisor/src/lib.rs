@@ -30,10 +30,35 @@
 //! let at = vm.pause_at(Moment::Exit(3));              // also Cycle, Instruction, Hypercall, Address { address, pass }
 //! loop {
 //!     match vm.run(&mut sink, &Limits { instructions, cycles, exits }) {
-//!         Stop::Paused(pause) if pause == at => vm.migrate(other_model, Some(policy), &mut sink)?,   // gives the ledger
+//!         Stop::Paused(pause) if pause == at => (vm, ledger) = vm.migrate(other_model, Some(policy), &mut sink)?,
 //!         stop => break stop,
 //!     }
 //! }
 //! // Between runs: vm.interrupt(vcpu, vector), vm.nmi(vcpu), vm.exception(vcpu, vector, code), vm.write_memory, vm.protect(range, rights),
 //! // vm.board_mut().serial_input(bytes), vm.take_serial(), vm.registers(vcpu), vm.set_registers(vcpu, ..), vm.statistics().
 //! ```
+
+mod any;
+pub mod backend;
+pub mod cpuid;
+mod emulator;
+mod events;
+pub mod exit;
+mod handle;
+pub mod hypercall;
+pub mod migrate;
+pub mod nested;
+pub mod policy;
+mod run;
+pub mod state;
+mod vcpu;
+mod vm;
+
+pub use any::{AnyVm, check_model};
+pub use migrate::MigrationError;
+pub use nested::{Rights, SlotError};
+pub use policy::Policy;
+pub use run::{Limits, Moment, PauseId, Stop};
+pub use state::Registers;
+pub use vcpu::{Activity, Completion, Software, VcpuRecord};
+pub use vm::{CreateError, MAXIMUM_MEMORY, Options, Statistics, Vm, VmConfig};

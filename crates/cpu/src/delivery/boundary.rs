@@ -66,10 +66,6 @@ impl Cpu {
                 return Ok(true);
             }
         }
-        if self.activity == Activity::WaitForSipi {
-            // An INIT while waiting changes nothing.
-            self.init_pending = false;
-        }
         match (self.activity, self.sipi_pending.take()) {
             (Activity::WaitForSipi, Some(vector)) if self.guest_mode => {
                 self.leave_guest(Exit::Sipi { vector })?;
@@ -85,9 +81,13 @@ impl Cpu {
                 self.context_changed();
                 Ok(true)
             }
-            // A start-up signal at any other time is lost.
-            (Activity::Shutdown, _) => Err(RunExit::Shutdown),
-            _ => Ok(false),
+            // An INIT while waiting changes nothing; a start-up signal at any other time is lost.
+            _ => {
+                if self.activity == Activity::WaitForSipi {
+                    self.init_pending = false;
+                }
+                if self.activity == Activity::Shutdown { Err(RunExit::Shutdown) } else { Ok(false) }
+            }
         }
     }
 

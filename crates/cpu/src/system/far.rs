@@ -284,10 +284,7 @@ impl Cpu {
             let attributes = register.attributes;
             let inner = (attributes.is_data() || attributes.is_code() && !attributes.is_conforming()) && attributes.dpl() < target.level;
             if register.is_usable() && inner {
-                // The manual takes the selector away. The bases of FS and GS, which 64-bit code uses whatever the selector says, stay, as
-                // kernels find that set them by MSR and return to CPL 3.
-                let base = register.base;
-                self.segments[segment.number()] = SegmentRegister { base, ..SegmentRegister::null(Selector::new()) };
+                self.segments[segment.number()] = SegmentRegister::null(Selector::new());
             }
         }
     }

@@ -1,0 +1,179 @@
+//! A guest on processors of either vendor: what a user of this crate holds, because a move changes the vendor.
+
+use crate::backend::svm::SvmBackend;
+use crate::backend::vmx::VmxBackend;
+use crate::backend::{Backend, Unfit};
+use crate::migrate::MigrationError;
+use crate::nested::{Rights, SlotError};
+use crate::policy::Policy;
+use crate::run::{Limits, Moment, PauseId, Stop};
+use crate::state::Registers;
+use crate::vcpu::Activity;
+use crate::vm::{CreateError, Statistics, Vm, VmConfig};
+use board::Board;
+use board::loader::Image;
+use isa::exception::Vector;
+use memory::{Memory, OutOfRange};
+use models::{CpuModel, Vendor};
+use std::ops::Range;
+use trace::Sink;
+
+/// A guest.
+#[derive(Debug)]
+pub enum AnyVm {
+    /// On processors with VMX.
+    Vmx(Vm<VmxBackend>),
+    /// On processors with SVM.
+    Svm(Vm<SvmBackend>),
+}
+
+/// Whether processors of a model can run guests.
+///
+/// # Errors
+/// See [`Unfit`].
+pub fn check_model(model: &'static CpuModel) -> Result<(), Unfit> {
+    match model.vendor {
+        Vendor::Intel => VmxBackend::nested_format(model).map(drop),
+        Vendor::Amd => SvmBackend::nested_format(model).map(drop),
+    }
+}
+
+/// Methods that are the same on either vendor, and only passed on.
+macro_rules! passed_on {
+    (@call & mut $this:ident, $name:ident($($argument:ident),*)) => {
+        match $this {
+            Self::Vmx(vm) => vm.$name($($argument),*),
+            Self::Svm(vm) => vm.$name($($argument),*),
+        }
+    };
+    (@call & $this:ident, $name:ident($($argument:ident),*)) => {
+        match $this {
+            Self::Vmx(vm) => vm.$name($($argument),*),
+            Self::Svm(vm) => vm.$name($($argument),*),
+        }
+    };
+    ($($(#[$doc:meta])* fn $name:ident(($($this:tt)+) $(, $argument:ident: $type:ty)*) $(-> $result:ty)?;)*) => {
+        impl AnyVm {
+            $($(#[$doc])*
+            pub fn $name($($this)+ $(, $argument: $type)*) $(-> $result)? {
+                passed_on!(@call $($this)+, $name($($argument),*))
+            })*
+        }
+    };
+}
+
+passed_on! {
+    /// See [`Vm::run`].
+    fn run((&mut self), sink: &mut dyn Sink, limits: &Limits) -> Stop;
+    /// See [`Vm::model`].
+    fn model((&self)) -> &'static CpuModel;
+    /// See [`Vm::cpu_count`].
+    fn cpu_count((&self)) -> u32;
+    /// See [`Vm::policy`].
+    fn policy((&self)) -> Policy;
+    /// See [`Vm::statistics`].
+    fn statistics((&self)) -> Statistics;
+    /// See [`Vm::instructions`].
+    fn instructions((&self)) -> u64;
+    /// See [`Vm::cycles`].
+    fn cycles((&self)) -> u64;
+    /// See [`Vm::activity`].
+    fn activity((&self), vcpu: u32) -> Option<Activity>;
+    /// See [`Vm::load`].
+    ///
+    /// # Errors
+    /// The image does not fit into RAM.
+    fn load((&mut self), image: &Image) -> Result<(), OutOfRange>;
+    /// See [`Vm::registers`].
+    fn registers((&mut self), vcpu: u32) -> Registers;
+    /// See [`Vm::set_registers`].
+    fn set_registers((&mut self), vcpu: u32, registers: &Registers);
+    /// See [`Vm::start`].
+    fn start((&mut self), vcpu: u32);
+    /// See [`Vm::read_memory`].
+    ///
+    /// # Errors
+    /// There is no RAM.
+    fn read_memory((&self), guest_physical: u64, into: &mut [u8]) -> Result<(), OutOfRange>;
+    /// See [`Vm::write_memory`].
+    ///
+    /// # Errors
+    /// There is no RAM.
+    fn write_memory((&mut self), guest_physical: u64, from: &[u8]) -> Result<(), OutOfRange>;
+    /// See [`Vm::memory`].
+    fn memory((&self)) -> &Memory;
+    /// See [`Vm::memory_mut`].
+    fn memory_mut((&mut self)) -> &mut Memory;
+    /// See [`Vm::protect`].
+    ///
+    /// # Errors
+    /// See [`SlotError`].
+    fn protect((&mut self), range: Range<u64>, rights: Rights) -> Result<(), SlotError>;
+    /// See [`Vm::board`].
+    fn board((&self)) -> &Board;
+    /// See [`Vm::board_mut`].
+    fn board_mut((&mut self)) -> &mut Board;
+    /// See [`Vm::take_serial`].
+    fn take_serial((&mut self)) -> Vec<u8>;
+    /// See [`Vm::pause_at`].
+    fn pause_at((&mut self), moment: Moment) -> PauseId;
+    /// See [`Vm::interrupt`].
+    fn interrupt((&mut self), vcpu: u32, vector: u8);
+    /// See [`Vm::nmi`].
+    fn nmi((&mut self), vcpu: u32);
+    /// See [`Vm::exception`].
+    fn exception((&mut self), vcpu: u32, vector: Vector, error_code: Option<u32>, address: u64);
+}
+
+impl AnyVm {
+    /// A guest after power-up, on processors of the model that the configuration names.
+    ///
+    /// # Errors
+    /// See [`CreateError`].
+    pub fn new(config: &VmConfig) -> Result<Self, CreateError> {
+        Ok(match config.model.vendor {
+            Vendor::Intel => Self::Vmx(Vm::new(config)?),
+            Vendor::Amd => Self::Svm(Vm::new(config)?),
+        })
+    }
+
+    /// Moves the guest to processors of another model and tells what that cost, one sentence for each loss. Virtual CPUs that are in the
+    /// guest are fetched out of it first, which shows in the trace.
+    ///
+    /// # Errors
+    /// See [`MigrationError`]; the guest is gone then. [`check_model`] tells beforehand whether the processors are fit.
+    pub fn migrate(
+        self,
+        model: &'static CpuModel,
+        policy: Option<Policy>,
+        sink: &mut dyn Sink,
+    ) -> Result<(Self, Vec<String>), MigrationError> {
+        check_model(model)?;
+        match self {
+            Self::Vmx(vm) => migrate(vm, model, policy, sink),
+            Self::Svm(vm) => migrate(vm, model, policy, sink),
+        }
+    }
+}
+
+fn migrate<B: Backend>(
+    mut vm: Vm<B>,
+    model: &'static CpuModel,
+    policy: Option<Policy>,
+    sink: &mut dyn Sink,
+) -> Result<(AnyVm, Vec<String>), MigrationError> {
+    let from = vm.model();
+    vm.pause_all(sink).map_err(MigrationError::NotPaused)?;
+    let mut parcel = vm.pack();
+    parcel.common.policy = policy.unwrap_or(parcel.common.policy);
+    let mut ledger = Vec::new();
+    let moved = match model.vendor {
+        Vendor::Intel => AnyVm::Vmx(Vm::unpack(parcel, model, &mut ledger)?),
+        Vendor::Amd => AnyVm::Svm(Vm::unpack(parcel, model, &mut ledger)?),
+    };
+    match &moved {
+        AnyVm::Vmx(vm) => vm.emit_migration(from, &ledger, sink),
+        AnyVm::Svm(vm) => vm.emit_migration(from, &ledger, sink),
+    }
+    Ok((moved, ledger))
+}

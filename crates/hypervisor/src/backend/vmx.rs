@@ -1,0 +1,741 @@
+//! A virtual CPU on VMX: what its VMCS says, reached by VMREAD and VMWRITE alone.
+//!
+//! Modelled: 64-bit host, EPT, VPID, unrestricted guest, virtual NMIs, an MSR bitmap, unconditional I/O exiting, TSC offset and scaling.
+//! Not used: TPR shadow and APIC virtualization (CR8 and the APIC page exit), the preemption timer, MSR lists.
+
+use super::{Backend, EntryRefused, Setup, TscSetting, Unfit, Window};
+use crate::exit::{Exit, ExitInfo, Port, Report};
+use crate::nested::Format;
+use crate::state::{Registers, fit_vmx, fit_vmx_tr};
+use cpu::state::{Cpu, Shadow};
+use cpu::trap::{Access, Event, EventKind};
+use isa::control::{Cr0, Cr4, Efer};
+use isa::debug::{Dr6, Dr7};
+use isa::register::{Gpr, Segment};
+use isa::rflags::Rflags;
+use isa::segment::{Attributes, SegmentRegister, Selector, TableRegister};
+use isa::vmx::VmcsField as F;
+use isa::vmx::{
+    ControlRegisterAccessType, ControlRegisterQualification, EntryControls, EptEntry, EptPointer, EptViolationQualification, ExitControls,
+    ExitReason, ExitReasonField, Interruptibility, InterruptionInformation, InterruptionType, InveptType, IoQualification,
+    PendingDebugExceptions, PinBasedControls, PrimaryControls, SecondaryControls, VmxCapabilities,
+};
+use models::{CpuModel, Vendor};
+use trace::Name;
+use ::vmx::{EntryOutcome, Vmx};
+
+/// Bits of CR4 that the guest owns: those that change neither paging nor what the hypervisor has to know of.
+const GUEST_CR4: u64 = Cr4::new()
+    .with_pvi(true)
+    .with_tsd(true)
+    .with_de(true)
+    .with_pge(true)
+    .with_pce(true)
+    .with_osfxsr(true)
+    .with_osxmmexcpt(true)
+    .with_fsgsbase(true)
+    .into_bits();
+/// Bits of CR0 that the guest owns.
+const GUEST_CR0: u64 = Cr0::new().with_ts(true).into_bits();
+/// Bits of CR0 that the guest sees, but that the processor does not get: caches are not modelled.
+const CACHE_BITS: u64 = Cr0::new().with_cd(true).with_nw(true).into_bits();
+
+/// The VMCS fields of the segment registers: selector, base, limit, access rights.
+const SEGMENTS: [[F; 4]; 6] = [
+    [F::GuestEsSelector, F::GuestEsBase, F::GuestEsLimit, F::GuestEsAccessRights],
+    [F::GuestCsSelector, F::GuestCsBase, F::GuestCsLimit, F::GuestCsAccessRights],
+    [F::GuestSsSelector, F::GuestSsBase, F::GuestSsLimit, F::GuestSsAccessRights],
+    [F::GuestDsSelector, F::GuestDsBase, F::GuestDsLimit, F::GuestDsAccessRights],
+    [F::GuestFsSelector, F::GuestFsBase, F::GuestFsLimit, F::GuestFsAccessRights],
+    [F::GuestGsSelector, F::GuestGsBase, F::GuestGsLimit, F::GuestGsAccessRights],
+];
+const LDTR: [F; 4] = [F::GuestLdtrSelector, F::GuestLdtrBase, F::GuestLdtrLimit, F::GuestLdtrAccessRights];
+const TR: [F; 4] = [F::GuestTrSelector, F::GuestTrBase, F::GuestTrLimit, F::GuestTrAccessRights];
+const PDPTES: [F; 4] = [F::GuestPdpte0, F::GuestPdpte1, F::GuestPdpte2, F::GuestPdpte3];
+
+/// A virtual CPU on VMX.
+#[derive(Debug)]
+pub struct VmxBackend {
+    launched: bool,
+    rip: u64,
+    primary: PrimaryControls,
+    eptp: u64,
+    injected: (u32, u32),
+    scales_tsc: bool,
+}
+
+/// Lets a closure use the silicon of a processor that has it.
+fn with<T>(cpu: &mut Cpu, call: impl FnOnce(&mut Vmx, &mut Cpu) -> T) -> Option<T> {
+    Vmx::with(cpu, call)
+}
+
+/// VMREAD of a field that the processor has.
+fn read(vmx: &mut Vmx, cpu: &mut Cpu, field: F) -> u64 {
+    let value = vmx.vmread(cpu, field);
+    debug_assert!(value.is_ok(), "VMREAD of {}: {value:?}", field.name());
+    value.unwrap_or(0)
+}
+
+/// VMWRITE of a field that the processor has.
+fn write(vmx: &mut Vmx, cpu: &mut Cpu, field: F, value: u64) {
+    let done = vmx.vmwrite(cpu, field, value);
+    debug_assert!(done.is_ok(), "VMWRITE of {}: {done:?}", field.name());
+}
+
+fn get(cpu: &mut Cpu, field: F) -> u64 {
+    with(cpu, |vmx, cpu| read(vmx, cpu, field)).unwrap_or(0)
+}
+
+fn set(cpu: &mut Cpu, field: F, value: u64) {
+    with(cpu, |vmx, cpu| write(vmx, cpu, field, value));
+}
+
+/// The capabilities that matter, checked.
+fn capabilities(model: &'static CpuModel) -> Result<&'static VmxCapabilities, Unfit> {
+    let capabilities = model.vmx.as_ref().ok_or(Unfit::NoExtension(model.name))?;
+    if !capabilities.may_be_one(SecondaryControls::ENABLE_EPT) {
+        return Err(Unfit::NoNestedPaging(model.name));
+    }
+    for (control, feature) in [
+        (SecondaryControls::UNRESTRICTED_GUEST, "unrestricted guests"),
+        (SecondaryControls::ENABLE_VPID, "VPIDs"),
+        (PinBasedControls::VIRTUAL_NMIS, "virtual NMIs"),
+        (PrimaryControls::USE_MSR_BITMAPS, "MSR bitmaps"),
+        (ExitControls::LOAD_IA32_EFER, "loading of IA32_EFER at VM exits"),
+        (EntryControls::LOAD_IA32_EFER, "loading of IA32_EFER at VM entries"),
+        (EntryControls::LOAD_IA32_PAT, "loading of IA32_PAT at VM entries"),
+    ] {
+        if !capabilities.may_be_one(control) {
+            return Err(Unfit::Lacks { model: model.name, feature });
+        }
+    }
+    Ok(capabilities)
+}
+
+/// EPT entries are write-back (memory type 6).
+fn ept_page(address: u64, large: bool, writable: bool) -> u64 {
+    EptEntry::new()
+        .with_read(true)
+        .with_write(writable)
+        .with_execute(true)
+        .with_memory_type(6)
+        .with_ignore_pat(true)
+        .with_large_page(large)
+        .with_frame(address >> 12)
+        .into_bits()
+}
+
+fn ept_table(address: u64) -> u64 {
+    EptEntry::new().with_read(true).with_write(true).with_execute(true).with_frame(address >> 12).into_bits()
+}
+
+impl Backend for VmxBackend {
+    const VENDOR: Vendor = Vendor::Intel;
+    const HYPERCALL: [u8; 3] = [0x0f, 0x01, 0xc1];
+
+    fn nested_format(model: &'static CpuModel) -> Result<Format, Unfit> {
+        let ept = capabilities(model)?.ept_vpid;
+        let largest = if ept.pages_1_gib() {
+            30
+        } else if ept.pages_2_mib() {
+            21
+        } else {
+            12
+        };
+        Ok(Format { table: ept_table, page: ept_page, largest })
+    }
+
+    fn create(cpu: &mut Cpu, setup: &Setup) -> Result<Self, Unfit> {
+        let model = cpu.model;
+        let offered = capabilities(model)?;
+        let (vmxon, vmcs, bitmap) = (setup.pages.start, setup.pages.start + 0x1000, setup.pages.start + 0x2000);
+        let refused = |fail: ::vmx::VmFail| Unfit::Refused(fail.to_string());
+        write_msr_bitmap(cpu, bitmap, setup.passed_msrs);
+
+        let eptp = EptPointer::new()
+            .with_memory_type(6)
+            .with_walk_length_minus_one(3)
+            .with_accessed_dirty(offered.ept_vpid.accessed_dirty())
+            .with_frame(setup.nested_root >> 12)
+            .into_bits();
+        let scales_tsc = offered.may_be_one(SecondaryControls::USE_TSC_SCALING);
+        let primary = PrimaryControls::new_adjusted(offered);
+        let fields = [
+            (F::PinBasedControls, u64::from(offered.pin_based.adjust(pin_based().into_bits()))),
+            (F::PrimaryProcessorBasedControls, u64::from(primary.into_bits())),
+            (F::SecondaryProcessorBasedControls, u64::from(offered.secondary.adjust(secondary(offered).into_bits()))),
+            (F::PrimaryExitControls, u64::from(offered.exit.adjust(exit_controls().into_bits()))),
+            (F::EntryControls, u64::from(offered.entry.adjust(entry_controls(false).into_bits()))),
+            (F::ExceptionBitmap, 0),
+            (F::MsrBitmapAddress, bitmap),
+            (F::EptPointer, eptp),
+            (F::VirtualProcessorIdentifier, u64::from(setup.number) + 1),
+            (F::VmcsLinkPointer, u64::MAX),
+            (F::Cr0GuestHostMask, !GUEST_CR0),
+            (F::Cr4GuestHostMask, !GUEST_CR4),
+        ];
+        let entered = with(cpu, |vmx, cpu| {
+            vmx.prepare_rust_host(cpu);
+            let revision = u64::from(vmx.capabilities().basic.revision());
+            cpu.write_physical(vmxon, 4, revision);
+            cpu.write_physical(vmcs, 4, revision);
+            vmx.vmxon(cpu, vmxon)?;
+            vmx.vmclear(cpu, vmcs)?;
+            vmx.vmptrld(cpu, vmcs)?;
+            vmx.write_host_state(cpu)?;
+            for (field, value) in fields {
+                vmx.vmwrite(cpu, field, value)?;
+            }
+            if scales_tsc {
+                vmx.vmwrite(cpu, F::TscMultiplier, 1 << 48)?;
+            }
+            Ok(())
+        });
+        entered.ok_or(Unfit::NoExtension(model.name))?.map_err(refused)?;
+        Ok(Self { launched: false, rip: 0, primary, eptp, injected: (0, 0), scales_tsc })
+    }
+
+    fn destroy(self, cpu: &mut Cpu) {
+        with(cpu, |vmx, cpu| vmx.vmxoff(cpu));
+    }
+
+    fn enter(&mut self, cpu: &mut Cpu) -> Result<bool, EntryRefused> {
+        self.injected = (0, 0);
+        let launched = self.launched;
+        match with(cpu, |vmx, cpu| if launched { vmx.vmresume(cpu) } else { vmx.vmlaunch(cpu) }) {
+            Some(Ok(EntryOutcome::Entered)) => {
+                self.launched = true;
+                Ok(true)
+            }
+            Some(Ok(EntryOutcome::Exited(_))) => Ok(false),
+            Some(Err(fail)) => Err(EntryRefused(fail.to_string())),
+            None => Err(EntryRefused("the processor has no VMX".to_owned())),
+        }
+    }
+
+    fn report(&mut self, cpu: &mut Cpu) -> Report {
+        with(cpu, |vmx, cpu| self.read_report(vmx, cpu)).unwrap_or_else(|| Report {
+            exit: Exit::Vendor(u64::MAX),
+            rip: self.rip,
+            length: None,
+            info: ExitInfo { reason: Name::Code(u64::MAX), failed_entry: true, info1: 0, info2: 0, intr_info: 0, error_code: 0 },
+        })
+    }
+
+    fn rip(&self) -> u64 {
+        self.rip
+    }
+
+    fn set_rip(&mut self, cpu: &mut Cpu, rip: u64) {
+        self.rip = rip;
+        set(cpu, F::GuestRip, rip);
+    }
+
+    fn rflags(&mut self, cpu: &mut Cpu) -> Rflags {
+        Rflags::from_bits(get(cpu, F::GuestRflags))
+    }
+
+    fn is_64bit(&mut self, cpu: &mut Cpu) -> bool {
+        with(cpu, |vmx, cpu| {
+            let efer = Efer::from_bits(read(vmx, cpu, F::GuestEfer));
+            efer.lma() && Attributes::from_bits(read(vmx, cpu, F::GuestCsAccessRights) as u32).l()
+        })
+        .unwrap_or(false)
+    }
+
+    fn long_mode(&mut self, cpu: &mut Cpu) -> bool {
+        Efer::from_bits(get(cpu, F::GuestEfer)).lma()
+    }
+
+    fn cpl(&mut self, cpu: &mut Cpu) -> u8 {
+        with(cpu, |vmx, cpu| {
+            if !Cr0::from_bits(read(vmx, cpu, F::GuestCr0)).pe() {
+                0
+            } else if Rflags::from_bits(read(vmx, cpu, F::GuestRflags)).vm() {
+                3
+            } else {
+                Attributes::from_bits(read(vmx, cpu, F::GuestSsAccessRights) as u32).dpl()
+            }
+        })
+        .unwrap_or(0)
+    }
+
+    fn interrupted(&mut self, cpu: &mut Cpu) -> Option<Event> {
+        with(cpu, |vmx, cpu| {
+            let information = InterruptionInformation::from_bits(read(vmx, cpu, F::IdtVectoringInformation) as u32);
+            if !information.valid() {
+                return None;
+            }
+            let kind = match information.interruption_type() {
+                InterruptionType::ExternalInterrupt => EventKind::External,
+                InterruptionType::Nmi => EventKind::Nmi,
+                InterruptionType::HardwareException => EventKind::Exception,
+                InterruptionType::SoftwareInterrupt => EventKind::SoftwareInterrupt,
+                InterruptionType::PrivilegedSoftwareException => EventKind::PrivilegedSoftware,
+                InterruptionType::SoftwareException => EventKind::SoftwareException,
+                InterruptionType::Reserved | InterruptionType::OtherEvent => return None,
+            };
+            if kind == EventKind::Nmi {
+                // It will block NMIs again when it is injected; while it is marked as blocking, VM entry refuses it.
+                let state = Interruptibility::from_bits(read(vmx, cpu, F::GuestInterruptibilityState) as u32);
+                write(vmx, cpu, F::GuestInterruptibilityState, state.with_blocking_by_nmi(false).into_bits().into());
+            }
+            let error_code = information.error_code_valid().then(|| read(vmx, cpu, F::IdtVectoringErrorCode) as u32);
+            let software = information.interruption_type().is_software();
+            let length = if software { read(vmx, cpu, F::ExitInstructionLength) as u8 } else { 0 };
+            Some(Event { kind, vector: information.vector(), error_code, length })
+        })?
+    }
+
+    fn window(&mut self, cpu: &mut Cpu) -> Window {
+        with(cpu, |vmx, cpu| {
+            let state = Interruptibility::from_bits(read(vmx, cpu, F::GuestInterruptibilityState) as u32);
+            let shadow = state.blocking_by_sti() || state.blocking_by_mov_ss();
+            let interrupts = Rflags::from_bits(read(vmx, cpu, F::GuestRflags)).r#if();
+            Window { interrupt: interrupts && !shadow, nmi: !shadow && !state.blocking_by_nmi() }
+        })
+        .unwrap_or(Window { interrupt: false, nmi: false })
+    }
+
+    fn request_window(&mut self, cpu: &mut Cpu, wanted: Window) {
+        let primary = self.primary.with_interrupt_window_exiting(wanted.interrupt).with_nmi_window_exiting(wanted.nmi);
+        if primary != self.primary {
+            self.primary = primary;
+            set(cpu, F::PrimaryProcessorBasedControls, primary.into_bits().into());
+        }
+    }
+
+    fn inject(&mut self, cpu: &mut Cpu, event: &Event) {
+        let kind = match event.kind {
+            EventKind::External => InterruptionType::ExternalInterrupt,
+            EventKind::Nmi => InterruptionType::Nmi,
+            EventKind::Exception => InterruptionType::HardwareException,
+            EventKind::SoftwareInterrupt => InterruptionType::SoftwareInterrupt,
+            EventKind::PrivilegedSoftware => InterruptionType::PrivilegedSoftwareException,
+            EventKind::SoftwareException => InterruptionType::SoftwareException,
+        };
+        let injected = with(cpu, |vmx, cpu| {
+            // SDM 27.2.1.3 "VM-Entry Control Fields": no error code is delivered in real-address mode, and it has 16 bits.
+            let protected = event.error_code.is_some() && Cr0::from_bits(read(vmx, cpu, F::GuestCr0)).pe();
+            let error_code = event.error_code.filter(|_| protected).map(|code| code & 0xffff);
+            let information = InterruptionInformation::event(kind, event.vector, error_code.is_some());
+            write(vmx, cpu, F::EntryInterruptionInformation, information.into_bits().into());
+            if let Some(code) = error_code {
+                write(vmx, cpu, F::EntryExceptionErrorCode, code.into());
+            }
+            if kind.is_software() {
+                write(vmx, cpu, F::EntryInstructionLength, event.length.into());
+            }
+            (information.into_bits(), error_code.unwrap_or(0))
+        });
+        self.injected = injected.unwrap_or((0, 0));
+    }
+
+    fn injected(&self) -> (u32, u32) {
+        self.injected
+    }
+
+    fn set_exception_state(&mut self, cpu: &mut Cpu, address: Option<u64>, debug: u64) {
+        // Neither CR2 nor DR6 is in the VMCS: the processor has the guest's.
+        cpu.cr2 = address.unwrap_or(cpu.cr2);
+        cpu.dr6 = Dr6::from_bits(cpu.dr6.into_bits() | debug);
+    }
+
+    fn shadow(&mut self, cpu: &mut Cpu) -> Shadow {
+        shadow_of(Interruptibility::from_bits(get(cpu, F::GuestInterruptibilityState) as u32))
+    }
+
+    fn set_shadow(&mut self, cpu: &mut Cpu, shadow: Shadow) {
+        with(cpu, |vmx, cpu| {
+            let state = Interruptibility::from_bits(read(vmx, cpu, F::GuestInterruptibilityState) as u32);
+            let state = state.with_blocking_by_sti(shadow == Shadow::Sti).with_blocking_by_mov_ss(shadow == Shadow::MovSs);
+            write(vmx, cpu, F::GuestInterruptibilityState, state.into_bits().into());
+        });
+    }
+
+    fn intercept_exceptions(&mut self, cpu: &mut Cpu, vectors: u32) {
+        set(cpu, F::ExceptionBitmap, vectors.into());
+    }
+
+    fn flush(&mut self, cpu: &mut Cpu) {
+        let eptp = self.eptp;
+        with(cpu, |vmx, cpu| {
+            let done = vmx.invept(cpu, InveptType::SingleContext as u64, [eptp, 0]);
+            debug_assert!(done.is_ok(), "INVEPT: {done:?}");
+        });
+    }
+
+    fn set_tsc(&mut self, cpu: &mut Cpu, setting: TscSetting) -> bool {
+        let scales = self.scales_tsc;
+        with(cpu, |vmx, cpu| {
+            write(vmx, cpu, F::TscOffset, setting.offset);
+            if scales {
+                write(vmx, cpu, F::TscMultiplier, setting.ratio << 16);
+            }
+        });
+        scales || setting.ratio == 1 << 32
+    }
+
+    fn task_priority(&mut self, _cpu: &mut Cpu) -> Option<u8> {
+        None
+    }
+
+    fn set_task_priority(&mut self, _cpu: &mut Cpu, _class: u8) {}
+
+    fn load(&mut self, cpu: &mut Cpu, registers: &Registers) {
+        self.rip = registers.rip;
+        let host = (cpu.msrs.pat, cpu.msrs.sysenter_cs, cpu.msrs.sysenter_esp, cpu.msrs.sysenter_eip);
+        registers.put_shared(cpu);
+        // Those are in the VMCS, and the processor has the host's.
+        (cpu.msrs.pat, cpu.msrs.sysenter_cs, cpu.msrs.sysenter_esp, cpu.msrs.sysenter_eip) = host;
+        cpu.msrs.debugctl = 0;
+        cpu.regs[..16].copy_from_slice(&registers.gprs);
+        cpu.cr2 = registers.cr2;
+        cpu.dr6 = registers.dr6;
+        with(cpu, |vmx, cpu| load_fields(vmx, cpu, registers));
+    }
+
+    fn save(&mut self, cpu: &mut Cpu) -> Registers {
+        let mut registers = Registers::of(cpu);
+        with(cpu, |vmx, cpu| save_fields(vmx, cpu, &mut registers));
+        registers
+    }
+
+    fn explain(&mut self, cpu: &mut Cpu) -> Vec<String> {
+        with(cpu, |vmx, cpu| vmx.explain(cpu).into_iter().map(|(_, check)| format!("{} ({}: {})", check.rule, check.id, check.sdm)).collect())
+            .unwrap_or_default()
+    }
+}
+
+impl VmxBackend {
+    /// Reads what tells of an exit: never more than the reason needs.
+    fn read_report(&mut self, vmx: &mut Vmx, cpu: &mut Cpu) -> Report {
+        let field = ExitReasonField::from_bits(read(vmx, cpu, F::ExitReason) as u32);
+        let qualification = read(vmx, cpu, F::ExitQualification);
+        self.rip = read(vmx, cpu, F::GuestRip);
+        cpu.regs[Gpr::Rsp.number()] = read(vmx, cpu, F::GuestRsp);
+        let reason = field.reason();
+        let failed_entry = field.entry_failure();
+        let name = match reason {
+            Ok(reason) => reason.kvm_name().map_or(Name::Code(reason as u64), Name::Text),
+            Err(unknown) => Name::Code(unknown.0.into()),
+        };
+        let mut info = ExitInfo { reason: name, failed_entry, info1: qualification, info2: 0, intr_info: 0, error_code: 0 };
+        if failed_entry {
+            return Report { exit: Exit::EntryFailure, rip: self.rip, length: None, info };
+        }
+        info.info2 = read(vmx, cpu, F::IdtVectoringInformation);
+        let interruption = InterruptionInformation::from_bits(read(vmx, cpu, F::ExitInterruptionInformation) as u32);
+        info.intr_info = interruption.into_bits();
+        if interruption.valid() && interruption.error_code_valid() {
+            info.error_code = read(vmx, cpu, F::ExitInterruptionErrorCode) as u32;
+        }
+        let Ok(reason) = reason else {
+            return Report { exit: Exit::Vendor(field.basic().into()), rip: self.rip, length: None, info };
+        };
+        let exit = classify(vmx, cpu, reason, qualification, interruption, info.error_code);
+        let length = has_length(reason).then(|| read(vmx, cpu, F::ExitInstructionLength) as u8);
+        Report { exit, rip: self.rip, length, info }
+    }
+}
+
+/// The neutral word for an exit.
+fn classify(
+    vmx: &mut Vmx,
+    cpu: &mut Cpu,
+    reason: ExitReason,
+    qualification: u64,
+    interruption: InterruptionInformation,
+    error_code: u32,
+) -> Exit {
+    match reason {
+        ExitReason::Vmcall => Exit::Hypercall,
+        ExitReason::ExceptionOrNmi if interruption.interruption_type() == InterruptionType::Nmi => Exit::Nmi,
+        ExitReason::ExceptionOrNmi => Exit::Exception {
+            vector: interruption.vector(),
+            error_code: interruption.error_code_valid().then_some(error_code),
+            detail: qualification,
+        },
+        ExitReason::ExternalInterrupt => Exit::ExternalInterrupt,
+        ExitReason::TripleFault => Exit::Shutdown,
+        ExitReason::InterruptWindow => Exit::InterruptWindow,
+        ExitReason::NmiWindow => Exit::NmiWindow,
+        ExitReason::Cpuid => Exit::Cpuid,
+        ExitReason::Hlt => Exit::Halt,
+        ExitReason::Invd | ExitReason::WbinvdOrWbnoinvd => Exit::CacheFlush,
+        ExitReason::Rdpmc => Exit::PerformanceCounter,
+        ExitReason::Rdmsr => Exit::Msr { write: false },
+        ExitReason::Wrmsr => Exit::Msr { write: true },
+        ExitReason::Xsetbv => Exit::Xsetbv,
+        ExitReason::IoInstruction => {
+            let io = IoQualification::from_bits(qualification);
+            Exit::Port(Port { port: io.port(), width: io.size(), input: io.input(), string: io.string() })
+        }
+        ExitReason::ControlRegisterAccess => {
+            let access = ControlRegisterQualification::from_bits(qualification);
+            let mov = matches!(access.access_type(), ControlRegisterAccessType::MovToCr | ControlRegisterAccessType::MovFromCr);
+            Exit::Control {
+                register: access.register(),
+                write: access.access_type() != ControlRegisterAccessType::MovFromCr,
+                gpr: mov.then_some(access.general_register()),
+            }
+        }
+        ExitReason::EptViolation | ExitReason::EptMisconfiguration => {
+            let violation = EptViolationQualification::from_bits(qualification);
+            let access = if violation.write() {
+                Access::Write
+            } else if violation.fetch() {
+                Access::Fetch
+            } else {
+                Access::Read
+            };
+            Exit::NestedFault {
+                guest_physical: read(vmx, cpu, F::GuestPhysicalAddress),
+                access,
+                error_code: qualification,
+                malformed: reason == ExitReason::EptMisconfiguration,
+            }
+        }
+        ExitReason::Vmclear
+        | ExitReason::Vmlaunch
+        | ExitReason::Vmptrld
+        | ExitReason::Vmptrst
+        | ExitReason::Vmread
+        | ExitReason::Vmresume
+        | ExitReason::Vmwrite
+        | ExitReason::Vmxoff
+        | ExitReason::Vmxon
+        | ExitReason::Invept
+        | ExitReason::Invvpid
+        | ExitReason::Vmfunc
+        | ExitReason::Monitor
+        | ExitReason::Mwait
+        | ExitReason::Getsec => Exit::NotOffered,
+        other => Exit::Vendor(other as u64),
+    }
+}
+
+/// Whether the VM-exit instruction length is defined. SDM 28.2.5 "Information for VM Exits Due to Instruction Execution".
+fn has_length(reason: ExitReason) -> bool {
+    matches!(
+        reason,
+        ExitReason::Vmcall
+            | ExitReason::Cpuid
+            | ExitReason::Hlt
+            | ExitReason::Invd
+            | ExitReason::WbinvdOrWbnoinvd
+            | ExitReason::Rdpmc
+            | ExitReason::Rdmsr
+            | ExitReason::Wrmsr
+            | ExitReason::Xsetbv
+            | ExitReason::IoInstruction
+            | ExitReason::ControlRegisterAccess
+    )
+}
+
+fn pin_based() -> PinBasedControls {
+    PinBasedControls::default().with_external_interrupt_exiting(true).with_nmi_exiting(true).with_virtual_nmis(true)
+}
+
+/// The primary controls as the hypervisor wants them.
+trait Adjusted {
+    fn new_adjusted(offered: &VmxCapabilities) -> Self;
+}
+
+impl Adjusted for PrimaryControls {
+    fn new_adjusted(offered: &VmxCapabilities) -> Self {
+        let wanted = Self::default()
+            .with_hlt_exiting(true)
+            .with_rdpmc_exiting(true)
+            .with_mwait_exiting(true)
+            .with_monitor_exiting(true)
+            .with_use_tsc_offsetting(true)
+            .with_cr8_load_exiting(true)
+            .with_cr8_store_exiting(true)
+            .with_unconditional_io_exiting(true)
+            .with_use_msr_bitmaps(true)
+            .with_activate_secondary_controls(true);
+        Self::from_bits(offered.primary.adjust(wanted.into_bits()))
+    }
+}
+
+fn secondary(offered: &VmxCapabilities) -> SecondaryControls {
+    SecondaryControls::default()
+        .with_enable_ept(true)
+        .with_enable_vpid(true)
+        .with_unrestricted_guest(true)
+        .with_enable_rdtscp(true)
+        .with_enable_invpcid(true)
+        .with_wbinvd_exiting(true)
+        .with_enable_xsaves_xrstors(offered.may_be_one(SecondaryControls::ENABLE_XSAVES_XRSTORS))
+        .with_use_tsc_scaling(offered.may_be_one(SecondaryControls::USE_TSC_SCALING))
+}
+
+fn exit_controls() -> ExitControls {
+    ExitControls::default()
+        .with_host_address_space_size(true)
+        .with_acknowledge_interrupt_on_exit(true)
+        .with_save_debug_controls(true)
+        .with_save_ia32_efer(true)
+        .with_load_ia32_efer(true)
+        .with_save_ia32_pat(true)
+        .with_load_ia32_pat(true)
+}
+
+fn entry_controls(long_mode: bool) -> EntryControls {
+    EntryControls::default()
+        .with_load_debug_controls(true)
+        .with_load_ia32_efer(true)
+        .with_load_ia32_pat(true)
+        .with_ia32e_mode_guest(long_mode)
+}
+
+/// SDM 25.6.9 "MSR-Bitmap Address": read low, read high, write low, write high, one KiB each; a set bit exits.
+fn write_msr_bitmap(cpu: &mut Cpu, bitmap: u64, passed: &[u32]) {
+    let mut bits = [0xff_u8; 4096];
+    for &msr in passed {
+        let (base, index) = match msr {
+            0..0x2000 => (0, msr),
+            0xc000_0000..0xc000_2000 => (0x400, msr - 0xc000_0000),
+            _ => continue,
+        };
+        for half in [base, base + 0x800] {
+            bits[half + (index / 8) as usize] &= !(1 << (index % 8));
+        }
+    }
+    cpu.write_physical_bytes(bitmap, &bits);
+}
+
+fn shadow_of(state: Interruptibility) -> Shadow {
+    if state.blocking_by_mov_ss() {
+        Shadow::MovSs
+    } else if state.blocking_by_sti() {
+        Shadow::Sti
+    } else {
+        Shadow::None
+    }
+}
+
+fn load_segment(vmx: &mut Vmx, cpu: &mut Cpu, fields: [F; 4], segment: &SegmentRegister) {
+    write(vmx, cpu, fields[0], segment.selector.into_bits().into());
+    write(vmx, cpu, fields[1], segment.base);
+    write(vmx, cpu, fields[2], segment.limit.into());
+    write(vmx, cpu, fields[3], segment.attributes.into_bits().into());
+}
+
+fn save_segment(vmx: &mut Vmx, cpu: &mut Cpu, fields: [F; 4]) -> SegmentRegister {
+    SegmentRegister {
+        selector: Selector::from_bits(read(vmx, cpu, fields[0]) as u16),
+        base: read(vmx, cpu, fields[1]),
+        limit: read(vmx, cpu, fields[2]) as u32,
+        attributes: Attributes::from_bits(read(vmx, cpu, fields[3]) as u32),
+    }
+}
+
+/// A data or code segment as VM entry takes it. SDM 27.3.1.2 "Checks on Guest Segment Registers": in virtual-8086 mode each has the form
+/// of that mode; the DPL of SS is the privilege level.
+fn fitted(registers: &Registers, index: usize) -> SegmentRegister {
+    let segment = registers.segments[index];
+    if registers.rflags.vm() && registers.cr0.pe() {
+        let base = u64::from(segment.selector.into_bits()) << 4;
+        return SegmentRegister { base, limit: 0xffff, attributes: Attributes::from_bits(0xf3), ..segment };
+    }
+    let mut segment = fit_vmx(segment);
+    if index == Segment::Ss as usize {
+        let level = if registers.cr0.pe() { registers.cpl } else { 0 };
+        segment.attributes = segment.attributes.with_dpl(level);
+    }
+    segment
+}
+
+fn load_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &Registers) {
+    let (fixed_cr0, fixed_cr4, entry) = {
+        let fixed = vmx.capabilities();
+        (fixed.cr0_fixed0, fixed.cr4_fixed0, fixed.entry)
+    };
+    let cr0 = registers.cr0.into_bits();
+    // With unrestricted guests PE and PG are the guest's.
+    let fixed_cr0 = fixed_cr0 & !Cr0::new().with_pe(true).with_pg(true).into_bits();
+    write(vmx, cpu, F::GuestCr0, cr0 & !CACHE_BITS | fixed_cr0);
+    write(vmx, cpu, F::Cr0ReadShadow, cr0);
+    let cr4 = registers.cr4.into_bits();
+    write(vmx, cpu, F::GuestCr4, cr4 | fixed_cr4);
+    write(vmx, cpu, F::Cr4ReadShadow, cr4);
+    write(vmx, cpu, F::GuestCr3, registers.cr3);
+    let efer = registers.efer.with_svme(false).with_lmsle(false).with_ffxsr(false).with_tce(false);
+    write(vmx, cpu, F::GuestEfer, efer.into_bits());
+    write(vmx, cpu, F::EntryControls, entry.adjust(entry_controls(efer.lma()).into_bits()).into());
+    for (field, value) in PDPTES.into_iter().zip(registers.pdptes) {
+        write(vmx, cpu, field, value);
+    }
+    for (index, fields) in SEGMENTS.into_iter().enumerate() {
+        load_segment(vmx, cpu, fields, &fitted(registers, index));
+    }
+    load_segment(vmx, cpu, LDTR, &fit_vmx(registers.ldtr));
+    load_segment(vmx, cpu, TR, &fit_vmx_tr(registers.tr));
+    write(vmx, cpu, F::GuestGdtrBase, registers.gdtr.base);
+    write(vmx, cpu, F::GuestGdtrLimit, registers.gdtr.limit.into());
+    write(vmx, cpu, F::GuestIdtrBase, registers.idtr.base);
+    write(vmx, cpu, F::GuestIdtrLimit, registers.idtr.limit.into());
+    write(vmx, cpu, F::GuestRip, registers.rip);
+    write(vmx, cpu, F::GuestRsp, registers.gprs[Gpr::Rsp.number()]);
+    write(vmx, cpu, F::GuestRflags, registers.rflags.normalized().into_bits());
+    write(vmx, cpu, F::GuestDr7, registers.dr7.into_bits() & 0xffff_ffff);
+    write(vmx, cpu, F::GuestDebugctl, registers.msrs.debugctl);
+    write(vmx, cpu, F::GuestPat, registers.msrs.pat);
+    write(vmx, cpu, F::GuestSysenterCs, registers.msrs.sysenter_cs);
+    write(vmx, cpu, F::GuestSysenterEsp, registers.msrs.sysenter_esp);
+    write(vmx, cpu, F::GuestSysenterEip, registers.msrs.sysenter_eip);
+    let state = Interruptibility::new()
+        .with_blocking_by_sti(registers.shadow == Shadow::Sti)
+        .with_blocking_by_mov_ss(registers.shadow == Shadow::MovSs)
+        .with_blocking_by_nmi(registers.nmi_blocked);
+    write(vmx, cpu, F::GuestInterruptibilityState, state.into_bits().into());
+    write(vmx, cpu, F::GuestActivityState, 0);
+    // SDM 27.3.1.5 "Checks on Guest Non-Register State": in a shadow with TF set, the single step must be pending.
+    let steps = registers.shadow != Shadow::None && registers.rflags.tf();
+    let breakpoints = (registers.pending_debug & 0xf) as u8;
+    let pending = PendingDebugExceptions::new()
+        .with_breakpoints(breakpoints)
+        .with_enabled_breakpoint(breakpoints != 0)
+        .with_single_step(registers.pending_debug >> 14 & 1 != 0 || steps);
+    write(vmx, cpu, F::GuestPendingDebugExceptions, pending.into_bits());
+}
+
+fn save_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &mut Registers) {
+    let view = |guest: u64, shadow: u64, owned: u64| guest & owned | shadow & !owned;
+    let (cr0, cr0_shadow) = (read(vmx, cpu, F::GuestCr0), read(vmx, cpu, F::Cr0ReadShadow));
+    registers.cr0 = Cr0::from_bits(view(cr0, cr0_shadow, GUEST_CR0));
+    let (cr4, cr4_shadow) = (read(vmx, cpu, F::GuestCr4), read(vmx, cpu, F::Cr4ReadShadow));
+    registers.cr4 = Cr4::from_bits(view(cr4, cr4_shadow, GUEST_CR4));
+    registers.cr3 = read(vmx, cpu, F::GuestCr3);
+    registers.efer = Efer::from_bits(read(vmx, cpu, F::GuestEfer));
+    registers.pdptes = PDPTES.map(|field| read(vmx, cpu, field));
+    registers.segments = SEGMENTS.map(|fields| save_segment(vmx, cpu, fields));
+    registers.ldtr = save_segment(vmx, cpu, LDTR);
+    registers.tr = save_segment(vmx, cpu, TR);
+    let table = |vmx: &mut Vmx, cpu: &mut Cpu, base, limit| TableRegister { base: read(vmx, cpu, base), limit: read(vmx, cpu, limit) as u16 };
+    registers.gdtr = table(vmx, cpu, F::GuestGdtrBase, F::GuestGdtrLimit);
+    registers.idtr = table(vmx, cpu, F::GuestIdtrBase, F::GuestIdtrLimit);
+    registers.rip = read(vmx, cpu, F::GuestRip);
+    registers.gprs[Gpr::Rsp.number()] = read(vmx, cpu, F::GuestRsp);
+    registers.rflags = Rflags::from_bits(read(vmx, cpu, F::GuestRflags));
+    registers.cpl = if !registers.cr0.pe() {
+        0
+    } else if registers.rflags.vm() {
+        3
+    } else {
+        registers.segments[Segment::Ss as usize].attributes.dpl()
+    };
+    registers.dr7 = Dr7::from_bits(read(vmx, cpu, F::GuestDr7));
+    registers.msrs.debugctl = read(vmx, cpu, F::GuestDebugctl);
+    registers.msrs.pat = read(vmx, cpu, F::GuestPat);
+    registers.msrs.sysenter_cs = read(vmx, cpu, F::GuestSysenterCs);
+    registers.msrs.sysenter_esp = read(vmx, cpu, F::GuestSysenterEsp);
+    registers.msrs.sysenter_eip = read(vmx, cpu, F::GuestSysenterEip);
+    let state = Interruptibility::from_bits(read(vmx, cpu, F::GuestInterruptibilityState) as u32);
+    registers.shadow = shadow_of(state);
+    registers.nmi_blocked = state.blocking_by_nmi();
+    let pending = PendingDebugExceptions::from_bits(read(vmx, cpu, F::GuestPendingDebugExceptions));
+    registers.pending_debug = u64::from(pending.breakpoints()) | u64::from(pending.single_step()) << 14;
+}

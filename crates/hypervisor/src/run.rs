@@ -1,0 +1,494 @@
+//! The loop: virtual CPUs in order of simulated time, from entry to exit to entry.
+//!
+//! Modelled: the order of turns, blocked virtual CPUs, timers of virtual local APICs, interrupts of the board, pauses that a script asked
+//! for, limits. A turn that ends because its time is up leaves the guest where it is, in the guest; an event from elsewhere fetches it out
+//! by a physical interrupt, as one host processor does with another.
+
+use crate::backend::Backend;
+use crate::emulator::{DeviceBus, NoDevices};
+use crate::exit::{Exit, Report};
+use crate::state::linear_rip;
+use crate::vcpu::Activity;
+use crate::vm::{TIMER_VECTOR, Vm};
+use board::Outcome;
+use cpu::RunExit;
+use cpu::bus::Environment;
+use cpu::trap::NotModelled;
+use isa::register::{Gpr, Segment};
+use machine::schedule::{Candidate, Turn};
+use serde::{Deserialize, Serialize};
+use timing::TICKS_PER_CYCLE;
+use trace::{Event, Ignore, Name, Sink};
+
+/// Bounds of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Instructions of all virtual CPUs since the guest's start.
+    pub instructions: u64,
+    /// Cycles of simulated time.
+    pub cycles: u64,
+    /// VM exits of all virtual CPUs since the guest's start.
+    pub exits: u64,
+}
+
+impl Limits {
+    /// No bounds.
+    pub const NONE: Self = Self { instructions: u64::MAX, cycles: u64::MAX, exits: u64::MAX };
+}
+
+/// Why a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The guest asked for it through a device.
+    Outcome(Outcome),
+    /// Every virtual CPU waits, and nothing can wake one.
+    Halted,
+    /// A virtual CPU met a triple fault.
+    TripleFault {
+        /// Which.
+        vcpu: u32,
+    },
+    /// VM entry failed.
+    EntryFailure {
+        /// On which virtual CPU.
+        vcpu: u32,
+        /// The rules that were broken.
+        reasons: Vec<String>,
+    },
+    /// User space got an exit that it has no part for.
+    Userspace {
+        /// Of which virtual CPU.
+        vcpu: u32,
+        /// Its name, `KVM_EXIT_INTERNAL_ERROR` and so on.
+        reason: &'static str,
+    },
+    /// A virtual CPU exits for ever at one place.
+    Livelock {
+        /// Which.
+        vcpu: u32,
+        /// RIP.
+        rip: u64,
+        /// The reason of the exits, in the kernel's words.
+        reason: String,
+    },
+    /// Something is not modelled.
+    NotModelled {
+        /// On which virtual CPU.
+        vcpu: u32,
+        /// What.
+        what: Box<NotModelled>,
+    },
+    /// The limit of instructions is reached.
+    InstructionLimit,
+    /// The limit of cycles is reached.
+    CycleLimit,
+    /// The limit of exits is reached.
+    ExitLimit,
+    /// A moment that was asked for has come.
+    Paused(PauseId),
+}
+
+/// A moment of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Moment {
+    /// So many VM exits were handled.
+    Exit(u64),
+    /// The virtual CPU that is furthest behind reaches this cycle.
+    Cycle(u64),
+    /// So many instructions were begun.
+    Instruction(u64),
+    /// So many hypercalls were handled.
+    Hypercall(u64),
+    /// A virtual CPU comes to this linear address, before it executes what is there.
+    Address {
+        /// The address.
+        address: u64,
+        /// The how-manieth time, from 1.
+        pass: u64,
+    },
+}
+
+/// Names a pause that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PauseId(u64);
+
+/// The pauses that were asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pauses {
+    waiting: Vec<(PauseId, Moment, u64)>,
+    next: u64,
+    /// There is one at an address: instructions are executed one by one.
+    addresses: bool,
+    /// There is one that counts exits or hypercalls.
+    counts: bool,
+    /// Where each virtual CPU was looked at last, so that an instruction counts once however often it exits.
+    seen: Vec<Option<u64>>,
+}
+
+impl Pauses {
+    pub fn add(&mut self, moment: Moment) -> PauseId {
+        let id = PauseId(self.next);
+        self.next += 1;
+        self.waiting.push((id, moment, 0));
+        self.summarise();
+        id
+    }
+
+    fn summarise(&mut self) {
+        self.addresses = self.waiting.iter().any(|(_, moment, _)| matches!(moment, Moment::Address { .. }));
+        self.counts = self.waiting.iter().any(|(_, moment, _)| matches!(moment, Moment::Exit(_) | Moment::Hypercall(_)));
+        if !self.addresses {
+            self.seen.clear();
+        }
+    }
+
+    fn take(&mut self, index: usize) -> PauseId {
+        let (id, ..) = self.waiting.remove(index);
+        self.summarise();
+        id
+    }
+
+    /// The earliest moment among those that are a cycle, in ticks.
+    fn next_tick(&self) -> u64 {
+        let cycles = self.waiting.iter().filter_map(|(_, moment, _)| match moment {
+            Moment::Cycle(cycle) => Some(cycle.saturating_mul(TICKS_PER_CYCLE)),
+            _ => None,
+        });
+        cycles.min().unwrap_or(u64::MAX)
+    }
+
+    fn next_instruction(&self) -> u64 {
+        let counts = self.waiting.iter().filter_map(|(_, moment, _)| match moment {
+            Moment::Instruction(count) => Some(*count),
+            _ => None,
+        });
+        counts.min().unwrap_or(u64::MAX)
+    }
+
+    /// A virtual CPU is about to execute the instruction at a linear address.
+    fn arrives(&mut self, vcpu: usize, address: u64) -> Option<PauseId> {
+        if self.seen.len() <= vcpu {
+            self.seen.resize(vcpu + 1, None);
+        }
+        if self.seen[vcpu] == Some(address) {
+            return None;
+        }
+        self.seen[vcpu] = Some(address);
+        let mut hit = None;
+        for (index, (_, moment, passes)) in self.waiting.iter_mut().enumerate() {
+            if let Moment::Address { address: wanted, pass } = moment
+                && *wanted == address
+            {
+                *passes += 1;
+                if *passes >= *pass && hit.is_none() {
+                    hit = Some(index);
+                }
+            }
+        }
+        hit.map(|index| self.take(index))
+    }
+
+    /// The instruction that was seen completed: the next arrival counts, even at the same address.
+    fn completed(&mut self, vcpu: usize) {
+        if let Some(seen) = self.seen.get_mut(vcpu) {
+            *seen = None;
+        }
+    }
+}
+
+impl<B: Backend> Vm<B> {
+    /// Runs until the guest stops itself, nothing can happen any more, a limit is reached or a moment comes.
+    pub fn run(&mut self, sink: &mut dyn Sink, limits: &Limits) -> Stop {
+        let stop = self.run_on(sink, limits);
+        self.collect_serial();
+        stop
+    }
+
+    fn run_on(&mut self, sink: &mut dyn Sink, limits: &Limits) -> Stop {
+        let end = limits.cycles.saturating_mul(TICKS_PER_CYCLE);
+        loop {
+            if let Some(outcome) = self.common.board.outcome() {
+                return Stop::Outcome(outcome);
+            }
+            self.pass_board_interrupts();
+            if let Some(pause) = self.due_pause() {
+                return Stop::Paused(pause);
+            }
+            if self.instructions() >= limits.instructions {
+                return Stop::InstructionLimit;
+            }
+            if self.common.statistics.exits >= limits.exits {
+                return Stop::ExitLimit;
+            }
+            let next_board = self.common.board.next_event().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
+            let stop_at = end.min(self.common.pauses.next_tick());
+            // A copy of one word, so that the order can be asked for while the candidates ask the silicon.
+            let mut order = self.common.interleaving.clone();
+            let turn = order.next((0..self.cpus.len()).map(|vcpu| self.candidate(vcpu)), next_board);
+            self.common.interleaving = order;
+            match turn {
+                Turn::Run { number, until } => {
+                    if self.cpus[number].now() >= end {
+                        return Stop::CycleLimit;
+                    }
+                    if let Err(stop) = self.turn(number, until.min(stop_at), limits, sink) {
+                        return stop;
+                    }
+                }
+                Turn::Advance { to } => {
+                    if to >= end {
+                        return Stop::CycleLimit;
+                    }
+                    self.advance(to.min(stop_at));
+                }
+                Turn::Dead => return Stop::Halted,
+            }
+        }
+    }
+
+    fn candidate(&mut self, vcpu: usize) -> Candidate {
+        let runnable = self.wakes(vcpu);
+        let wakes = self.vcpus[vcpu].software.apic.next_event().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
+        Candidate { now: self.cpus[vcpu].now(), runnable, wakes }
+    }
+
+    /// Whether a virtual CPU runs, or has something to wake for.
+    fn wakes(&mut self, vcpu: usize) -> bool {
+        let software = &self.vcpus[vcpu].software;
+        match software.activity {
+            Activity::Running => true,
+            Activity::Halted => {
+                let urgent = software.nmis > 0 || software.init || software.kicked;
+                urgent || self.has_interrupt(vcpu) && self.silicon(vcpu, |backend, cpu| backend.rflags(cpu)).r#if()
+            }
+            Activity::WaitForSipi => software.sipi.is_some() || software.init,
+        }
+    }
+
+    /// A pause whose moment has come.
+    fn due_pause(&mut self) -> Option<PauseId> {
+        if self.common.pauses.waiting.is_empty() {
+            return None;
+        }
+        let behind = self.cpus.iter().map(|cpu| cpu.now()).min().unwrap_or(0) / TICKS_PER_CYCLE;
+        let (exits, hypercalls) = (self.common.statistics.exits, self.common.statistics.hypercalls);
+        let instructions = self.instructions();
+        let index = self.common.pauses.waiting.iter().position(|(_, moment, _)| match *moment {
+            Moment::Exit(count) => exits >= count,
+            Moment::Hypercall(count) => hypercalls >= count,
+            Moment::Cycle(cycle) => behind >= cycle,
+            Moment::Instruction(count) => instructions >= count,
+            Moment::Address { .. } => false,
+        })?;
+        Some(self.common.pauses.take(index))
+    }
+
+    /// Brings every virtual CPU that waits, and the board, to a time at which something happens.
+    fn advance(&mut self, to: u64) {
+        let cycle = to.div_ceil(TICKS_PER_CYCLE);
+        self.common.board.advance(cycle);
+        for vcpu in 0..self.vcpus.len() {
+            self.reach(vcpu, to);
+            self.run_timer(vcpu, cycle);
+        }
+    }
+
+    /// A virtual CPU that waits in the past of `now` is brought up to it before something reaches it.
+    pub(crate) fn reach(&mut self, vcpu: usize, now: u64) {
+        if self.vcpus[vcpu].software.activity != Activity::Running && self.cpus[vcpu].now() < now {
+            self.cpus[vcpu].set_now(now);
+        }
+    }
+
+    /// Runs the timer of a virtual local APIC. When it interrupts a guest that runs, the host's timer fetches it out.
+    fn run_timer(&mut self, vcpu: usize, cycle: u64) {
+        let apic = &mut self.vcpus[vcpu].software.apic;
+        if apic.next_event().is_some_and(|event| event <= cycle) && apic.advance(cycle) {
+            self.kick(vcpu, TIMER_VECTOR);
+        }
+    }
+
+    /// One virtual CPU's turn.
+    fn turn(&mut self, vcpu: usize, until: u64, limits: &Limits, sink: &mut dyn Sink) -> Result<(), Stop> {
+        self.run_timer(vcpu, self.cpus[vcpu].cycles());
+        loop {
+            if !self.cpus[vcpu].guest_mode {
+                self.take_signals(vcpu);
+                if !self.wakes(vcpu) {
+                    return Ok(());
+                }
+                self.vcpus[vcpu].software.activity = Activity::Running;
+                if self.common.pauses.addresses
+                    && let Some(pause) = self.check_address(vcpu)
+                {
+                    return Err(Stop::Paused(pause));
+                }
+                if self.enter(vcpu, sink)? {
+                    continue;
+                }
+            } else if self.common.pauses.addresses
+                && let Some(pause) = self.check_address(vcpu)
+            {
+                return Err(Stop::Paused(pause));
+            }
+            match self.execute(vcpu, until, limits) {
+                RunExit::HostEntry => {
+                    self.exited(vcpu, sink)?;
+                    if self.common.look || self.common.pauses.counts || self.common.statistics.exits >= limits.exits {
+                        self.common.look = false;
+                        return Ok(());
+                    }
+                }
+                RunExit::Time | RunExit::Attention => return Ok(()),
+                RunExit::Instructions => {
+                    if !self.common.pauses.addresses || self.cpus[vcpu].now() >= until {
+                        return Ok(());
+                    }
+                    if self.instructions() >= limits.instructions.min(self.common.pauses.next_instruction()) {
+                        return Ok(());
+                    }
+                }
+                RunExit::Idle => return Err(self.not_modelled(vcpu, "a guest that sleeps without a VM exit")),
+                RunExit::Shutdown => return Err(Stop::TripleFault { vcpu: vcpu as u32 }),
+                RunExit::NotModelled(what) => return Err(Stop::NotModelled { vcpu: vcpu as u32, what }),
+            }
+            if self.cpus[vcpu].now() >= until {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The stop for something that is not modelled.
+    pub(crate) fn not_modelled(&self, vcpu: usize, what: &str) -> Stop {
+        let rip = self.vcpus[vcpu].backend.rip();
+        let what = NotModelled { what: what.to_owned(), bytes: Vec::new(), text: String::new(), rip };
+        Stop::NotModelled { vcpu: vcpu as u32, what: Box::new(what) }
+    }
+
+    /// Whether a pause waits where a virtual CPU is now.
+    fn check_address(&mut self, vcpu: usize) -> Option<PauseId> {
+        let cpu = &self.cpus[vcpu];
+        let address = if cpu.guest_mode {
+            linear_rip(cpu.is_64bit(), cpu.segment(Segment::Cs).base, cpu.rip)
+        } else {
+            self.silicon(vcpu, |backend, cpu| backend.save(cpu)).linear_rip()
+        };
+        self.common.pauses.arrives(vcpu, address)
+    }
+
+    /// Lets the processor execute its guest.
+    fn execute(&mut self, vcpu: usize, until: u64, limits: &Limits) -> RunExit {
+        let bound = limits.instructions.min(self.common.pauses.next_instruction());
+        let own = self.cpus[vcpu].instructions();
+        let left = if bound == u64::MAX { u64::MAX } else { bound.saturating_sub(self.instructions()) };
+        let steps = self.common.pauses.addresses;
+        let allowed = own.saturating_add(if steps { left.min(1) } else { left });
+        let mut devices = NoDevices;
+        let mut bus = DeviceBus(&mut devices);
+        let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut bus };
+        let exit = self.cpus[vcpu].run(&mut environment, until, allowed);
+        if steps && exit != RunExit::HostEntry && self.cpus[vcpu].instructions() > own {
+            self.common.pauses.completed(vcpu);
+        }
+        exit
+    }
+
+    /// Enters the guest. `true` where there was an exit at once, which is handled already.
+    fn enter(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<bool, Stop> {
+        self.complete_userspace(vcpu);
+        self.inject_pending(vcpu, sink);
+        let backend = &self.vcpus[vcpu].backend;
+        let (intr_info, error_code) = backend.injected();
+        let rip = backend.rip();
+        self.emit(vcpu, sink, Event::Entry { rip, intr_info, error_code });
+        match self.silicon(vcpu, |backend, cpu| backend.enter(cpu)) {
+            Ok(true) => Ok(false),
+            Ok(false) => {
+                self.exited(vcpu, sink)?;
+                Ok(true)
+            }
+            Err(refused) => {
+                let mut reasons = vec![refused.0];
+                reasons.extend(self.silicon(vcpu, |backend, cpu| backend.explain(cpu)));
+                Err(Stop::EntryFailure { vcpu: vcpu as u32, reasons })
+            }
+        }
+    }
+
+    /// After an exit: tells of it and handles it.
+    pub(crate) fn exited(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let report = self.silicon(vcpu, |backend, cpu| backend.report(cpu));
+        self.common.statistics.exits += 1;
+        let info = report.info;
+        self.emit(
+            vcpu,
+            sink,
+            Event::Exit {
+                reason: info.reason,
+                failed_entry: info.failed_entry,
+                rip: report.rip,
+                info1: info.info1,
+                info2: info.info2,
+                intr_info: info.intr_info,
+                error_code: info.error_code,
+            },
+        );
+        let costs = self.model.costs;
+        self.charge(vcpu, &costs.exit_dispatch);
+        if report.exit != Exit::EntryFailure {
+            let (event, priority) = self.silicon(vcpu, |backend, cpu| (backend.interrupted(cpu), backend.task_priority(cpu)));
+            let software = &mut self.vcpus[vcpu].software;
+            software.requeued = event;
+            if let Some(class) = priority
+                && class != software.told_priority
+            {
+                software.told_priority = class;
+                software.apic.set_cr8(class);
+            }
+        }
+        let result = self.handle(vcpu, &report, sink);
+        result?;
+        self.check_progress(vcpu, &report)
+    }
+
+    /// Ends the run of a guest that exits for ever without going on.
+    fn check_progress(&mut self, vcpu: usize, report: &Report) -> Result<(), Stop> {
+        let waits = matches!(report.exit, Exit::ExternalInterrupt | Exit::Nmi | Exit::InterruptWindow | Exit::NmiWindow);
+        if waits {
+            return Ok(());
+        }
+        if self.vcpus[vcpu].backend.rip() != report.rip || self.vcpus[vcpu].software.exception.is_some() {
+            self.vcpus[vcpu].progress.moved();
+            return Ok(());
+        }
+        let rcx = self.cpus[vcpu].gpr(Gpr::Rcx);
+        let count = self.vcpus[vcpu].progress.stuck(report.rip, rcx, report.info.reason);
+        if count >= self.common.options.livelock {
+            let reason = match report.info.reason {
+                Name::Text(text) => text.to_owned(),
+                Name::Code(code) => format!("{code:#x}"),
+            };
+            return Err(Stop::Livelock { vcpu: vcpu as u32, rip: report.rip, reason });
+        }
+        Ok(())
+    }
+
+    /// Fetches a virtual CPU out of its guest by a physical interrupt, if it is in it, and handles what exit there is.
+    pub(crate) fn fetch_out_traced(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
+        if !self.cpus[vcpu].guest_mode {
+            return Ok(());
+        }
+        self.kick(vcpu, crate::vm::KICK_VECTOR);
+        let limits = Limits::NONE;
+        match self.execute(vcpu, u64::MAX, &limits) {
+            RunExit::HostEntry => self.exited(vcpu, sink),
+            RunExit::NotModelled(what) => Err(Stop::NotModelled { vcpu: vcpu as u32, what }),
+            other => Err(self.not_modelled(vcpu, &format!("{other:?} where a physical interrupt was to end the guest's run"))),
+        }
+    }
+
+    /// The same without a trace, for a caller that has none. What cannot go on then fails again at the next run.
+    pub(crate) fn fetch_out(&mut self, vcpu: usize) {
+        let _ = self.fetch_out_traced(vcpu, &mut Ignore);
+    }
+}

@@ -1,0 +1,534 @@
+//! A guest on one vendor's processors: what it is made of, and how it comes to be.
+//!
+//! Modelled: one host whose physical CPU *i* runs virtual CPU *i* and nothing else. Guest-physical addresses are host-physical ones; the
+//! hypervisor's own pages lie behind the guest's RAM, where no nested table leads.
+
+use crate::backend::{Backend, PAGES_PER_VCPU, Setup, TscSetting, Unfit};
+use crate::cpuid::{self, CpuidTable};
+use crate::emulator::{DeviceBus, Emulator, NoDevices};
+use crate::nested::{NestedTables, Rights, SlotError, Slots};
+use crate::policy::Policy;
+use crate::run::{Moment, PauseId, Pauses};
+use crate::state::Registers;
+use crate::vcpu::{Activity, Progress, Software, Vcpu};
+use board::loader::Image;
+use board::{Board, BoardConfig};
+use cpu::Cpu;
+use cpu::access::{DEVICE_HOLE_END, DEVICE_HOLE_START};
+use cpu::apic::{self, LocalApic, register};
+use cpu::block::CodeCache;
+use cpu::bus::Environment;
+use cpu::trap::Exception;
+use isa::apic::{ApicMessage, DeliveryMode};
+use isa::exception::Vector;
+use machine::schedule::Interleaving;
+use memory::{Memory, OutOfRange};
+use models::CpuModel;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use timing::Cost;
+use trace::{Event, Sink};
+
+/// The most memory a guest may have: 64 GiB.
+pub const MAXIMUM_MEMORY: u64 = 64 << 30;
+/// Vector of the physical interrupt that fetches a processor out of its guest, as another host processor would.
+pub const KICK_VECTOR: u8 = 0xfd;
+/// Vector of the host's own timer.
+pub const TIMER_VECTOR: u8 = 0xec;
+
+/// What may be chosen besides the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// Map all memory at the start; otherwise pages are mapped when they are touched.
+    pub prefault: bool,
+    /// KVM's `force_emulation_prefix`: `ud2; .ascii "kvm"` in front of an instruction has it emulated.
+    pub force_emulation_prefix: bool,
+    /// KVM_CAP_EXIT_HYPERCALL with MAP_GPA_RANGE: the call exists and leaves for user space.
+    pub exit_hypercall: bool,
+    /// KVM_CAP_ENFORCE_PV_FEATURE_CPUID: a call whose feature the guest's CPUID lacks is answered with -1000.
+    pub enforce_features: bool,
+    /// Feature bits to be left out of CPUID leaf 0x40000001.
+    pub hidden_features: u32,
+    /// Exits without progress after which a run ends as a livelock.
+    pub livelock: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            prefault: true,
+            force_emulation_prefix: false,
+            exit_hypercall: true,
+            enforce_features: false,
+            hidden_features: 0,
+            livelock: 10_000,
+        }
+    }
+}
+
+/// What a guest and its host are made of.
+#[derive(Clone, Debug)]
+pub struct VmConfig {
+    /// Model of the physical processors.
+    pub model: &'static CpuModel,
+    /// Model that the guest's CPUID tells of; `None`: that of the processors.
+    pub guest_model: Option<&'static CpuModel>,
+    /// Virtual CPUs, and as many physical ones.
+    pub cpu_count: u32,
+    /// RAM in bytes.
+    pub memory_size: u64,
+    /// Perturbs the interleaving of processors; 0 leaves it as it is.
+    pub seed: u64,
+    /// What happens to hypercalls.
+    pub policy: Policy,
+    /// The rest.
+    pub options: Options,
+}
+
+impl VmConfig {
+    /// One virtual CPU, 16 MiB, today's KVM.
+    pub fn new(model: &'static CpuModel) -> Self {
+        Self {
+            model,
+            guest_model: None,
+            cpu_count: 1,
+            memory_size: 16 << 20,
+            seed: 0,
+            policy: Policy::default(),
+            options: Options::default(),
+        }
+    }
+}
+
+/// A guest could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// The processors cannot run it.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// Too much memory, or none.
+    #[error("{0:#x} bytes of memory: a guest has whole pages, at least one and at most {MAXIMUM_MEMORY:#x} bytes")]
+    MemorySize(u64),
+    /// Too many processors, or none.
+    #[error("{0} virtual CPUs: a guest has at least 1 and at most {max}", max = machine::MAXIMUM_CPUS)]
+    CpuCount(u32),
+    /// A model cannot run guests for lack of 64-bit mode.
+    #[error("a 64-bit guest model on `{0}`, which has no long mode")]
+    LongMode(&'static str),
+}
+
+/// What a run has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// VM exits of all virtual CPUs.
+    pub exits: u64,
+    /// Hypercalls that reached the hypervisor.
+    pub hypercalls: u64,
+    /// Writes of the hypervisor into the guest's text.
+    pub patches: u64,
+    /// Moves to another processor model.
+    pub migrations: u64,
+}
+
+/// What does not depend on the vendor, and moves along as it is.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub guest_model: &'static CpuModel,
+    pub guest_features: u128,
+    pub cpuid: Vec<CpuidTable>,
+    pub slots: Slots,
+    pub board: Board,
+    pub policy: Policy,
+    pub options: Options,
+    pub statistics: Statistics,
+    pub pauses: Pauses,
+    pub interleaving: Interleaving,
+    pub serial: Vec<u8>,
+    /// Instructions begun on processors that the guest has left behind.
+    pub instructions: u64,
+    pub tsc: TscSetting,
+    /// Something happened that every virtual CPU's turn must end for.
+    pub look: bool,
+}
+
+/// A guest on processors of one vendor.
+#[derive(Debug)]
+pub struct Vm<B: Backend> {
+    pub(crate) model: &'static CpuModel,
+    pub(crate) cpus: Vec<Box<Cpu>>,
+    pub(crate) vcpus: Vec<Vcpu<B>>,
+    pub(crate) memory: Memory,
+    pub(crate) code: CodeCache,
+    pub(crate) nested: NestedTables,
+    pub(crate) emulator: Emulator,
+    pub(crate) common: Common,
+}
+
+/// Where the hypervisor's own pages begin: behind RAM, and behind the device hole if they do not fit below it.
+fn own_pages(ram_end: u64, bytes: u64) -> u64 {
+    if ram_end < DEVICE_HOLE_END && ram_end + bytes > DEVICE_HOLE_START { DEVICE_HOLE_END } else { ram_end }
+}
+
+impl<B: Backend> Vm<B> {
+    /// A guest after power-up, on a host whose processors have virtualization turned on.
+    ///
+    /// # Errors
+    /// See [`CreateError`].
+    pub fn new(config: &VmConfig) -> Result<Self, CreateError> {
+        let size = config.memory_size;
+        if size == 0 || size > MAXIMUM_MEMORY || size & 0xfff != 0 {
+            return Err(CreateError::MemorySize(size));
+        }
+        if config.cpu_count == 0 || config.cpu_count > machine::MAXIMUM_CPUS {
+            return Err(CreateError::CpuCount(config.cpu_count));
+        }
+        let guest_model = config.guest_model.unwrap_or(config.model);
+        let hidden = config.options.hidden_features;
+        let has_calls = config.policy.has_calls();
+        let map_gpa = config.options.exit_hypercall;
+        let features = cpuid::hypervisor_features(|row| {
+            has_calls && (map_gpa || row.handler != crate::hypercall::Handler::MapGpaRange)
+        }) & !hidden;
+        let mut board = Board::new(&BoardConfig { cpu_count: config.cpu_count, ram_size: size, cycles_per_second: config.model.tsc_hz, ..BoardConfig::default() });
+        board.advance(0);
+        let slots = Slots::ram(size);
+        let common = Common {
+            guest_model,
+            guest_features: cpuid::guest_features(guest_model),
+            cpuid: (0..config.cpu_count).map(|number| CpuidTable::new(guest_model, number, config.cpu_count, features)).collect(),
+            slots,
+            board,
+            policy: config.policy,
+            options: config.options,
+            statistics: Statistics::default(),
+            pauses: Pauses::default(),
+            interleaving: Interleaving::new(config.seed),
+            serial: Vec::new(),
+            instructions: 0,
+            tsc: TscSetting { offset: 0, ratio: 1 << 32 },
+            look: false,
+        };
+        let mut software: Vec<Software> = (0..config.cpu_count)
+            .map(|number| Software::new(LocalApic::new(number, number == 0, apic::Features::of(guest_model)), number))
+            .collect();
+        if let Some(first) = software.first_mut() {
+            // What firmware leaves.
+            first.apic.set_virtual_wire();
+        }
+        let reset = |number: u32| {
+            let mut cpu = Cpu::new(guest_model, number, config.cpu_count, None);
+            cpu.reset();
+            Registers::of(&cpu)
+        };
+        let registers = (0..config.cpu_count).map(reset).collect();
+        let memory = Memory::new(0);
+        Self::assemble(config.model, common, software, registers, memory, 0)
+    }
+
+    /// Puts a guest together on fresh processors. `memory` is the guest's RAM from where it was before, or nothing yet. `now` is the time in
+    /// ticks.
+    pub(crate) fn assemble(
+        model: &'static CpuModel,
+        common: Common,
+        software: Vec<Software>,
+        registers: Vec<Registers>,
+        memory: Memory,
+        now: u64,
+    ) -> Result<Self, CreateError> {
+        let format = B::nested_format(model)?;
+        let count = software.len() as u64;
+        let (table_pages, vcpu_pages) = (NestedTables::pages(common.slots.end()), count * PAGES_PER_VCPU);
+        let bytes = (table_pages + vcpu_pages) << 12;
+        let first = own_pages(common.slots.end(), bytes);
+        let memory = if memory.size() >= first + bytes { memory } else { grow(&memory, first + bytes) };
+        let tables = first + (vcpu_pages << 12);
+        let nested = NestedTables::new(format, tables..tables + (table_pages << 12));
+        let emulator = Emulator::new(common.guest_model, &common.slots);
+        let mut vm =
+            Self { model, cpus: Vec::new(), vcpus: Vec::new(), memory, code: CodeCache::new(), nested, emulator, common };
+        // Whatever a former host left there.
+        for page in (first..first + bytes).step_by(4096) {
+            let _ = vm.memory.write(page, &[0; 4096]);
+        }
+        for (number, (software, registers)) in software.into_iter().zip(registers).enumerate() {
+            let number = number as u32;
+            let mut cpu = Cpu::new(model, number, count as u32, machine::extension_of(model));
+            cpu.set_now(now);
+            cpu.activity = cpu::state::Activity::Active;
+            // The host's own APIC: software-enabled, so that kicks arrive.
+            cpu.apic.write(register::SVR, 0x1ff, 0);
+            let start = first + u64::from(number) * (PAGES_PER_VCPU << 12);
+            let setup = Setup {
+                pages: start..start + (PAGES_PER_VCPU << 12),
+                nested_root: vm.nested.root(),
+                number,
+                passed_msrs: crate::handle::msr::PASSED,
+            };
+            let mut devices = NoDevices;
+            let mut bus = DeviceBus(&mut devices);
+            let mut environment = Environment { memory: &mut vm.memory, code: &mut vm.code, bus: &mut bus };
+            let (policy, tsc) = (vm.common.policy, vm.common.tsc);
+            let backend = cpu.with_environment(&mut environment, |cpu| {
+                let mut backend = B::create(cpu, &setup)?;
+                backend.intercept_exceptions(cpu, policy.intercepted_exceptions());
+                backend.load(cpu, &registers);
+                backend.set_tsc(cpu, tsc);
+                Ok::<_, Unfit>(backend)
+            })?;
+            cpu.set_now(now);
+            vm.cpus.push(cpu);
+            vm.vcpus.push(Vcpu { backend, software, progress: Progress::new() });
+        }
+        if vm.common.options.prefault {
+            vm.map_everything();
+        }
+        Ok(vm)
+    }
+
+    fn map_everything(&mut self) {
+        for slot in self.common.slots.iter() {
+            self.nested.map_slot(&mut self.memory, slot);
+        }
+    }
+
+    /// Lets a closure use the backend and the processor of a virtual CPU.
+    pub(crate) fn silicon<T>(&mut self, vcpu: usize, call: impl FnOnce(&mut B, &mut Cpu) -> T) -> T {
+        let mut devices = NoDevices;
+        let mut bus = DeviceBus(&mut devices);
+        let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut bus };
+        let backend = &mut self.vcpus[vcpu].backend;
+        self.cpus[vcpu].with_environment(&mut environment, |cpu| call(backend, cpu))
+    }
+
+    /// Charges work of the hypervisor.
+    pub(crate) fn charge(&mut self, vcpu: usize, cost: &Cost) {
+        self.cpus[vcpu].charge(cost.ticks());
+    }
+
+    /// Tells of an event on a virtual CPU now.
+    pub(crate) fn emit(&self, vcpu: usize, sink: &mut dyn Sink, event: Event) {
+        sink.emit(self.cpus[vcpu].cycles(), vcpu as u32, event);
+    }
+
+    /// The model of the physical processors.
+    pub fn model(&self) -> &'static CpuModel {
+        self.model
+    }
+
+    /// How many virtual CPUs there are.
+    pub fn cpu_count(&self) -> u32 {
+        self.vcpus.len() as u32
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Policy {
+        self.common.policy
+    }
+
+    /// What was counted so far.
+    pub fn statistics(&self) -> Statistics {
+        self.common.statistics
+    }
+
+    /// Instructions that all virtual CPUs have begun.
+    pub fn instructions(&self) -> u64 {
+        self.common.instructions + self.cpus.iter().map(|cpu| cpu.instructions()).sum::<u64>()
+    }
+
+    /// The time in cycles of the virtual CPU that is furthest ahead.
+    pub fn cycles(&self) -> u64 {
+        self.cpus.iter().map(|cpu| cpu.cycles()).max().unwrap_or(0)
+    }
+
+    /// What a virtual CPU is doing.
+    pub fn activity(&self, vcpu: u32) -> Option<Activity> {
+        self.vcpus.get(vcpu as usize).map(|vcpu| vcpu.software.activity)
+    }
+
+    /// Loads an image: memory, and the registers of virtual CPU 0.
+    ///
+    /// # Errors
+    /// The image does not fit into RAM. Nothing is written then.
+    pub fn load(&mut self, image: &Image) -> Result<(), OutOfRange> {
+        let size = self.common.slots.end();
+        for segment in &image.segments {
+            let length = segment.bytes.len() as u64;
+            if segment.physical.checked_add(length).is_none_or(|end| end > size) {
+                return Err(OutOfRange { address: segment.physical, length, size });
+            }
+        }
+        let mut spare = Cpu::new(self.common.guest_model, 0, 1, None);
+        machine::load_image(image, &mut self.memory, 0, &mut spare)?;
+        self.set_registers(0, &Registers::of(&spare));
+        Ok(())
+    }
+
+    /// The registers of a virtual CPU as the guest would see them now; those of the first where there is no such CPU.
+    pub fn registers(&mut self, vcpu: u32) -> Registers {
+        let vcpu = self.index(vcpu);
+        if self.cpus[vcpu].guest_mode {
+            let registers = Registers::of(&self.cpus[vcpu]);
+            return self.guest_view(vcpu, registers);
+        }
+        self.silicon(vcpu, |backend, cpu| backend.save(cpu))
+    }
+
+    /// The registers of a processor in guest mode, with the control registers as the guest reads them.
+    fn guest_view(&self, vcpu: usize, mut registers: Registers) -> Registers {
+        let interception = &self.cpus[vcpu].interception;
+        let view = |real: u64, mask: u64, shadow: u64| real & !mask | shadow & mask;
+        registers.cr0 = isa::control::Cr0::from_bits(view(registers.cr0.into_bits(), interception.cr0_mask, interception.cr0_shadow));
+        registers.cr4 = isa::control::Cr4::from_bits(view(registers.cr4.into_bits(), interception.cr4_mask, interception.cr4_shadow));
+        registers.efer = registers.efer.with_svme(false);
+        registers
+    }
+
+    /// Sets the registers of a virtual CPU. One that is in the guest right now is fetched out first, at the next run, without a trace.
+    pub fn set_registers(&mut self, vcpu: u32, registers: &Registers) {
+        let vcpu = self.index(vcpu);
+        self.fetch_out(vcpu);
+        self.silicon(vcpu, |backend, cpu| backend.load(cpu, registers));
+    }
+
+    /// Makes a virtual CPU run that waits for a start-up message.
+    pub fn start(&mut self, vcpu: u32) {
+        let vcpu = self.index(vcpu);
+        self.vcpus[vcpu].software.activity = Activity::Running;
+    }
+
+    /// The index of a virtual CPU; the first where there is no such CPU.
+    pub(crate) fn index(&self, vcpu: u32) -> usize {
+        let vcpu = vcpu as usize;
+        if vcpu < self.vcpus.len() { vcpu } else { 0 }
+    }
+
+    /// Reads guest-physical memory.
+    ///
+    /// # Errors
+    /// There is no RAM.
+    pub fn read_memory(&self, guest_physical: u64, into: &mut [u8]) -> Result<(), OutOfRange> {
+        self.check_ram(guest_physical, into.len())?;
+        self.memory.read(guest_physical, into)
+    }
+
+    /// Writes guest-physical memory, as a device does: rights of slots do not matter.
+    ///
+    /// # Errors
+    /// There is no RAM.
+    pub fn write_memory(&mut self, guest_physical: u64, from: &[u8]) -> Result<(), OutOfRange> {
+        self.check_ram(guest_physical, from.len())?;
+        self.memory.write(guest_physical, from)
+    }
+
+    fn check_ram(&self, address: u64, length: usize) -> Result<(), OutOfRange> {
+        let (length, size) = (length as u64, self.common.slots.end());
+        let fits = address.checked_add(length).is_some_and(|end| end <= size);
+        if fits { Ok(()) } else { Err(OutOfRange { address, length, size }) }
+    }
+
+    /// The guest's memory; behind its RAM lie the hypervisor's pages.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The guest's memory, for dirty logs and snapshots.
+    pub fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
+
+    /// Changes what the guest may do with a range of its memory; every mapping is dropped for it.
+    ///
+    /// # Errors
+    /// See [`SlotError`].
+    pub fn protect(&mut self, range: Range<u64>, rights: Rights) -> Result<(), SlotError> {
+        self.common.slots.protect(range, rights)?;
+        self.emulator.set_slots(&self.common.slots);
+        self.zap();
+        if self.common.options.prefault {
+            self.map_everything();
+        }
+        Ok(())
+    }
+
+    /// Drops every mapping, on every processor; how many there were.
+    pub(crate) fn zap(&mut self) -> u64 {
+        let mappings = self.nested.zap(&mut self.memory);
+        self.flush_all();
+        mappings
+    }
+
+    /// Makes every processor forget translations that came from the nested tables.
+    pub(crate) fn flush_all(&mut self) {
+        for vcpu in 0..self.vcpus.len() {
+            if self.cpus[vcpu].guest_mode {
+                // A processor in its guest is fetched out by the host, which flushes there.
+                self.cpus[vcpu].flush_tlb();
+            } else {
+                self.silicon(vcpu, |backend, cpu| backend.flush(cpu));
+            }
+        }
+    }
+
+    /// The board.
+    pub fn board(&self) -> &Board {
+        &self.common.board
+    }
+
+    /// The board, for input to its devices.
+    pub fn board_mut(&mut self) -> &mut Board {
+        &mut self.common.board
+    }
+
+    /// Serial output since the last call.
+    pub fn take_serial(&mut self) -> Vec<u8> {
+        self.collect_serial();
+        std::mem::take(&mut self.common.serial)
+    }
+
+    pub(crate) fn collect_serial(&mut self) {
+        let output = self.common.board.serial_output();
+        self.common.serial.extend(output);
+    }
+
+    /// Asks for a pause of the run at a moment. It happens once.
+    pub fn pause_at(&mut self, moment: Moment) -> PauseId {
+        self.common.pauses.add(moment)
+    }
+
+    /// Raises an interrupt at the local APIC of a virtual CPU.
+    pub fn interrupt(&mut self, vcpu: u32, vector: u8) {
+        let vcpu = self.index(vcpu);
+        self.accept(vcpu, DeliveryMode::Fixed, vector);
+    }
+
+    /// Raises a non-maskable interrupt.
+    pub fn nmi(&mut self, vcpu: u32) {
+        let vcpu = self.index(vcpu);
+        self.accept(vcpu, DeliveryMode::Nmi, 2);
+    }
+
+    /// Raises an exception in the guest at its next entry. An address goes to CR2.
+    pub fn exception(&mut self, vcpu: u32, vector: Vector, error_code: Option<u32>, address: u64) {
+        let vcpu = self.index(vcpu);
+        self.queue_exception(vcpu, Exception { vector, error_code, address, debug: 0 });
+        self.kick(vcpu, KICK_VECTOR);
+    }
+
+    fn accept(&mut self, vcpu: usize, mode: DeliveryMode, vector: u8) {
+        let destination = self.vcpus[vcpu].software.apic.id();
+        self.deliver(vcpu, &ApicMessage { destination, logical: false, mode, vector, level: false });
+    }
+}
+
+/// Memory of a larger size with the same contents.
+fn grow(memory: &Memory, size: u64) -> Memory {
+    let mut larger = Memory::new(size);
+    let frames: Vec<u64> = memory.touched_frames().collect();
+    let mut page = [0; 4096];
+    for frame in frames {
+        if memory.read(frame << 12, &mut page).is_ok() {
+            let _ = larger.write(frame << 12, &page);
+        }
+    }
+    larger
+}
