@@ -150,7 +150,8 @@ impl Cpu {
     /// The host pointer of an access that the software TLB can serve: one within a page, at the privilege that its context stands for.
     #[inline]
     fn known_page(&self, linear: u64, bytes: u8, access: Access, privilege: Privilege) -> Option<*mut u8> {
-        if (self.cpl == 3) != (privilege == Privilege::User) {
+        // RFLAGS.AC lifts SMAP for the program, and so in what is cached for it, but not for the processor itself.
+        if (self.cpl == 3) != (privilege == Privilege::User) || privilege == Privilege::Implicit && self.cr4.smap() {
             return None;
         }
         let table = if access == Access::Write { &self.software_tlb.write } else { &self.software_tlb.read };

@@ -505,7 +505,7 @@ impl Cpu {
         (self.flag_result, self.flag_aux) = flags::from_status(bits);
         self.system_flags = bits & !rflags::STATUS;
         // AC decides what SMAP and alignment checks allow.
-        if (old ^ bits) & Rflags::new().with_ac(true).into_bits() != 0 {
+        if (old ^ bits) & Rflags::new().with_ac(true).into_bits() != 0 && (self.cr4.smap() || self.cr0.am()) {
             self.context_changed();
         }
     }
