@@ -243,6 +243,7 @@ impl Cpu {
             self.charge(self.model.costs.self_modifying_code.ticks.into());
             self.leave = true;
         }
+        self.forget_old_pages();
         Ok(())
     }
 

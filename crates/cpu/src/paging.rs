@@ -188,6 +188,8 @@ impl Cpu {
             if environment.memory.has_code_writes() && environment.drop_written_code() {
                 self.leave = true;
             }
+            // The write may have made the page this memory's own.
+            self.forget_old_pages();
         }
         Ok(())
     }

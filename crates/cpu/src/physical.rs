@@ -36,6 +36,7 @@ impl Cpu {
             environment.drop_written_code();
             self.leave = true;
         }
+        self.forget_old_pages();
     }
 
     /// Writes several pieces of one page of physical memory: offsets in the page, and bytes.
