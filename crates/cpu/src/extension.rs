@@ -22,6 +22,10 @@ pub struct Interception {
     pub exceptions: u32,
     /// VMX page-fault error-code mask and match: #PF exits if `(code & mask == match) == bit 14`. `(0, 0)` leaves bit 14 alone.
     pub page_fault: (u32, u32),
+    /// Debug registers that are exempt from `DrRead`, one bit each: SVM intercepts them one by one.
+    pub debug_reads_exempt: u16,
+    /// Debug registers that are exempt from `DrWrite`.
+    pub debug_writes_exempt: u16,
     /// Bits of CR0 and CR4 that the guest does not own: reads return the shadow's bits (VMX); zero where there is no shadow (SVM).
     pub cr0_mask: u64,
     /// What the guest reads in the masked bits of CR0.

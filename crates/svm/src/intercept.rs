@@ -137,7 +137,13 @@ impl Translator {
             set &= !(1 << Intercept::InterruptWindow as u8);
         }
         // Bit 14 needs no refinement by error code: mask and match zero compare equal always.
-        Interception { set, exceptions: words.exceptions(), ..Interception::default() }
+        Interception {
+            set,
+            exceptions: words.exceptions(),
+            debug_reads_exempt: !words.dr_reads(),
+            debug_writes_exempt: !words.dr_writes(),
+            ..Interception::default()
+        }
     }
 }
 

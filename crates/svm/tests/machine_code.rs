@@ -66,3 +66,83 @@ fn vmmcall_that_nobody_intercepts_is_undefined() {
     assert_eq!(machine.run(1000), RunExit::HostEntry);
     assert_eq!(machine.vmcb().control.exit_code, ExitCode::EXCP_UD);
 }
+
+#[test]
+fn debug_registers_are_intercepted_one_by_one() {
+    // `mov eax, dr6; mov dr0, eax; mov dr1, eax; vmmcall`
+    let code = [0x0f, 0x21, 0xf0, 0x0f, 0x23, 0xc0, 0x0f, 0x23, 0xc8, 0x0f, 0x01, 0xd9];
+    // (intercept, exit, offset of the instruction, EXITINFO1)
+    let cases = [
+        (ExitCode::DR7_READ, ExitCode::VMMCALL, 9, 0),
+        (ExitCode::DR6_READ, ExitCode::DR6_READ, 0, 0),
+        (ExitCode::DR1_WRITE, ExitCode::DR1_WRITE, 6, 0),
+        (ExitCode::DR0_WRITE, ExitCode::DR0_WRITE, 3, 0),
+    ];
+    for (intercept, code_expected, offset, info) in cases {
+        let mut machine = machine();
+        machine.cpu.rust_host = true;
+        machine.memory.write(GUEST_CODE, &code).unwrap();
+        let mut vmcb = machine.vmcb();
+        vmcb.control.intercepts.set(intercept, true);
+        machine.set_vmcb(&vmcb);
+        assert!(matches!(machine.with(|svm, cpu| svm.vmrun(cpu, VMCB)), Ok(Vmrun::Entered)));
+        assert_eq!(machine.run(1000), RunExit::HostEntry);
+        let after = machine.vmcb();
+        assert_eq!((after.control.exit_code, after.save.rip - GUEST_CODE, after.control.exit_info_1), (code_expected, offset, info));
+    }
+}
+
+#[test]
+fn each_instruction_exits_when_its_bit_is_set_and_only_then() {
+    // (bytes, intercept, EXITINFO1)
+    let cases: [(&[u8], ExitCode, u64); 24] = [
+        (&[0x0f, 0xa2], ExitCode::CPUID, 0),
+        (&[0xf4], ExitCode::HLT, 0),
+        (&[0x0f, 0x31], ExitCode::RDTSC, 0),
+        (&[0x0f, 0x01, 0xf9], ExitCode::RDTSCP, 0),
+        (&[0x0f, 0x33], ExitCode::RDPMC, 0),
+        (&[0x9c], ExitCode::PUSHF, 0),
+        (&[0x9d], ExitCode::POPF, 0),
+        (&[0xcf], ExitCode::IRET, 0),
+        (&[0xcd, 0x80], ExitCode::SWINT, 0x80),
+        (&[0xcd, 0x01], ExitCode::SWINT, 1),
+        (&[0xf1], ExitCode::ICEBP, 0),
+        (&[0x0f, 0x08], ExitCode::INVD, 0),
+        (&[0x0f, 0x09], ExitCode::WBINVD, 0),
+        (&[0xf3, 0x90], ExitCode::PAUSE, 0),
+        (&[0x0f, 0x01, 0x3d, 0x00, 0x50, 0, 0], ExitCode::INVLPG, 0x5000),
+        (&[0x0f, 0x01, 0x0d, 0x00, 0x50, 0, 0], ExitCode::IDTR_READ, 0),
+        (&[0x0f, 0x01, 0x1d, 0x00, 0x50, 0, 0], ExitCode::IDTR_WRITE, 0),
+        (&[0x0f, 0x01, 0x15, 0x00, 0x50, 0, 0], ExitCode::GDTR_WRITE, 0),
+        (&[0x0f, 0x20, 0xc3], ExitCode::CR0_READ, 1 << 63 | 3),
+        (&[0x0f, 0x22, 0xd9], ExitCode::CR3_WRITE, 1 << 63 | 1),
+        (&[0x0f, 0x06], ExitCode::CR0_WRITE, 0),
+        (&[0x0f, 0x01, 0xd8], ExitCode::VMRUN, 0),
+        (&[0x0f, 0x01, 0xda], ExitCode::VMLOAD, 0),
+        (&[0x0f, 0x01, 0xdd], ExitCode::CLGI, 0),
+    ];
+    for (bytes, intercept, info) in cases {
+        for intercepted in [true, false] {
+            if !intercepted && intercept == ExitCode::VMRUN {
+                continue;
+            }
+            let mut machine = machine();
+            machine.cpu.rust_host = true;
+            machine.memory.write(GUEST_CODE, bytes).unwrap();
+            machine.memory.write(GUEST_CODE + bytes.len() as u64, &[0x0f, 0x01, 0xd9]).unwrap();
+            let mut vmcb = machine.vmcb();
+            vmcb.control.intercepts.set(intercept, intercepted);
+            machine.set_vmcb(&vmcb);
+            assert!(matches!(machine.with(|svm, cpu| svm.vmrun(cpu, VMCB)), Ok(Vmrun::Entered)));
+            let end = machine.run(1);
+            let control = machine.vmcb().control;
+            if intercepted {
+                assert_eq!(end, RunExit::HostEntry, "{intercept:?}");
+                assert_eq!((control.exit_code, control.exit_info_1), (intercept, info));
+                assert_eq!(control.next_rip, GUEST_CODE + bytes.len() as u64, "{intercept:?}");
+            } else {
+                assert!(end != RunExit::HostEntry || control.exit_code != intercept, "{intercept:?}");
+            }
+        }
+    }
+}

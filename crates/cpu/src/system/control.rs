@@ -13,6 +13,7 @@ use isa::control::{Cr0, Cr4, cr3, xcr0};
 use isa::debug::{Dr6, Dr7};
 use isa::paging::is_canonical;
 use isa::register::Segment;
+use models::Vendor;
 
 /// The function of an instruction, if it is one of these.
 pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
@@ -333,11 +334,19 @@ fn smsw(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 /// The debug register that an operand means: 4 and 5 are names of 6 and 7 unless CR4.DE is set. General detection comes last.
 fn debug_register(cpu: &Cpu, instruction: &Instruction, operand: u32, write: bool) -> Outcome<u8> {
     let register = number(instruction.op_register(operand));
-    let intercept = if write { Intercept::DrWrite } else { Intercept::DrRead };
-    if cpu.interception.has(intercept) {
-        let gpr = gpr_number(instruction.op_register(1 - operand));
+    let interception = &cpu.interception;
+    let (intercept, exempt) = if write {
+        (Intercept::DrWrite, interception.debug_writes_exempt)
+    } else {
+        (Intercept::DrRead, interception.debug_reads_exempt)
+    };
+    let exits = interception.has(intercept) && exempt >> register & 1 == 0;
+    let gpr = gpr_number(instruction.op_register(1 - operand));
+    let exit = Trap::Exit(Exit::DebugRegister { register, write, gpr, length: instruction.len() as u8 });
+    let exits_first = cpu.model.vendor == Vendor::Intel;
+    if exits && exits_first {
         // SDM vol 3, 26.1.3: such an exit comes before #GP for the privilege level and #UD for DR4 and DR5.
-        return Err(Trap::Exit(Exit::DebugRegister { register, write, gpr, length: instruction.len() as u8 }));
+        return Err(exit);
     }
     if register > 7 || matches!(register, 4 | 5) && cpu.cr4.de() {
         return Err(Trap::UD);
@@ -345,6 +354,10 @@ fn debug_register(cpu: &Cpu, instruction: &Instruction, operand: u32, write: boo
     cpu.require_level_0()?;
     if cpu.dr7.gd() {
         return Err(Trap::Exception(Exception::debug(Dr6::new().with_bd(true).into_bits())));
+    }
+    if exits {
+        // APM vol 2, 15.9 "Instruction Intercepts": here the exceptions come first.
+        return Err(exit);
     }
     Ok(if matches!(register, 4 | 5) { register + 2 } else { register })
 }
