@@ -129,7 +129,7 @@ fn paged(next: u64) -> Bench {
         bench.write(pair[0], &(pair[1] | 7).to_le_bytes());
     }
     bench.write(TABLES[3] + 8 * (DATA >> 12), &(DATA | 7).to_le_bytes());
-    bench.write(TABLES[3] + 8 * (DATA >> 12) + 8, &(DATA + 0x1000 | next).to_le_bytes());
+    bench.write(TABLES[3] + 8 * (DATA >> 12) + 8, &((DATA + 0x1000) | next).to_le_bytes());
     bench.cpu.cr0 = bench.cpu.cr0.with_pg(true).with_wp(true);
     bench.cpu.cr4.set_pae(true);
     bench.cpu.cr3 = TABLES[0];
