@@ -356,6 +356,14 @@ impl Cpu {
         true
     }
 
+    /// Copies bytes of one page out. `false` as for [`Cpu::copy_elements`].
+    pub(crate) fn peek_elements(&self, from: u64, into: &mut [u8]) -> bool {
+        let Some(source) = self.inline_host(from, into.len() as u64, false) else { return false };
+        // SAFETY: as for `copy_elements`; `into` is the caller's own.
+        unsafe { std::ptr::copy_nonoverlapping(source, into.as_mut_ptr(), into.len()) };
+        true
+    }
+
     /// Fills elements of `bytes` bytes with a value, the run inside one page. `false` as for [`Cpu::copy_elements`].
     pub(crate) fn fill_elements(&mut self, to: u64, bytes: u8, elements: u64, value: u64) -> bool {
         let length = elements * u64::from(bytes);

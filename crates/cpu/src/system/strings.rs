@@ -121,7 +121,7 @@ fn execute(
     instruction: &Instruction,
     always: &[Gpr],
     element: impl Fn(&mut Cpu, Shape) -> Outcome,
-    bulk: impl Fn(&mut Cpu, Shape, u64) -> Outcome<u64>,
+    bulk: impl Fn(&mut Cpu, Shape, u64) -> Option<u64>,
     ends: impl Fn(&Cpu) -> bool,
 ) -> Outcome<Flow> {
     let shape = Shape::of(instruction);
@@ -143,11 +143,15 @@ fn execute(
         let budget = u64::try_from(cpu.budget).unwrap_or(0);
         let affordable = budget.checked_div(cost).map_or(left, |elements| elements + 1);
         let wanted = if single { 1 } else { left.min(affordable) };
-        let mut done = bulk(cpu, shape, wanted)?;
-        if done == 0 {
-            element(cpu, shape)?;
-            done = 1;
-        }
+        // Whatever may fault is done as a single element, in the order that the faults have.
+        let several = if wanted > 1 { bulk(cpu, shape, wanted) } else { None };
+        let done = match several {
+            Some(elements) => elements,
+            None => {
+                element(cpu, shape)?;
+                1
+            }
+        };
         shape.count_down(cpu, done);
         cpu.charge(cost.saturating_mul(done));
         if done == left || ends(cpu) {
@@ -160,8 +164,8 @@ fn execute(
 }
 
 /// For instructions without a faster way.
-fn no_bulk(_: &mut Cpu, _: Shape, _: u64) -> Outcome<u64> {
-    Ok(0)
+fn no_bulk(_: &mut Cpu, _: Shape, _: u64) -> Option<u64> {
+    None
 }
 
 fn movs(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
@@ -179,17 +183,17 @@ fn movs(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
             Ok(())
         },
         |cpu, shape, wanted| {
-            if wanted < 2 || cpu.system_flags().df() {
-                return Ok(0);
+            if cpu.system_flags().df() {
+                return None;
             }
-            let (from, to) = (shape.source_linear(cpu)?, shape.destination_linear(cpu, Access::Write)?);
+            let (from, to) = (shape.source_linear(cpu).ok()?, shape.destination_linear(cpu, Access::Write).ok()?);
             let elements = wanted.min(shape.run_length(cpu, Gpr::Rsi, from)).min(shape.run_length(cpu, Gpr::Rdi, to));
             if !within_limits(cpu, shape, elements, true) || !cpu.copy_elements(from, to, shape.bytes, elements) {
-                return Ok(0);
+                return None;
             }
             shape.advance(cpu, Gpr::Rsi, elements);
             shape.advance(cpu, Gpr::Rdi, elements);
-            Ok(elements)
+            Some(elements)
         },
         |_| false,
     )
@@ -216,17 +220,17 @@ fn stos(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
             Ok(())
         },
         |cpu, shape, wanted| {
-            if wanted < 2 || cpu.system_flags().df() {
-                return Ok(0);
+            if cpu.system_flags().df() {
+                return None;
             }
-            let to = shape.destination_linear(cpu, Access::Write)?;
+            let to = shape.destination_linear(cpu, Access::Write).ok()?;
             let elements = wanted.min(shape.run_length(cpu, Gpr::Rdi, to));
             let value = cpu.gpr(Gpr::Rax);
             if !within_limits(cpu, shape, elements, false) || !cpu.fill_elements(to, shape.bytes, elements, value) {
-                return Ok(0);
+                return None;
             }
             shape.advance(cpu, Gpr::Rdi, elements);
-            Ok(elements)
+            Some(elements)
         },
         |_| false,
     )
@@ -263,12 +267,38 @@ fn compare(cpu: &mut Cpu, bytes: u8, a: u64, b: u64) {
 }
 
 /// Whether REPE or REPNE ends on the present ZF.
-fn decided(instruction: &Instruction) -> impl Fn(&Cpu) -> bool {
+fn decided(instruction: &Instruction) -> impl Fn(&Cpu) -> bool + use<> {
     let while_equal = !instruction.has_repne_prefix();
     move |cpu| (cpu.flag_result == 0) != while_equal
 }
 
+/// Bytes that a comparison looks at in one go.
+const CHUNK: usize = 256;
+
+/// The elements from a register's address on, as many as `wanted` and a chunk and the page allow; `None` if they must be done one by one.
+fn peek(cpu: &Cpu, shape: Shape, register: Gpr, linear: u64, wanted: u64, into: &mut [u8; CHUNK]) -> Option<u64> {
+    let bytes = u64::from(shape.bytes);
+    let elements = wanted.min(shape.run_length(cpu, register, linear)).min(CHUNK as u64 / bytes);
+    let length = (elements * bytes) as usize;
+    let legal = length > 0
+        && !cpu.system_flags().df()
+        && (cpu.is_64bit() || {
+            let segment = if register == Gpr::Rdi { Segment::Es } else { shape.source };
+            cpu.segment_address(segment, shape.register(cpu, register), length as u64, Access::Read).is_ok()
+        });
+    (legal && cpu.peek_elements(linear, &mut into[..length])).then_some(elements)
+}
+
+/// The element at a place of a chunk.
+fn element_at(chunk: &[u8; CHUNK], shape: Shape, at: u64) -> u64 {
+    let bytes = usize::from(shape.bytes);
+    let mut value = [0; 8];
+    value[..bytes].copy_from_slice(&chunk[at as usize * bytes..][..bytes]);
+    u64::from_le_bytes(value)
+}
+
 fn scas(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let while_equal = !instruction.has_repne_prefix();
     execute(
         cpu,
         instruction,
@@ -281,12 +311,22 @@ fn scas(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
             shape.advance(cpu, Gpr::Rdi, 1);
             Ok(())
         },
-        no_bulk,
+        |cpu, shape, wanted| {
+            let at = shape.destination_linear(cpu, Access::Read).ok()?;
+            let mut chunk = [0; CHUNK];
+            let elements = peek(cpu, shape, Gpr::Rdi, at, wanted, &mut chunk)?;
+            let accumulator = cpu.gpr(Gpr::Rax) & mask(u32::from(shape.bytes) * 8);
+            let last = (0..elements).find(|at| (element_at(&chunk, shape, *at) == accumulator) != while_equal).unwrap_or(elements - 1);
+            compare(cpu, shape.bytes, accumulator, element_at(&chunk, shape, last));
+            shape.advance(cpu, Gpr::Rdi, last + 1);
+            Some(last + 1)
+        },
         decided(instruction),
     )
 }
 
 fn cmps(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let while_equal = !instruction.has_repne_prefix();
     execute(
         cpu,
         instruction,
@@ -301,7 +341,18 @@ fn cmps(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
             shape.advance(cpu, Gpr::Rdi, 1);
             Ok(())
         },
-        no_bulk,
+        |cpu, shape, wanted| {
+            let (first, second) = (shape.source_linear(cpu).ok()?, shape.destination_linear(cpu, Access::Read).ok()?);
+            let (mut a, mut b) = ([0; CHUNK], [0; CHUNK]);
+            let elements = peek(cpu, shape, Gpr::Rsi, first, wanted, &mut a)?;
+            let elements = peek(cpu, shape, Gpr::Rdi, second, elements, &mut b)?;
+            let [a, b] = [a, b].map(|chunk| move |at| element_at(&chunk, shape, at));
+            let last = (0..elements).find(|at| (a(*at) == b(*at)) != while_equal).unwrap_or(elements - 1);
+            compare(cpu, shape.bytes, a(last), b(last));
+            shape.advance(cpu, Gpr::Rsi, last + 1);
+            shape.advance(cpu, Gpr::Rdi, last + 1);
+            Some(last + 1)
+        },
         decided(instruction),
     )
 }
