@@ -104,7 +104,7 @@ impl Cpu {
         x87 | sse
     }
 
-    /// Whether EFER.FFXSR keeps the XMM registers out of FXSAVE and FXRSTOR. APM vol 2, 11.4.4.3 "Fast FXSAVE/FXRSTOR" (by title).
+    /// Whether EFER.FFXSR keeps the XMM registers out of FXSAVE and FXRSTOR. APM vol 2, "Fast FXSAVE/FXRSTOR".
     fn fast_fxsave(&self) -> bool {
         self.efer.ffxsr() && self.cpl == 0 && self.is_64bit()
     }

@@ -1,4 +1,4 @@
-//! Packed integers and shuffles. (The host's processor is the oracle for all of them in `tests/host_oracle.rs`.)
+//! Packed integers and shuffles: known values and edges.
 
 use super::{Bench, DATA};
 
