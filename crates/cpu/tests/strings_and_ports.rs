@@ -122,12 +122,15 @@ impl Random {
 
 const LENGTH: usize = 0x8000;
 
-/// What REP MOVS or REP STOS does, one element after the other.
-fn model(data: &mut [u8], stos: bool, bytes: usize, count: usize, source: i64, target: i64, down: bool, value: u64) {
+/// What REP MOVS or, with a value, REP STOS does, one element after the other; `step` is the signed distance of elements.
+fn model(data: &mut [u8], value: Option<u64>, step: i64, count: usize, source: i64, target: i64) {
+    let bytes = step.unsigned_abs() as usize;
     for element in 0..count as i64 {
-        let step = element * bytes as i64 * if down { -1 } else { 1 };
-        let at = |start: i64| usize::try_from(start + step).unwrap();
-        let element = if stos { value.to_le_bytes()[..bytes].to_vec() } else { data[at(source)..at(source) + bytes].to_vec() };
+        let at = |start: i64| usize::try_from(start + step * element).unwrap();
+        let element = match value {
+            Some(value) => value.to_le_bytes()[..bytes].to_vec(),
+            None => data[at(source)..at(source) + bytes].to_vec(),
+        };
         data[at(target)..at(target) + bytes].copy_from_slice(&element);
     }
 }
@@ -156,7 +159,8 @@ fn repeated_moves_and_stores_equal_one_element_after_the_other() {
         machine.cpu.set_gpr(Gpr::Rsi, DATA + source as u64);
         machine.cpu.set_gpr(Gpr::Rdi, DATA + target as u64);
         machine.run_to_halt([50, 777, 1_000_000][random.below(3) as usize]);
-        model(&mut data, stos, bytes, count, source, target, down, value);
+        let step = if down { -(bytes as i64) } else { bytes as i64 };
+        model(&mut data, stos.then_some(value), step, count, source, target);
         let mut after = vec![0; LENGTH];
         machine.memory.read(DATA, &mut after).unwrap();
         let what = format!("round {round}: {direction} rep {name}{letter}, {count} from {source:#x} to {target:#x}");

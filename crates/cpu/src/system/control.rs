@@ -335,11 +335,8 @@ fn smsw(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 fn debug_register(cpu: &Cpu, instruction: &Instruction, operand: u32, write: bool) -> Outcome<u8> {
     let register = number(instruction.op_register(operand));
     let interception = &cpu.interception;
-    let (intercept, exempt) = if write {
-        (Intercept::DrWrite, interception.debug_writes_exempt)
-    } else {
-        (Intercept::DrRead, interception.debug_reads_exempt)
-    };
+    let (intercept, exempt) =
+        if write { (Intercept::DrWrite, interception.debug_writes_exempt) } else { (Intercept::DrRead, interception.debug_reads_exempt) };
     let exits = interception.has(intercept) && exempt >> register & 1 == 0;
     let gpr = gpr_number(instruction.op_register(1 - operand));
     let exit = Trap::Exit(Exit::DebugRegister { register, write, gpr, length: instruction.len() as u8 });

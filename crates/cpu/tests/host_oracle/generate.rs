@@ -328,11 +328,9 @@ impl Candidate {
                     .any(|register| register.full_register() == Register::RDX) => {}
             M::Div if random.below(4) != 0 => registers.gpr[2] = random.below(3),
             M::Idiv if random.below(4) != 0 => registers.gpr[2] = (registers.gpr[0] as i64 >> 63) as u64,
-            M::Cmpxchg if random.one_in(2) => {
-                if instruction.op0_kind() == OpKind::Register {
-                    let number = instruction.op0_register().full_register() as usize - Register::RAX as usize;
-                    registers.gpr[0] = registers.gpr[number];
-                }
+            M::Cmpxchg if instruction.op0_kind() == OpKind::Register && random.one_in(2) => {
+                let number = instruction.op0_register().full_register() as usize - Register::RAX as usize;
+                registers.gpr[0] = registers.gpr[number];
             }
             _ => {}
         }

@@ -79,3 +79,60 @@ pub(super) fn bound(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     }
     Ok(Flow::Next)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::state::Cpu;
+    use crate::system::integer::find;
+    use crate::trap::Trap;
+    use iced_x86::{Decoder, DecoderOptions};
+    use isa::register::Gpr;
+    use isa::rflags::Rflags;
+
+    /// Executes 32-bit code of one instruction on AX and RFLAGS.
+    fn execute(bytes: &[u8], ax: u64, rflags: u64) -> Result<(u64, u64), Trap> {
+        let mut cpu = Cpu::new(models::find("merom").expect("the model exists"), 0, 1, None);
+        cpu.set_gpr(Gpr::Rax, ax);
+        cpu.set_rflags(Rflags::from_bits(rflags));
+        let instruction = Decoder::new(32, bytes, DecoderOptions::NONE).decode();
+        let entry = find(&instruction).expect("the instruction is here");
+        (entry.function)(&mut cpu, &instruction)?;
+        Ok((cpu.gpr(Gpr::Rax), cpu.rflags().into_bits() & 0x8d5))
+    }
+
+    const CF: u64 = 1;
+    const PF: u64 = 4;
+    const AF: u64 = 0x10;
+    const ZF: u64 = 0x40;
+    const SF: u64 = 0x80;
+
+    #[test]
+    fn results_are_those_of_the_manual() {
+        // Instruction, AX and flags before, AX and flags after. The examples of DAA and DAS in SDM vol 2 are among them.
+        type Row = (&'static str, &'static [u8], u64, u64, u64, u64);
+        let rows: [Row; 14] = [
+            ("aaa", &[0x37], 0x000a, 0, 0x0100, CF | AF | ZF | PF),
+            ("aaa", &[0x37], 0x0005, 0, 0x0005, PF),
+            ("aaa", &[0x37], 0x02fa, 0, 0x0400, CF | AF | ZF | PF),
+            ("aas", &[0x3f], 0x020f, 0, 0x0109, CF | AF | PF),
+            ("aas", &[0x3f], 0x0213, AF, 0x010d, CF | AF),
+            ("daa", &[0x27], 0xae, 0, 0x14, CF | AF | PF),
+            ("daa", &[0x27], 0x2e, AF, 0x34, AF),
+            ("daa", &[0x27], 0x42, CF, 0xa2, CF | SF),
+            ("das", &[0x2f], 0xee, CF | AF, 0x88, CF | AF | SF | PF),
+            ("das", &[0x2f], 0x03, AF, 0xfd, CF | AF | SF),
+            ("aam", &[0xd4, 10], 0xff4f, 0, 0x0709, PF),
+            ("aad", &[0xd5, 10], 0x0709, 0, 0x004f, 0),
+            ("salc", &[0xd6], 0x1200, CF, 0x12ff, CF),
+            ("salc", &[0xd6], 0x12ff, 0, 0x1200, 0),
+        ];
+        for (text, bytes, ax, flags, expected, expected_flags) in rows {
+            assert_eq!(execute(bytes, ax, flags), Ok((expected, expected_flags)), "{text} of {ax:#x} with {flags:#x}");
+        }
+    }
+
+    #[test]
+    fn a_base_of_zero_is_a_divide_error() {
+        assert_eq!(execute(&[0xd4, 0], 0x1234, 0), Err(Trap::DE));
+    }
+}
