@@ -38,7 +38,9 @@ impl CpuidTable {
     pub fn new(model: &'static CpuModel, number: u32, count: u32, features: u32) -> Self {
         let context = CpuidContext { apic_id: number, cpu_count: count, ..CpuidContext::default() };
         let mut entries = Vec::new();
-        for leaf in (0..=model.maximum_basic_leaf.min(0xff)).chain(0x8000_0000..=model.maximum_extended_leaf.clamp(0x8000_0000, 0x8000_00ff)) {
+        for leaf in
+            (0..=model.maximum_basic_leaf.min(0xff)).chain(0x8000_0000..=model.maximum_extended_leaf.clamp(0x8000_0000, 0x8000_00ff))
+        {
             let subleaves = if WITH_SUBLEAVES.contains(&leaf) { 8 } else { 1 };
             for subleaf in 0..subleaves {
                 let value = hide(leaf, subleaf, model.cpuid(leaf, subleaf, &context));
@@ -47,8 +49,7 @@ impl CpuidTable {
         }
         let word = |text: &[u8; 12], at: usize| u32::from_le_bytes([text[at], text[at + 1], text[at + 2], text[at + 3]]);
         let name = b"KVMKVMKVM\0\0\0";
-        let signature =
-            CpuidResult { eax: HYPERVISOR_LEAF + 1, ebx: word(name, 0), ecx: word(name, 4), edx: word(name, 8) };
+        let signature = CpuidResult { eax: HYPERVISOR_LEAF + 1, ebx: word(name, 0), ecx: word(name, 4), edx: word(name, 8) };
         entries.push(Entry { leaf: HYPERVISOR_LEAF, subleaf: None, value: signature });
         entries.push(Entry { leaf: HYPERVISOR_LEAF + 1, subleaf: None, value: CpuidResult { eax: features, ..CpuidResult::default() } });
         entries.sort_by_key(|entry| (entry.leaf, entry.subleaf));

@@ -50,10 +50,11 @@ impl<B: Backend> Vm<B> {
         }
     }
 
-    /// A message reaches a virtual local APIC.
-    pub(crate) fn deliver(&mut self, vcpu: usize, message: &ApicMessage) {
+    /// A message reaches a virtual local APIC; whether that took it.
+    pub(crate) fn deliver(&mut self, vcpu: usize, message: &ApicMessage) -> bool {
         let accepted = self.vcpus[vcpu].software.apic.accept(message);
         self.accepted(vcpu, accepted);
+        accepted != Accepted::Ignored
     }
 
     fn accepted(&mut self, vcpu: usize, accepted: Accepted) {

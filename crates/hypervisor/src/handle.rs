@@ -206,7 +206,11 @@ impl<B: Backend> Vm<B> {
     pub(crate) fn emit_emulation(&self, vcpu: usize, registers: &Registers, bytes: &[u8], sink: &mut dyn Sink) {
         let cs_base = if registers.is_64bit() { 0 } else { registers.segments[Segment::Cs as usize].base };
         let mode = mode_name(registers);
-        self.emit(vcpu, sink, Event::EmulateInstruction { cs_base, rip: registers.rip, bytes: ByteString::new(bytes), mode, failed: false });
+        self.emit(
+            vcpu,
+            sink,
+            Event::EmulateInstruction { cs_base, rip: registers.rip, bytes: ByteString::new(bytes), mode, failed: false },
+        );
     }
 
     /// Executes what the spare processor was readied for, and takes over what it did.

@@ -54,7 +54,13 @@ pub struct Row {
 /// The calls that exist.
 pub const TABLE: &[Row] = &[
     Row { number: 1, name: "VAPIC_POLL_IRQ", feature: None, handler: Handler::Null, doc: "lets the host deliver what is pending" },
-    Row { number: 5, name: "KICK_CPU", feature: Some(7), handler: Handler::KickCpu, doc: "a0 flags, a1 APIC ID: wakes a CPU that waits for a lock" },
+    Row {
+        number: 5,
+        name: "KICK_CPU",
+        feature: Some(7),
+        handler: Handler::KickCpu,
+        doc: "a0 flags, a1 APIC ID: wakes a CPU that waits for a lock",
+    },
     Row {
         number: 9,
         name: "CLOCK_PAIRING",

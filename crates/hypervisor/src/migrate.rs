@@ -137,7 +137,10 @@ fn set_time(parcel: &mut Parcel, model: &'static CpuModel, ledger: &mut Vec<Stri
     let value = scaled(old).wrapping_add(old.offset);
     let mut new = TscSetting { offset: 0, ratio: ratio(guest_hertz, model.tsc_hz) };
     if new.ratio != 1 << 32 && !scales(model) {
-        ledger.push(format!("time-stamp counter: {} cannot scale it, so that it runs at {} Hz instead of {guest_hertz}", model.name, model.tsc_hz));
+        ledger.push(format!(
+            "time-stamp counter: {} cannot scale it, so that it runs at {} Hz instead of {guest_hertz}",
+            model.name, model.tsc_hz
+        ));
         new.ratio = 1 << 32;
     }
     new.offset = value.wrapping_sub(scaled(new));

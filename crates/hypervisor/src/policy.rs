@@ -40,8 +40,7 @@ pub enum Policy {
 
 impl Policy {
     /// All of them.
-    pub const ALL: &[Self] =
-        &[Self::HypercallPage, Self::Classic2007, Self::TrapAndPatch, Self::PatchOrUd, Self::QuirkOff, Self::Direct];
+    pub const ALL: &[Self] = &[Self::HypercallPage, Self::Classic2007, Self::TrapAndPatch, Self::PatchOrUd, Self::QuirkOff, Self::Direct];
 
     /// Its name, as in scenarios.
     pub const fn name(self) -> &'static str {

@@ -317,7 +317,11 @@ impl<B: Backend> Vm<B> {
                 if !self.wakes(vcpu) {
                     return Ok(());
                 }
-                self.vcpus[vcpu].software.activity = Activity::Running;
+                let software = &mut self.vcpus[vcpu].software;
+                if software.activity == Activity::Halted {
+                    software.kicked = false;
+                }
+                software.activity = Activity::Running;
                 if self.common.pauses.addresses
                     && let Some(pause) = self.check_address(vcpu)
                 {

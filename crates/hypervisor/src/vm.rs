@@ -186,10 +186,14 @@ impl<B: Backend> Vm<B> {
         let hidden = config.options.hidden_features;
         let has_calls = config.policy.has_calls();
         let map_gpa = config.options.exit_hypercall;
-        let features = cpuid::hypervisor_features(|row| {
-            has_calls && (map_gpa || row.handler != crate::hypercall::Handler::MapGpaRange)
-        }) & !hidden;
-        let mut board = Board::new(&BoardConfig { cpu_count: config.cpu_count, ram_size: size, cycles_per_second: config.model.tsc_hz, ..BoardConfig::default() });
+        let features =
+            cpuid::hypervisor_features(|row| has_calls && (map_gpa || row.handler != crate::hypercall::Handler::MapGpaRange)) & !hidden;
+        let mut board = Board::new(&BoardConfig {
+            cpu_count: config.cpu_count,
+            ram_size: size,
+            cycles_per_second: config.model.tsc_hz,
+            ..BoardConfig::default()
+        });
         board.advance(0);
         let slots = Slots::ram(size);
         let common = Common {
@@ -244,8 +248,7 @@ impl<B: Backend> Vm<B> {
         let tables = first + (vcpu_pages << 12);
         let nested = NestedTables::new(format, tables..tables + (table_pages << 12));
         let emulator = Emulator::new(common.guest_model, &common.slots);
-        let mut vm =
-            Self { model, cpus: Vec::new(), vcpus: Vec::new(), memory, code: CodeCache::new(), nested, emulator, common };
+        let mut vm = Self { model, cpus: Vec::new(), vcpus: Vec::new(), memory, code: CodeCache::new(), nested, emulator, common };
         // Whatever a former host left there.
         for page in (first..first + bytes).step_by(4096) {
             let _ = vm.memory.write(page, &[0; 4096]);

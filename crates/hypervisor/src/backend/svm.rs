@@ -428,8 +428,10 @@ impl Backend for SvmBackend {
     }
 
     fn explain(&mut self, cpu: &mut Cpu) -> Vec<String> {
-        with(cpu, |svm, _| svm.last_failure().map(|check| vec![format!("{} ({}: {})", check.rule, check.id, check.apm)]).unwrap_or_default())
-            .unwrap_or_default()
+        with(cpu, |svm, _| {
+            svm.last_failure().map(|check| vec![format!("{} ({}: {})", check.rule, check.id, check.apm)]).unwrap_or_default()
+        })
+        .unwrap_or_default()
     }
 }
 
@@ -557,8 +559,7 @@ fn read_save_area(save: &SaveArea, registers: &mut Registers) {
     registers.dr7 = Dr7::from_bits(save.dr7);
     registers.rflags = Rflags::from_bits(save.rflags);
     registers.rip = save.rip;
-    registers.gprs[Gpr::Rsp.number()] = save.rsp;
-    registers.gprs[Gpr::Rax.number()] = save.rax;
+    // RAX and RSP are in the processor's registers since the last exit, and were perhaps changed there.
     registers.msrs.star = save.star;
     registers.msrs.lstar = save.lstar;
     registers.msrs.cstar = save.cstar;

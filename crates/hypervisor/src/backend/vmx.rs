@@ -7,6 +7,7 @@ use super::{Backend, EntryRefused, Setup, TscSetting, Unfit, Window};
 use crate::exit::{Exit, ExitInfo, Port, Report};
 use crate::nested::Format;
 use crate::state::{Registers, fit_vmx, fit_vmx_tr};
+use ::vmx::{EntryOutcome, Vmx};
 use cpu::state::{Cpu, Shadow};
 use cpu::trap::{Access, Event, EventKind};
 use isa::control::{Cr0, Cr4, Efer};
@@ -22,7 +23,6 @@ use isa::vmx::{
 };
 use models::{CpuModel, Vendor};
 use trace::Name;
-use ::vmx::{EntryOutcome, Vmx};
 
 /// Bits of CR4 that the guest owns: those that change neither paging nor what the hypervisor has to know of.
 const GUEST_CR4: u64 = Cr4::new()
@@ -402,8 +402,10 @@ impl Backend for VmxBackend {
     }
 
     fn explain(&mut self, cpu: &mut Cpu) -> Vec<String> {
-        with(cpu, |vmx, cpu| vmx.explain(cpu).into_iter().map(|(_, check)| format!("{} ({}: {})", check.rule, check.id, check.sdm)).collect())
-            .unwrap_or_default()
+        with(cpu, |vmx, cpu| {
+            vmx.explain(cpu).into_iter().map(|(_, check)| format!("{} ({}: {})", check.rule, check.id, check.sdm)).collect()
+        })
+        .unwrap_or_default()
     }
 }
 
@@ -714,7 +716,8 @@ fn save_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &mut Registers) {
     registers.segments = SEGMENTS.map(|fields| save_segment(vmx, cpu, fields));
     registers.ldtr = save_segment(vmx, cpu, LDTR);
     registers.tr = save_segment(vmx, cpu, TR);
-    let table = |vmx: &mut Vmx, cpu: &mut Cpu, base, limit| TableRegister { base: read(vmx, cpu, base), limit: read(vmx, cpu, limit) as u16 };
+    let table =
+        |vmx: &mut Vmx, cpu: &mut Cpu, base, limit| TableRegister { base: read(vmx, cpu, base), limit: read(vmx, cpu, limit) as u16 };
     registers.gdtr = table(vmx, cpu, F::GuestGdtrBase, F::GuestGdtrLimit);
     registers.idtr = table(vmx, cpu, F::GuestIdtrBase, F::GuestIdtrLimit);
     registers.rip = read(vmx, cpu, F::GuestRip);

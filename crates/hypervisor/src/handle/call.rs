@@ -126,7 +126,8 @@ impl<B: Backend> Vm<B> {
         if icr & (ICR_LOGICAL | ICR_SHORTHAND) != 0 {
             return errno::EINVAL;
         }
-        let Some(mode @ (DeliveryMode::Fixed | DeliveryMode::LowestPriority | DeliveryMode::Nmi)) = DeliveryMode::from_code((icr >> 8) as u8)
+        let Some(mode @ (DeliveryMode::Fixed | DeliveryMode::LowestPriority | DeliveryMode::Nmi)) =
+            DeliveryMode::from_code((icr >> 8) as u8)
         else {
             return 0;
         };

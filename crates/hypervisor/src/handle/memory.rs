@@ -179,11 +179,10 @@ impl<B: Backend> Vm<B> {
         }
     }
 
-    /// An interrupt that a hypercall sends to one virtual CPU; whether it was one that exists.
+    /// An interrupt that a hypercall sends to one virtual CPU; whether it was accepted.
     pub(super) fn send_one(&mut self, target: u32, mode: DeliveryMode, vector: u8, now: u64) -> bool {
         let Some(index) = self.vcpus.iter().position(|vcpu| vcpu.software.apic.id() == target) else { return false };
         self.reach(index, now);
-        self.deliver(index, &ApicMessage { destination: target, logical: false, mode, vector, level: false });
-        true
+        self.deliver(index, &ApicMessage { destination: target, logical: false, mode, vector, level: false })
     }
 }

@@ -138,7 +138,11 @@ impl<B: Backend> Vm<B> {
             }
             msr::IA32_EFER => self.write_efer(vcpu, Efer::from_bits(value)),
             HYPERCALL_PAGE_MSR if self.common.policy == Policy::HypercallPage => {
-                if self.register_hypercall_page(vcpu, value, sink) { Answer::Done(value) } else { Answer::Refused }
+                if self.register_hypercall_page(vcpu, value, sink) {
+                    Answer::Done(value)
+                } else {
+                    Answer::Refused
+                }
             }
             _ if is_hidden(index) => Answer::Refused,
             _ => Answer::Ordinary,
