@@ -36,7 +36,6 @@ enum Abort {
 impl Vmx {
     /// Makes a VM exit of an event of the guest.
     pub(crate) fn vm_exit(&mut self, cpu: &mut Cpu, exit: Exit) -> AfterExit {
-        cpu.charge(cpu.model.costs.vm_exit.ticks.into());
         self.exits += 1;
         let exit = match exit {
             Exit::ExternalInterrupt { vector: None } if self.current.fields().exit().acknowledge_interrupt_on_exit() => {
@@ -51,6 +50,8 @@ impl Vmx {
         self.current.set(VmcsField::EntryInterruptionInformation, event.with_valid(false).into_bits().into());
         self.save_guest(cpu, &information);
         self.save_virtual_tpr(cpu);
+        // What is stored of the time-stamp counter is the processor's own, not the guest's view of it.
+        cpu.guest_tsc = TscScale::IDENTITY;
         if self.store_msrs(cpu).is_err() {
             return self.abort(cpu, Abort::SavingMsrs);
         }
@@ -63,7 +64,6 @@ impl Vmx {
     /// Ends a VM entry that failed after its checks of controls and host state. SDM 27.8 "VM-Entry Failures During or After Loading
     /// Guest State": no guest state is saved, and only reason and qualification are written.
     pub(crate) fn entry_failure(&mut self, cpu: &mut Cpu, reason: ExitReason, qualification: u64) -> EntryOutcome {
-        cpu.charge(cpu.model.costs.vm_exit.ticks.into());
         self.current.set(VmcsField::ExitReason, ExitReasonField::failed_entry(reason).into_bits().into());
         self.current.set(VmcsField::ExitQualification, qualification);
         self.host_features = cpu.features;
@@ -172,6 +172,8 @@ impl Vmx {
 
     /// Loads the host and its MSRs, and gives the processor back to it. SDM 28.5 "Loading Host State".
     fn return_to_host(&mut self, cpu: &mut Cpu, nmi_blocked: bool) -> AfterExit {
+        // What is saved of timers and counters is as the exit begins; the time that the exit takes comes behind it.
+        cpu.charge(cpu.model.costs.vm_exit.ticks.into());
         self.operation = Operation::Root;
         let vmcs = &self.current;
         let exit = vmcs.fields().exit();
