@@ -6,7 +6,7 @@
 
 use cpu::tlb::Tlb;
 
-/// Most pairs that are remembered; one more empties the TLB.
+/// Most pairs that are remembered.
 const MOST: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,18 +26,19 @@ pub struct AddressSpaces {
 }
 
 impl AddressSpaces {
+    /// Whether no new pair can be remembered: then all are to be forgotten, with what is cached of them.
+    pub fn is_full(&self) -> bool {
+        self.pairs.len() >= MOST
+    }
+
     /// The number of a pair; a new one where the pair is new.
-    pub fn number(&mut self, tlb: &mut Tlb, vpid: u16, ept_root: Option<u64>) -> u32 {
+    pub fn number(&mut self, vpid: u16, ept_root: Option<u64>) -> u32 {
         let pair = Pair { vpid, ept_root };
         if pair == (Pair { vpid: 0, ept_root: None }) {
             return 0;
         }
         if self.pairs.get(self.last) != Some(&pair) {
             self.last = self.pairs.iter().position(|known| *known == pair).unwrap_or_else(|| {
-                if self.pairs.len() >= MOST {
-                    tlb.flush_all();
-                    self.pairs.clear();
-                }
                 self.pairs.push(pair);
                 self.pairs.len() - 1
             });

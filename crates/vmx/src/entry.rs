@@ -5,6 +5,7 @@
 //! while nothing it reads has changed ([`crate::vmcs::Vmcs::unchecked`]); that is memory of a pure function and changes no result.
 //! Not modelled: entry to SMM.
 
+use crate::address_space::AddressSpaces;
 use crate::checks::{Entry, Facts, Phase, PhaseOutcome, guest::pdpte::pae_paging};
 use crate::exit::VIRTUAL_TPR;
 use crate::intercept::{Intercepts, interception};
@@ -68,12 +69,14 @@ impl Vmx {
                     Err(self.fail(error))
                 }
                 PhaseOutcome::InvalidGuestState(qualification) => {
+                    self.contexts.leave_host(cpu);
                     cpu.charge(cpu.model.costs.vm_entry.ticks.into());
                     Ok(self.entry_failure(cpu, ExitReason::EntryFailureInvalidGuestState, qualification as u64))
                 }
             };
         }
         cpu.charge(cpu.model.costs.vm_entry.ticks.into());
+        self.contexts.leave_host(cpu);
         self.load_guest(cpu, &facts);
         if let Err(bad) = self.load_msrs(cpu, VmcsField::EntryMsrLoadAddress, VmcsField::EntryMsrLoadCount) {
             return Ok(self.entry_failure(cpu, ExitReason::EntryFailureMsrLoading, bad.0));
@@ -236,7 +239,7 @@ impl Vmx {
         let count = fields.get(VmcsField::VmxPreemptionTimerValue);
         cpu.preemption_deadline = timer.then(|| self.preemption_deadline(cpu, count));
         self.enter_address_space(cpu);
-        cpu.context_changed();
+        self.contexts.enter_guest(cpu, self.ept);
 
         let event = self.current.fields().entry_event();
         if !event.valid() {
@@ -280,10 +283,23 @@ impl Vmx {
         cpu.nested_paging = secondary.enable_ept();
         let root = secondary.enable_ept().then(|| self.ept.table());
         let vpid = if secondary.enable_vpid() { fields.get(VmcsField::VirtualProcessorIdentifier) as u16 } else { 0 };
-        cpu.address_space = self.address_spaces.number(cpu.tlb(), vpid, root);
-        if vpid == 0 {
-            self.address_spaces.flush_vpid_0(cpu.tlb());
+        if self.address_spaces.is_full() {
+            self.address_spaces = AddressSpaces::default();
+            cpu.tlb().flush_all();
+            self.contexts.forget();
         }
+        cpu.address_space = self.address_spaces.number(vpid, root);
+        if vpid == 0 {
+            self.flush_vpid_0(cpu);
+        }
+    }
+}
+
+impl Vmx {
+    /// Removes what is cached for VPID 0, as VM entries and VM exits without "enable VPID" do.
+    pub(crate) fn flush_vpid_0(&mut self, cpu: &mut Cpu) {
+        self.address_spaces.flush_vpid_0(cpu.tlb());
+        self.contexts.forget();
     }
 }
 

@@ -37,6 +37,7 @@ impl Vmx {
     /// Makes a VM exit of an event of the guest.
     pub(crate) fn vm_exit(&mut self, cpu: &mut Cpu, exit: Exit) -> AfterExit {
         self.exits += 1;
+        self.contexts.leave_guest(cpu, self.ept);
         let exit = match exit {
             Exit::ExternalInterrupt { vector: None } if self.current.fields().exit().acknowledge_interrupt_on_exit() => {
                 Exit::ExternalInterrupt { vector: Some(cpu.acknowledge_interrupt()) }
@@ -242,9 +243,9 @@ impl Vmx {
         cpu.set_gpr(Gpr::Rsp, vmcs.get(VmcsField::HostRsp));
         cpu.set_rflags(Rflags::from_bits(2));
         if !vpid {
-            self.address_spaces.flush_vpid_0(cpu.tlb());
+            self.flush_vpid_0(cpu);
         }
-        cpu.context_changed();
+        self.contexts.enter_host(cpu);
 
         // SDM 28.5.4 "Checking and Loading Host Page-Directory-Pointer-Table Entries".
         if cpu.cr0.pg() && cpu.cr4.pae() && !wide {

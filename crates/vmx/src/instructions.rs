@@ -337,6 +337,7 @@ impl Vmx {
             Some(InveptType::AllContext) if capabilities.invept_all_context() => self.address_spaces.with_any_ept().collect(),
             _ => return Err(self.fail(VmInstructionError::InvalidInvalidationOperand)),
         };
+        self.contexts.forget();
         for space in spaces {
             cpu.tlb().flush_address_space(space);
         }
@@ -373,6 +374,7 @@ impl Vmx {
             InvvpidType::AllContext => self.address_spaces.with_any_vpid().collect(),
             _ => self.address_spaces.with_vpid(vpid).collect(),
         };
+        self.contexts.forget();
         for space in spaces {
             match kind {
                 InvvpidType::IndividualAddress => cpu.tlb().flush_linear(linear, space),

@@ -7,6 +7,7 @@
 mod address_space;
 pub mod capabilities;
 pub mod checks;
+mod contexts;
 mod entry;
 mod ept;
 mod exit;

@@ -6,6 +6,7 @@
 use crate::address_space::AddressSpaces;
 use crate::capabilities;
 use crate::checks::{Check, Entry, Phase, all_failures};
+use crate::contexts::Contexts;
 use crate::intercept::Intercepts;
 use crate::vmcs::{SupportedFields, Vmcs};
 use cpu::extension::{AfterExit, Completion, Extension, NestedAccess, NestedPage};
@@ -60,6 +61,7 @@ pub struct Vmx {
     /// The VMCSs that are active but not current, by physical address.
     pub(crate) active: BTreeMap<u64, Vmcs>,
     pub(crate) address_spaces: AddressSpaces,
+    pub(crate) contexts: Contexts,
     /// EPT of the guest that runs.
     pub(crate) ept: EptPointer,
     /// What the VMCS makes the core intercept, for as long as the VMCS does not change.
@@ -91,6 +93,7 @@ impl Vmx {
             current: Vmcs::default(),
             active: BTreeMap::new(),
             address_spaces: AddressSpaces::default(),
+            contexts: Contexts::default(),
             ept: EptPointer::new(),
             intercepts: Intercepts::default(),
             host_features: 0,

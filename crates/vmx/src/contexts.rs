@@ -1,0 +1,73 @@
+//! What the engine may keep of host and guest across VM entries and VM exits.
+//!
+//! Modelled: with "enable VPID", transitions remove nothing from the TLB (SDM 29.4.3.1 "Operations that Invalidate Cached Mappings"), so the
+//! host pointers and decoded blocks that the core keeps in front of it stay good for a host or guest that comes back with the same paging.
+//! Not modelled: more than one guest at a time; the others start with nothing but what the TLB itself holds.
+
+use cpu::state::{ContextMark, Cpu};
+use isa::vmx::EptPointer;
+
+/// What translations depend on, but for privilege and code segment, which the core compares itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Paging {
+    address_space: u32,
+    ept: Option<EptPointer>,
+    registers: [u64; 4],
+    pdptes: [u64; 4],
+    alignment_check: bool,
+    breakpoints: u64,
+}
+
+impl Paging {
+    fn of(cpu: &Cpu, ept: EptPointer) -> Paging {
+        Paging {
+            address_space: cpu.address_space,
+            ept: cpu.nested_paging.then_some(ept),
+            registers: [cpu.cr0.into_bits(), cpu.cr3, cpu.cr4.into_bits(), cpu.efer.into_bits()],
+            pdptes: cpu.pdptes,
+            alignment_check: cpu.system_flags().ac(),
+            breakpoints: cpu.dr7.into_bits(),
+        }
+    }
+}
+
+/// The contexts of the host and of the guest that ran last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Contexts {
+    host: Option<(Paging, ContextMark)>,
+    guest: Option<(Paging, ContextMark)>,
+}
+
+fn resume(cpu: &mut Cpu, ept: EptPointer, kept: Option<(Paging, ContextMark)>) {
+    match kept {
+        Some((paging, mark)) if paging == Paging::of(cpu, ept) => cpu.resume_context(mark),
+        _ => cpu.context_changed(),
+    }
+}
+
+impl Contexts {
+    /// Before a VM entry loads anything.
+    pub(crate) fn leave_host(&mut self, cpu: &Cpu) {
+        self.host = Some((Paging::of(cpu, EptPointer::new()), cpu.mark_context()));
+    }
+
+    /// A VM entry has loaded the guest.
+    pub(crate) fn enter_guest(&self, cpu: &mut Cpu, ept: EptPointer) {
+        resume(cpu, ept, self.guest);
+    }
+
+    /// Before a VM exit loads anything.
+    pub(crate) fn leave_guest(&mut self, cpu: &Cpu, ept: EptPointer) {
+        self.guest = Some((Paging::of(cpu, ept), cpu.mark_context()));
+    }
+
+    /// A VM exit has loaded the host.
+    pub(crate) fn enter_host(&self, cpu: &mut Cpu) {
+        resume(cpu, EptPointer::new(), self.host);
+    }
+
+    /// Something was removed from the TLB.
+    pub(crate) fn forget(&mut self) {
+        *self = Contexts::default();
+    }
+}
