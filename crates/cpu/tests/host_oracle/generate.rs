@@ -273,7 +273,8 @@ impl Candidate {
             return false;
         }
         // The stack must stay where it is.
-        if instruction.is_stack_instruction() && base.full_register() == Register::RSP && index != Register::None {
+        let far = index != Register::None || instruction.memory_displ_size() > 1 || base == Register::ESP;
+        if instruction.is_stack_instruction() && base.full_register() == Register::RSP && far {
             return false;
         }
         let address_bits = [base, index].into_iter().find(|register| *register != Register::None).map_or(8, Register::size) * 8;
