@@ -657,25 +657,34 @@ pub(crate) fn fuse(first: &Instruction, last: &Instruction, insn: &mut Insn) -> 
     }
     let mut scratch = *insn;
     let (form, width) = operands(first, mode, &mut scratch);
-    macro_rules! fuse {
-        ($f:ident, $code:expr) => {
-            conditions!($code, C => widths!(width, W => match form {
-                Form::RegReg => fused::<Binary<$f, RegA<W>, RegB<W>, W, true>, Jcc<C>>,
-                Form::RegImm => fused::<Binary<$f, RegA<W>, Imm<W>, W, true>, Jcc<C>>,
-                Form::RegMem => fused::<Binary<$f, RegA<W>, Mem<W, false>, W, true>, Jcc<C>>,
-                Form::MemImm => fused::<Binary<$f, Mem<W, false>, Imm<W>, W, true>, Jcc<C>>,
+    // Each row becomes sixteen handlers, so only pairs that compiled code is full of are here.
+    macro_rules! pairs {
+        ($code:ident, $($mnemonic:ident $form:ident $width:literal: $f:ident, $d:ty, $s:ty;)*) => {
+            match (first.mnemonic(), form, width) {
+                $((M::$mnemonic, Form::$form, $width) => {
+                    conditions!($code, C => fused::<Binary<$f, $d, $s, $width, true>, Jcc<C>>)
+                })*
                 _ => return None,
-            }))
+            }
         };
     }
     let code = last.condition_code() as u8 - 1;
-    match first.mnemonic() {
-        M::Cmp => Some(fuse!(Cmp, code)),
-        M::Test if form != Form::RegMem => Some(fuse!(Test, code)),
-        M::Sub | M::Add if form == Form::RegImm && width >= 32 => Some(match first.mnemonic() {
-            M::Sub => conditions!(code, C => wide_widths!(width, W => fused::<Binary<Sub, RegA<W>, Imm<W>, W, true>, Jcc<C>>)),
-            _ => conditions!(code, C => wide_widths!(width, W => fused::<Binary<Add, RegA<W>, Imm<W>, W, true>, Jcc<C>>)),
-        }),
-        _ => None,
-    }
+    Some(pairs! {
+        code,
+        Cmp RegReg 32: Cmp, RegA<32>, RegB<32>;
+        Cmp RegReg 64: Cmp, RegA<64>, RegB<64>;
+        Cmp RegImm 8: Cmp, RegA<8>, Imm<8>;
+        Cmp RegImm 32: Cmp, RegA<32>, Imm<32>;
+        Cmp RegImm 64: Cmp, RegA<64>, Imm<64>;
+        Cmp RegMem 64: Cmp, RegA<64>, Mem<64, false>;
+        Cmp MemImm 8: Cmp, Mem<8, false>, Imm<8>;
+        Cmp MemImm 32: Cmp, Mem<32, false>, Imm<32>;
+        Test RegReg 8: Test, RegA<8>, RegB<8>;
+        Test RegReg 32: Test, RegA<32>, RegB<32>;
+        Test RegReg 64: Test, RegA<64>, RegB<64>;
+        Test RegImm 8: Test, RegA<8>, Imm<8>;
+        Sub RegImm 32: Sub, RegA<32>, Imm<32>;
+        Sub RegImm 64: Sub, RegA<64>, Imm<64>;
+        Add RegImm 64: Add, RegA<64>, Imm<64>;
+    })
 }
