@@ -232,13 +232,20 @@ impl Cpu {
         if !self.is_ram(physical) {
             return self.device_store(physical, bytes, value);
         }
-        if self.environment().memory.has_code(physical >> 12) {
+        let environment = self.environment();
+        let beside_code = environment.memory.has_code(physical >> 12);
+        if beside_code && environment.code.may_hold(physical, bytes.into()) {
             return self.store_code(physical, bytes, value);
         }
-        let Some(pointer) = self.environment().memory.write_pointer(physical >> 12) else {
+        let Some(pointer) = environment.memory.write_pointer(physical >> 12) else {
             return self.device_store(physical, bytes, value);
         };
-        self.fill(page, linear, physical, true, pointer);
+        if beside_code {
+            // Each store to such a page has to be looked at.
+            self.forget_old_pages();
+        } else {
+            self.fill(page, linear, physical, true, pointer);
+        }
         // SAFETY: as in `load_page`; `write_pointer` made the page this memory's own.
         unsafe {
             std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), pointer.add((physical & 0xfff) as usize), usize::from(bytes));

@@ -177,6 +177,7 @@ impl CodePage {
 pub struct CodeCache {
     pages: BTreeMap<u64, CodePage>,
     /// Blocks whose place another has taken.
+    #[expect(clippy::vec_box, reason = "links and jump caches still point to them: they may not move")]
     replaced: Vec<Box<Block>>,
     /// Room for decoding, kept from block to block.
     scratch: Vec<Detail>,
@@ -208,13 +209,19 @@ impl CodeCache {
         self.pages.get(&frame)?.blocks.get(&(rip, mode)).map(|block| &**block).filter(|block| !block.stale)
     }
 
+    /// Whether some block may hold one of the bytes: exact to 64 bytes.
+    pub(crate) fn may_hold(&self, address: u64, length: u64) -> bool {
+        let page = self.pages.get(&(address / PAGE_BYTES));
+        page.is_some_and(|page| page.lines & CodePage::lines_of(address % PAGE_BYTES, length) != 0)
+    }
+
     /// Makes the blocks stale that hold any of the bytes. Returns whether there were any.
     fn invalidate(&mut self, address: u64, length: u64) -> bool {
         let frame = address / PAGE_BYTES;
-        let Some(page) = self.pages.get_mut(&frame) else { return false };
-        if page.lines & CodePage::lines_of(address % PAGE_BYTES, length) == 0 {
+        if !self.may_hold(address, length) {
             return false;
         }
+        let Some(page) = self.pages.get_mut(&frame) else { return false };
         let mut found = page.invalidate(address, length);
         if !page.previous.is_empty() {
             for frame in page.previous.clone() {

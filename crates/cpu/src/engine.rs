@@ -166,12 +166,13 @@ impl Cpu {
     /// Executes one instruction. Exactly as a block would, with the duties of single-stepping around it.
     fn step(&mut self) {
         let rf = self.system_flags().rf();
-        if !rf && self.dr7.enables() != 0 && self.has_code_breakpoint() && self.shadow != Shadow::MovSs {
-            if let Some(bits) = self.code_breakpoints() {
-                self.trap = Some(Trap::Exception(crate::trap::Exception::debug(bits)));
-                self.stop = StopCode::Trap;
-                return;
-            }
+        if !rf
+            && self.shadow != Shadow::MovSs
+            && let Some(bits) = self.code_breakpoints()
+        {
+            self.trap = Some(Trap::Exception(crate::trap::Exception::debug(bits)));
+            self.stop = StopCode::Trap;
+            return;
         }
         let trace = self.system_flags().tf();
         let monitored = self.guest_mode && self.interception.has(Intercept::MonitorTrap);

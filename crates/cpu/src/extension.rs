@@ -74,6 +74,10 @@ pub enum AfterExit {
     Shutdown,
 }
 
+/// The access makes a VM exit instead of happening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exits;
+
 /// A guest-physical page translated by nested paging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NestedPage {
@@ -136,7 +140,7 @@ pub trait Extension: Send + std::fmt::Debug {
 
     /// With the register's intercept set: whether this access exits (VMX masks and CR3 targets, SVM selective writes). If it does not, the
     /// value to write, which for VMX takes the masked bits from the register itself.
-    fn control_access(&mut self, cpu: &Cpu, access: &ControlAccess) -> Result<u64, ()>;
+    fn control_access(&mut self, cpu: &Cpu, access: &ControlAccess) -> Result<u64, Exits>;
 
     /// Translates a guest-physical address (only called while `cpu.nested_paging` is set).
     fn translate(&mut self, cpu: &mut Cpu, guest_physical: u64, access: NestedAccess) -> Result<NestedPage, NestedFault>;

@@ -648,7 +648,7 @@ pub(crate) fn is_modelled(cpu: &Cpu, instruction: &Instruction, mode: Mode) -> b
 
 /// A handler for a comparison and the conditional jump behind it.
 pub(crate) fn fuse(first: &Instruction, last: &Instruction, insn: &mut Insn) -> Option<Handler> {
-    if !last.is_jcc_short_or_near() || insn.handler as *const () as usize == function as *const () as usize {
+    if !last.is_jcc_short_or_near() || std::ptr::fn_addr_eq(insn.handler, function as Handler) {
         return None;
     }
     let mode = Mode { bits: 64, single: false, sse: false, base: 0 };

@@ -53,7 +53,7 @@ impl Extension for SlotView {
         false
     }
 
-    fn control_access(&mut self, _: &Cpu, access: &ControlAccess) -> Result<u64, ()> {
+    fn control_access(&mut self, _: &Cpu, access: &ControlAccess) -> Result<u64, cpu::extension::Exits> {
         Ok(access.value)
     }
 

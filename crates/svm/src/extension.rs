@@ -42,9 +42,9 @@ impl Extension for Svm {
         permissions.intercepts(byte[0], write)
     }
 
-    fn control_access(&mut self, cpu: &Cpu, access: &ControlAccess) -> Result<u64, ()> {
+    fn control_access(&mut self, cpu: &Cpu, access: &ControlAccess) -> Result<u64, cpu::extension::Exits> {
         match intercept::control_access(&self.control.intercepts, cpu.cr0, access) {
-            Some(_) => Err(()),
+            Some(_) => Err(cpu::extension::Exits),
             None => Ok(access.value),
         }
     }

@@ -139,10 +139,10 @@ impl Vmx {
     /// Whether an access to a control register exits; if not, the value that the register gets.
     ///
     /// SDM 26.1.3 "Instructions That Cause VM Exits Conditionally" and 26.3 "Changes to Instruction Behavior in VMX Non-Root Operation".
-    pub(crate) fn control_register_access(&self, cpu: &Cpu, access: &ControlAccess) -> Result<u64, ()> {
+    pub(crate) fn control_register_access(&self, cpu: &Cpu, access: &ControlAccess) -> Result<u64, cpu::extension::Exits> {
         let interception = &self.intercepts.interception;
         let (cr0, mask, shadow) = (cpu.cr0.into_bits(), interception.cr0_mask, interception.cr0_shadow);
-        let owned = |exits: bool, value: u64| if exits { Err(()) } else { Ok(value) };
+        let owned = |exits: bool, value: u64| if exits { Err(cpu::extension::Exits) } else { Ok(value) };
         match (access.register, access.kind) {
             (0, ControlAccessKind::MovTo) => owned((access.value ^ shadow) & mask != 0, cr0 & mask | access.value & !mask),
             // CLTS exits if the host owns TS and the shadow says it is set; if the host owns it and it is not, nothing changes.
@@ -167,7 +167,7 @@ impl Vmx {
             }
             // SMSW and MOV from CR0 and CR4 read the shadow and never exit; the others exit because their control is 1.
             (0, ControlAccessKind::Smsw) | (0 | 4, ControlAccessKind::MovFrom) => Ok(access.value),
-            _ => Err(()),
+            _ => Err(cpu::extension::Exits),
         }
     }
 }

@@ -209,7 +209,7 @@ impl Extension for Vmx {
         self.msr_exits(cpu, index, write)
     }
 
-    fn control_access(&mut self, cpu: &Cpu, access: &ControlAccess) -> Result<u64, ()> {
+    fn control_access(&mut self, cpu: &Cpu, access: &ControlAccess) -> Result<u64, cpu::extension::Exits> {
         self.control_register_access(cpu, access)
     }
 

@@ -66,7 +66,7 @@ impl Cpu {
         match self.with_extension(|extension, cpu| extension.control_access(cpu, &access)) {
             Some(Ok(value)) => Ok(value),
             None => Ok(access.value),
-            Some(Err(())) => Err(Trap::Exit(Exit::Control(access))),
+            Some(Err(crate::extension::Exits)) => Err(Trap::Exit(Exit::Control(access))),
         }
     }
 

@@ -69,7 +69,7 @@ impl Extension for Witness {
     fn intercepts_msr(&mut self, _: &Cpu, _: u32, _: bool) -> bool {
         false
     }
-    fn control_access(&mut self, _: &Cpu, access: &ControlAccess) -> Result<u64, ()> {
+    fn control_access(&mut self, _: &Cpu, access: &ControlAccess) -> Result<u64, cpu::extension::Exits> {
         Ok(access.value)
     }
     fn translate(&mut self, _: &mut Cpu, _: u64, _: NestedAccess) -> Result<NestedPage, NestedFault> {
