@@ -11,4 +11,4 @@ after:  hlt
 
 align 8
 scratch:
-        dd      0x40
+        dd      0xaaaa5555

@@ -19,6 +19,7 @@ start:
         call    issue
         mov     eax, 0x7fff             ; no such number
         call    issue
+        hlt                             ; ends at once: the kick was for this
         hlt
 
 issue:

@@ -60,8 +60,7 @@ fn arrows_run_upwards_and_vendors_do_not_meet() {
     let mut order: Vec<&String> = Vec::new();
     let mut rest: BTreeSet<&String> = arrows.keys().collect();
     while !rest.is_empty() {
-        let free: Vec<&String> =
-            rest.iter().copied().filter(|name| arrows[*name].iter().all(|below| order.contains(&below))).collect();
+        let free: Vec<&String> = rest.iter().copied().filter(|name| arrows[*name].iter().all(|below| order.contains(&below))).collect();
         assert!(!free.is_empty(), "a circle among {rest:?}");
         for name in free {
             rest.remove(name);

@@ -235,12 +235,16 @@ impl<B: Backend> Vm<B> {
                         return stop;
                     }
                 }
+                // Devices may tick for ever in front of virtual CPUs that cannot hear them.
+                Turn::Advance { .. } | Turn::Dead if stop_at == end && self.is_deaf() => return Stop::Halted,
                 Turn::Advance { to } => {
                     if to >= end {
                         return Stop::CycleLimit;
                     }
                     self.advance(to.min(stop_at));
                 }
+                // Nothing but what waits for a cycle can happen any more.
+                Turn::Dead if stop_at < end => self.advance(stop_at),
                 Turn::Dead => return Stop::Halted,
             }
         }
@@ -263,6 +267,16 @@ impl<B: Backend> Vm<B> {
             }
             Activity::WaitForSipi => software.sipi.is_some() || software.init,
         }
+    }
+
+    /// Whether every virtual CPU sleeps so deeply that no timer and no device wakes it: halted with interrupts off, or waiting for a
+    /// start-up message.
+    fn is_deaf(&mut self) -> bool {
+        (0..self.vcpus.len()).all(|vcpu| match self.vcpus[vcpu].software.activity {
+            Activity::Running => false,
+            Activity::Halted => !self.silicon(vcpu, |backend, cpu| backend.rflags(cpu)).r#if(),
+            Activity::WaitForSipi => true,
+        })
     }
 
     /// A pause whose moment has come.
@@ -319,6 +333,7 @@ impl<B: Backend> Vm<B> {
                 }
                 let software = &mut self.vcpus[vcpu].software;
                 if software.activity == Activity::Halted {
+                    // A kick wakes once.
                     software.kicked = false;
                 }
                 software.activity = Activity::Running;

@@ -112,6 +112,9 @@ impl Machine {
                 self.cpus.iter().map(|cpu| schedule::Candidate { now: cpu.now(), runnable: cpu.is_runnable(), wakes: cpu.next_event() });
             let (number, until) = match self.interleaving.next(cpus, next_board) {
                 Turn::Run { number, until } => (number, until),
+                // Devices may tick for ever in front of processors that cannot hear them. (An I/O APIC programmed to send NMIs could; no
+                // device of this board makes it.)
+                Turn::Advance { .. } if self.cpus.iter().all(|cpu| cpu.is_deaf()) => return self.stopped(Stop::Halted),
                 Turn::Advance { to } => {
                     if to >= end {
                         return self.stopped(Stop::CycleLimit);

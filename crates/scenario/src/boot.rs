@@ -5,7 +5,7 @@
 
 use crate::file::{Mode, Policy, Start, Stop, Vendor};
 use crate::guest::Program;
-use crate::host::{Bounds, Ending, HostConfig, Loaded, Pause, load_program};
+use crate::host::{Ending, HostConfig, Loaded, Pause, Totals, load_program};
 use crate::meaning::{MAX_MEMORY, MIN_MEMORY};
 use crate::run::{MAX_SERIAL, Report, host};
 use crate::verdict::stop_name;
@@ -17,6 +17,9 @@ use trace::{Event, Sink, Summary, Tee, Transcript};
 
 /// Instructions after which the serial output is handed on: some milliseconds of the host's time.
 const SLICE: u64 = 1_000_000;
+
+/// The limit of cycles: a day and a half of simulated time, for guests that sleep for ever while a timer ticks.
+const MAX_CYCLES: u64 = 400_000_000_000_000;
 
 /// What the image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +122,14 @@ fn prepare(options: &BootOptions) -> Result<Loaded, String> {
 /// Says what is wrong with the image or the options.
 pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn Sink>) -> Result<Report, String> {
     let loaded = prepare(options)?;
-    let config = HostConfig { cpu: options.cpu, vcpus: options.vcpus, memory: options.memory, seed: 0 };
+    let config = HostConfig {
+        cpu: options.cpu,
+        vcpus: options.vcpus,
+        memory: options.memory,
+        seed: 0,
+        hypervisor: hypervisor::Options::default(),
+        guest_cpu: None,
+    };
     let mut host = host(&config, options.policy, &loaded)?;
     let mut sink = Tee(Summary::new(), also);
     let mut kept = Vec::new();
@@ -128,21 +138,23 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         if totals.instructions >= options.max_instructions {
             break Ending::new(Stop::InstructionLimit, format!("the limit of {} instructions is reached", options.max_instructions));
         }
-        let bounds = Bounds {
+        let limits = Totals {
             instructions: options.max_instructions.min(totals.instructions.saturating_add(SLICE)),
-            cycles: u64::MAX,
+            cycles: MAX_CYCLES,
             exits: u64::MAX,
             hypercalls: u64::MAX,
         };
-        let pause = host.run(&bounds, &mut sink);
+        let pause = host.run(&limits, None, &mut sink);
         let output = host.take_serial();
         if !output.is_empty() {
             // A reader of the serial port that goes away does not stop the guest.
             let _ = serial.write_all(&output).and_then(|()| serial.flush());
             kept.extend(&output[..output.len().min(MAX_SERIAL - kept.len())]);
         }
-        if let Pause::Over(ending) = pause {
-            break ending;
+        match pause {
+            Pause::Over(ending) => break ending,
+            Pause::Limit(Stop::CycleLimit) => break Ending::new(Stop::CycleLimit, format!("the limit of {MAX_CYCLES} cycles is reached")),
+            Pause::Limit(_) | Pause::Moment => {}
         }
     };
     let totals = host.totals();

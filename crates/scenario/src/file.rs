@@ -151,6 +151,24 @@ pub struct Hypervisor {
     /// What happens to hypercalls, or `none` for the bare machine. The default is `trap-and-patch`.
     #[serde(default)]
     pub policy: Option<Policy>,
+    /// The CPU model that the guest's CPUID tells of, whatever it runs on. The default is the model it starts on.
+    #[serde(default)]
+    pub guest_cpu: Option<String>,
+    /// KVM's parameter `force_emulation_prefix`: `ud2` and the letters `kvm` before an instruction have it emulated. The default is false.
+    #[serde(default)]
+    pub force_emulation_prefix: Option<bool>,
+    /// Whether user space has asked for the exit of the hypercall MAP_GPA_RANGE. The default is true.
+    #[serde(default)]
+    pub exit_hypercall: Option<bool>,
+    /// Whether hypercalls whose feature the guest's CPUID lacks are refused. The default is false.
+    #[serde(default)]
+    pub enforce_features: Option<bool>,
+    /// Bits left out of the feature leaf 0x40000001.
+    #[serde(default)]
+    pub hidden_features: Option<Quantity>,
+    /// Whether all memory is mapped at the start, rather than when it is touched. The default is true.
+    #[serde(default)]
+    pub prefault: Option<bool>,
 }
 
 /// What a hypervisor does about hypercalls.
@@ -223,6 +241,8 @@ pub enum Action {
     Nmi(NmiAction),
     /// Writes guest-physical memory, as a device would.
     Write(WriteAction),
+    /// Changes what the guest may do with a range of its memory: a read-only or missing memory slot.
+    Protect(ProtectAction),
     /// Changes a register of a CPU.
     Register(RegisterAction),
     /// Sends bytes to the serial port.
@@ -273,6 +293,30 @@ pub struct WriteAction {
     pub bytes: String,
 }
 
+/// Which memory, and what remains allowed.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProtectAction {
+    /// Guest-physical address of the first page.
+    pub address: Quantity,
+    /// Size, in whole pages.
+    pub size: Size,
+    /// What the guest may do there.
+    pub access: Access,
+}
+
+/// What a guest may do with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Nothing: there is no memory.
+    None,
+    /// Read and execute.
+    ReadOnly,
+    /// Everything.
+    ReadWrite,
+}
+
 /// Which register.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -291,7 +335,7 @@ pub struct Limits {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub instructions: Option<u64>,
-    /// Cycles of simulated time. There is no default.
+    /// Cycles of simulated time. The default is 100 thousand million.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub cycles: Option<u64>,
@@ -369,6 +413,8 @@ pub enum Stop {
     EntryFailure,
     /// The user-space half of the hypervisor would have to act, and has no part for it.
     UserspaceExit,
+    /// A CPU exits for ever at one place.
+    Livelock,
     /// The script ended it.
     Script,
 }

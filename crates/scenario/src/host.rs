@@ -3,7 +3,7 @@
 //! Two hosts exist: the bare machine here, and the hypervisor with its guest in [`crate::virtual_host`].
 
 use crate::environment::{self, EntryState};
-use crate::file::{Policy, Start, Stop};
+use crate::file::{Access, Policy, Start, Stop};
 use crate::guest::{Image, Program};
 use crate::register::{Place, Register};
 use crate::verdict::Registers;
@@ -16,7 +16,11 @@ use isa::register::{Gpr, Segment};
 use isa::rflags::Rflags;
 use machine::{Machine, MachineConfig};
 use models::CpuModel;
+use std::ops::Range;
 use trace::Sink;
+
+/// What is said when every CPU sleeps.
+pub const ASLEEP: &str = "every CPU sleeps, and nothing can wake one";
 
 /// Why a run is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,9 +51,9 @@ impl Ending {
     }
 }
 
-/// Totals since the start at which a host pauses.
+/// Totals since the start of a run, and bounds for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct Totals {
     /// Instructions of all CPUs.
     pub instructions: u64,
     /// Cycles of simulated time.
@@ -60,33 +64,60 @@ pub struct Bounds {
     pub hypercalls: u64,
 }
 
+/// A moment that a host is to wait for, its labels resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// So many VM exits.
+    Exit(u64),
+    /// This cycle.
+    Cycle(u64),
+    /// So many instructions.
+    Instruction(u64),
+    /// So many hypercalls.
+    Hypercall(u64),
+    /// A CPU is about to execute the instruction at a linear address.
+    Address {
+        /// The address.
+        address: u64,
+        /// The how-manieth time.
+        pass: u64,
+    },
+}
+
 /// Why a host gives control back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pause {
-    /// One of the bounds is reached.
-    Bound,
+    /// The moment has come.
+    Moment,
+    /// A limit is reached.
+    Limit(Stop),
     /// The run is over.
     Over(Ending),
 }
 
 /// A machine as a run sees it.
 pub trait Host {
-    /// Runs until a bound is reached or the run is over.
-    fn run(&mut self, bounds: &Bounds, sink: &mut dyn Sink) -> Pause;
-    /// Totals so far.
-    fn totals(&self) -> Bounds;
+    /// Runs until the moment has come, a limit is reached or the run is over.
+    ///
+    /// A moment is waited for until it comes: the same one must be passed again after a limit.
+    fn run(&mut self, limits: &Totals, until: Option<Until>, sink: &mut dyn Sink) -> Pause;
+    /// Totals so far; the cycles are those of the CPU that is furthest ahead.
+    fn totals(&self) -> Totals;
     /// How many CPUs there are.
     fn vcpus(&self) -> u32;
     /// Registers of a CPU.
-    fn registers(&self, vcpu: u32) -> Registers;
-    /// Linear address of the next instruction of a CPU that executes, and how many it has begun; `None` for one that sleeps.
-    fn place(&self, vcpu: u32) -> Option<(u64, u64)>;
+    fn registers(&mut self, vcpu: u32) -> Registers;
     /// Changes a register.
     fn set_register(&mut self, place: Place, value: u64);
     /// Reads guest-physical memory; `false` where there is no RAM.
     fn read_memory(&self, address: u64, into: &mut [u8]) -> bool;
     /// Writes guest-physical memory; `false` where there is no RAM.
     fn write_memory(&mut self, address: u64, from: &[u8]) -> bool;
+    /// Changes what the guest may do with a range of its memory.
+    ///
+    /// # Errors
+    /// Says why it cannot be changed.
+    fn protect(&mut self, range: Range<u64>, access: Access) -> Result<(), String>;
     /// Serial output since the last call.
     fn take_serial(&mut self) -> Vec<u8>;
     /// Bytes for the guest to read from its serial port.
@@ -113,6 +144,10 @@ pub struct HostConfig {
     pub memory: u64,
     /// Perturbs the order of CPUs.
     pub seed: u64,
+    /// What may be chosen of the hypervisor.
+    pub hypervisor: hypervisor::Options,
+    /// The model that the guest's CPUID tells of, if it is another one.
+    pub guest_cpu: Option<&'static CpuModel>,
 }
 
 /// What an image becomes when it is loaded: bytes for memory, and the state of every CPU that starts.
@@ -177,6 +212,10 @@ pub fn enter(cpu: &mut Cpu, state: &EntryState) {
     cpu.set_rflags(Rflags::new().normalized());
     cpu.cpl = 0;
     cpu.activity = Activity::Active;
+    if state.rdi == 0 {
+        // As firmware leaves it: the 8259's interrupts reach the first CPU through LINT0.
+        cpu.apic.set_virtual_wire();
+    }
     cpu.flush_tlb();
 }
 
@@ -221,6 +260,17 @@ pub fn place_of(cpu: &Cpu) -> Option<(u64, u64)> {
 #[derive(Debug)]
 pub struct BareHost {
     machine: Machine,
+    /// Arrivals at the address that is waited for.
+    arrivals: Option<Arrivals>,
+}
+
+/// Arrivals of CPUs at an address.
+#[derive(Debug)]
+struct Arrivals {
+    address: u64,
+    seen: u64,
+    /// Per CPU: how many instructions it had begun when it was last counted, so that no arrival counts twice.
+    counted: Vec<Option<u64>>,
 }
 
 impl BareHost {
@@ -244,7 +294,26 @@ impl BareHost {
                 machine::load_image(image, &mut machine.memory, 0, &mut machine.cpus[0]).map_err(|error| error.to_string())?;
             }
         }
-        Ok(Self { machine })
+        Ok(Self { machine, arrivals: None })
+    }
+
+    /// How often a CPU has come to an address so far.
+    fn arrived(&mut self, address: u64) -> u64 {
+        let count = self.machine.cpus.len();
+        let arrivals = match &mut self.arrivals {
+            Some(arrivals) if arrivals.address == address => arrivals,
+            other => other.insert(Arrivals { address, seen: 0, counted: vec![None; count] }),
+        };
+        for (cpu, counted) in self.machine.cpus.iter().zip(&mut arrivals.counted) {
+            if let Some((place, begun)) = place_of(cpu)
+                && place == address
+                && *counted != Some(begun)
+            {
+                *counted = Some(begun);
+                arrivals.seen += 1;
+            }
+        }
+        arrivals.seen
     }
 }
 
@@ -259,19 +328,43 @@ pub fn not_modelled(cpu: u32, what: &cpu::trap::NotModelled) -> Ending {
 }
 
 impl Host for BareHost {
-    fn run(&mut self, bounds: &Bounds, _: &mut dyn Sink) -> Pause {
-        let limits = machine::Limits { instructions: bounds.instructions, cycles: bounds.cycles };
-        Pause::Over(match self.machine.run(&limits) {
-            machine::Stop::InstructionLimit | machine::Stop::CycleLimit => return Pause::Bound,
-            machine::Stop::Outcome(outcome) => Ending::asked(outcome),
-            machine::Stop::Halted => Ending::new(Stop::Halted, "every CPU sleeps, and nothing can wake one"),
-            machine::Stop::Shutdown { cpu } => Ending::new(Stop::TripleFault, format!("triple fault on CPU {cpu}")),
-            machine::Stop::NotModelled { cpu, what } => not_modelled(cpu, &what),
-        })
+    fn run(&mut self, limits: &Totals, until: Option<Until>, _: &mut dyn Sink) -> Pause {
+        loop {
+            let totals = self.totals();
+            let mut bounds = machine::Limits { instructions: limits.instructions, cycles: limits.cycles };
+            match until {
+                Some(Until::Cycle(cycle)) if totals.cycles >= cycle => return Pause::Moment,
+                Some(Until::Instruction(count)) if totals.instructions >= count => return Pause::Moment,
+                Some(Until::Address { address, pass }) => {
+                    if self.arrived(address) >= pass {
+                        self.arrivals = None;
+                        return Pause::Moment;
+                    }
+                    bounds.instructions = bounds.instructions.min(totals.instructions + 1);
+                }
+                Some(Until::Cycle(cycle)) => bounds.cycles = bounds.cycles.min(cycle),
+                Some(Until::Instruction(count)) => bounds.instructions = bounds.instructions.min(count),
+                // There are no exits and no hypercalls here; loading refuses to wait for them.
+                Some(Until::Exit(_) | Until::Hypercall(_)) | None => {}
+            }
+            if totals.instructions >= limits.instructions {
+                return Pause::Limit(Stop::InstructionLimit);
+            }
+            let ending = match self.machine.run(&bounds) {
+                machine::Stop::InstructionLimit => continue,
+                machine::Stop::CycleLimit if bounds.cycles < limits.cycles => return Pause::Moment,
+                machine::Stop::CycleLimit => return Pause::Limit(Stop::CycleLimit),
+                machine::Stop::Outcome(outcome) => Ending::asked(outcome),
+                machine::Stop::Halted => Ending::new(Stop::Halted, ASLEEP),
+                machine::Stop::Shutdown { cpu } => Ending::new(Stop::TripleFault, format!("triple fault on CPU {cpu}")),
+                machine::Stop::NotModelled { cpu, what } => not_modelled(cpu, &what),
+            };
+            return Pause::Over(ending);
+        }
     }
 
-    fn totals(&self) -> Bounds {
-        Bounds {
+    fn totals(&self) -> Totals {
+        Totals {
             instructions: self.machine.cpus.iter().map(|cpu| cpu.instructions()).sum(),
             cycles: self.machine.cpus.iter().map(|cpu| cpu.cycles()).max().unwrap_or(0),
             exits: 0,
@@ -283,12 +376,8 @@ impl Host for BareHost {
         self.machine.cpus.len() as u32
     }
 
-    fn registers(&self, vcpu: u32) -> Registers {
+    fn registers(&mut self, vcpu: u32) -> Registers {
         registers_of(&self.machine.cpus[vcpu as usize])
-    }
-
-    fn place(&self, vcpu: u32) -> Option<(u64, u64)> {
-        place_of(&self.machine.cpus[vcpu as usize])
     }
 
     fn set_register(&mut self, place: Place, value: u64) {
@@ -301,6 +390,10 @@ impl Host for BareHost {
 
     fn write_memory(&mut self, address: u64, from: &[u8]) -> bool {
         self.machine.memory.write(address, from).is_ok()
+    }
+
+    fn protect(&mut self, _: Range<u64>, _: Access) -> Result<(), String> {
+        Err("without a hypervisor there is nobody who could".to_owned())
     }
 
     fn take_serial(&mut self) -> Vec<u8> {

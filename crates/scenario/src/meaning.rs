@@ -51,8 +51,16 @@ pub(crate) fn check(loader: &mut Loader<'_>, variants: &[Variant]) {
         return;
     }
     let vcpus = file.machine.vcpus.unwrap_or(1);
+    if let Some(name) = &file.hypervisor.guest_cpu {
+        loader.model(name, &["hypervisor", "guest_cpu"]);
+    }
     let mut checker = Checker { loader, variants, memory, vcpus };
     checker.image();
+    if let Some(hidden) = &file.hypervisor.hidden_features
+        && checker.quantity(hidden, &["hypervisor", "hidden_features"]).is_some_and(|bits| bits > u64::from(u32::MAX))
+    {
+        checker.report(&["hypervisor", "hidden_features"], "the feature leaf has 32 bits".to_owned(), None);
+    }
     for (index, step) in file.script.iter().enumerate() {
         let index = index.to_string();
         checker.moment(&step.at, &["script", &index, "at"]);
@@ -237,6 +245,18 @@ impl Checker<'_, '_> {
                     }
                 }
                 self.quantity(&register.value, &[&path[..], &["value"]].concat());
+            }
+            Action::Protect(protect) => {
+                let path = [path, &["protect"]].concat();
+                if self.variants.iter().any(|variant| variant.policy == Policy::None) {
+                    self.report(&path, "without a hypervisor there is nobody who could".to_owned(), None);
+                }
+                let address_path = [&path[..], &["address"]].concat();
+                self.ram(&protect.address, protect.size.0, &address_path);
+                let address = self.quantity(&protect.address, &address_path).unwrap_or_default();
+                if address & 0xfff != 0 || protect.size.0 == 0 || protect.size.0 & 0xfff != 0 {
+                    self.report(&path, "only whole pages of 4K can be protected".to_owned(), None);
+                }
             }
             Action::SerialInput(_) | Action::Stop(_) => {}
         }

@@ -4,8 +4,8 @@
 //! whose moment never comes is a failure of the run.
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::file::{Action, Limits, Moment, Policy, Stop};
-use crate::host::{BareHost, Bounds, Ending, Host, HostConfig, Pause, load};
+use crate::file::{Access, Action, Hypervisor, Limits, Moment, Policy, Stop};
+use crate::host::{BareHost, Ending, Host, HostConfig, Pause, Totals, Until, load};
 use crate::load::{Scenario, Variant};
 use crate::meaning::{DEFAULT_MEMORY, hex_bytes};
 use crate::observe::Observer;
@@ -19,6 +19,9 @@ use trace::{Event, Sink, Summary, Transcript};
 
 /// The limit of instructions of a scenario that does not set one.
 pub const DEFAULT_INSTRUCTIONS: u64 = 10_000_000;
+/// The limit of cycles of a scenario that does not set one: half a minute of a processor of 3 GHz. Without any, a guest that sleeps while
+/// a timer ticks, and never looks at it, would run for ever.
+pub const DEFAULT_CYCLES: u64 = 100_000_000_000;
 /// Events of a run that its snapshot shows; the rest is covered by a hash.
 pub const SNAPSHOT_EVENTS: usize = 400;
 /// The most serial output that is kept, in bytes.
@@ -131,6 +134,23 @@ impl Default for Options {
     }
 }
 
+/// What a scenario chooses of the hypervisor.
+fn options_of(file: &Hypervisor) -> hypervisor::Options {
+    let default = hypervisor::Options::default();
+    let hidden = match &file.hidden_features {
+        Some(crate::quantity::Quantity::Number(bits)) => *bits as u32,
+        _ => default.hidden_features,
+    };
+    hypervisor::Options {
+        prefault: file.prefault.unwrap_or(default.prefault),
+        force_emulation_prefix: file.force_emulation_prefix.unwrap_or(default.force_emulation_prefix),
+        exit_hypercall: file.exit_hypercall.unwrap_or(default.exit_hypercall),
+        enforce_features: file.enforce_features.unwrap_or(default.enforce_features),
+        hidden_features: hidden,
+        ..default
+    }
+}
+
 /// The machine of a policy, with its guest loaded.
 ///
 /// # Errors
@@ -153,6 +173,8 @@ pub fn run(scenario: &Scenario, variant: &Variant, options: &Options, also: Opti
         vcpus: machine.vcpus.unwrap_or(1),
         memory: machine.memory.map_or(DEFAULT_MEMORY, |size| size.0),
         seed: variant.seed,
+        hypervisor: options_of(&scenario.file.hypervisor),
+        guest_cpu: scenario.file.hypervisor.guest_cpu.as_deref().and_then(|name| models::find(name).ok()),
     };
     let made = load(&variant.image, config.vcpus, config.memory).and_then(|loaded| host(&config, variant.policy, &loaded));
     let mut host = match made {
@@ -240,21 +262,12 @@ struct Director<'r> {
     policy: Policy,
 }
 
-/// Passes of CPUs by a label.
-struct Passes {
-    address: u64,
-    wanted: u64,
-    seen: u64,
-    /// Per CPU: how many instructions it had begun when it was last counted.
-    counted: Vec<Option<u64>>,
-}
-
 impl Director<'_> {
-    fn limits(&self) -> Bounds {
+    fn limits(&self) -> Totals {
         let Limits { instructions, cycles, exits } = self.scenario.file.limits;
-        Bounds {
+        Totals {
             instructions: instructions.unwrap_or(DEFAULT_INSTRUCTIONS),
-            cycles: cycles.unwrap_or(u64::MAX),
+            cycles: cycles.unwrap_or(DEFAULT_CYCLES),
             exits: exits.unwrap_or(u64::MAX),
             hypercalls: u64::MAX,
         }
@@ -263,69 +276,39 @@ impl Director<'_> {
     fn run(&mut self, sink: &mut Observer<'_>) -> Ending {
         let limits = self.limits();
         let steps = &self.scenario.file.script;
-        let mut passes = None;
         loop {
-            let totals = self.host.totals();
-            if let Some(ending) = exceeded(&totals, &limits) {
-                return ending;
-            }
-            let mut bounds = limits;
-            if let Some(step) = steps.get(self.next)
-                && self.reached(&step.at, &totals, &mut bounds, &mut passes)
-            {
-                passes = None;
-                self.next += 1;
-                for action in &step.actions {
-                    if let Some(ending) = self.act(&step.at, action, sink) {
-                        return ending;
-                    }
-                }
-                continue;
-            }
-            let pause = self.host.run(&bounds, sink);
+            let step = steps.get(self.next);
+            let pause = self.host.run(&limits, step.and_then(|step| self.until(&step.at)), sink);
             let output = self.host.take_serial();
             let room = MAX_SERIAL - self.serial.len();
             self.serial.extend(&output[..output.len().min(room)]);
-            if let Pause::Over(ending) = pause {
-                return ending;
+            match (pause, step) {
+                (Pause::Over(ending), _) => return ending,
+                (Pause::Limit(stop), _) => return limit(stop, &limits),
+                (Pause::Moment, None) => {}
+                (Pause::Moment, Some(step)) => {
+                    self.next += 1;
+                    for action in &step.actions {
+                        if let Some(ending) = self.act(&step.at, action, sink) {
+                            return ending;
+                        }
+                    }
+                }
             }
         }
     }
 
-    /// Whether a moment has come; if not, `bounds` lead the host to it, or a step nearer to it.
-    fn reached(&self, moment: &Moment, totals: &Bounds, bounds: &mut Bounds, passes: &mut Option<Passes>) -> bool {
-        if let Some(label) = &moment.label {
-            let passes = passes.get_or_insert_with(|| Passes {
-                address: self.variant.image.resolve(label).unwrap_or_default(),
-                wanted: moment.pass.unwrap_or(1),
-                seen: 0,
-                counted: vec![None; self.host.vcpus() as usize],
-            });
-            for vcpu in 0..self.host.vcpus() {
-                if let Some((address, begun)) = self.host.place(vcpu)
-                    && address == passes.address
-                    && passes.counted[vcpu as usize] != Some(begun)
-                {
-                    passes.counted[vcpu as usize] = Some(begun);
-                    passes.seen += 1;
-                }
-            }
-            bounds.instructions = bounds.instructions.min(totals.instructions.saturating_add(1));
-            return passes.seen >= passes.wanted;
-        }
-        for (wanted, so_far, bound) in [
-            (moment.exit, totals.exits, &mut bounds.exits),
-            (moment.cycle, totals.cycles, &mut bounds.cycles),
-            (moment.instruction, totals.instructions, &mut bounds.instructions),
-            (moment.hypercall, totals.hypercalls, &mut bounds.hypercalls),
-        ] {
-            if let Some(wanted) = wanted {
-                *bound = (*bound).min(wanted);
-                return so_far >= wanted;
-            }
-        }
-        // Loading has refused a moment without a key.
-        true
+    /// A moment with its labels resolved.
+    fn until(&self, moment: &Moment) -> Option<Until> {
+        let label = moment
+            .label
+            .as_ref()
+            .map(|label| Until::Address { address: self.variant.image.resolve(label).unwrap_or_default(), pass: moment.pass.unwrap_or(1) });
+        label
+            .or(moment.exit.map(Until::Exit))
+            .or(moment.cycle.map(Until::Cycle))
+            .or(moment.instruction.map(Until::Instruction))
+            .or(moment.hypercall.map(Until::Hypercall))
     }
 
     fn act(&mut self, at: &Moment, action: &Action, sink: &mut Observer<'_>) -> Option<Ending> {
@@ -336,6 +319,14 @@ impl Director<'_> {
             Action::Interrupt(interrupt) => format!("interrupt {:#x} on CPU {}", interrupt.vector, interrupt.vcpu),
             Action::Nmi(nmi) => format!("NMI on CPU {}", nmi.vcpu),
             Action::Write(write) => format!("write {} to {:#x}", write.bytes, value(&write.address)),
+            Action::Protect(protect) => {
+                let access = match protect.access {
+                    Access::None => "no memory",
+                    Access::ReadOnly => "read-only",
+                    Access::ReadWrite => "writable",
+                };
+                format!("{access} at {:#x}, {:#x} bytes", value(&protect.address), protect.size.0)
+            }
             Action::Register(register) => format!("set {} to {:#x}", register.name, value(&register.value)),
             Action::SerialInput(text) => format!("serial input {text:?}"),
             Action::Stop(why) => format!("stop: {why}"),
@@ -360,6 +351,12 @@ impl Director<'_> {
                 // Loading has checked the bytes and the address.
                 self.host.write_memory(value(&write.address), &hex_bytes(&write.bytes).unwrap_or_default());
             }
+            Action::Protect(protect) => {
+                let start = value(&protect.address);
+                if let Err(message) = self.host.protect(start..start.saturating_add(protect.size.0), protect.access) {
+                    return Some(Ending::new(Stop::Unsupported, format!("memory cannot be protected: {message}")));
+                }
+            }
             Action::Register(register) => {
                 if let Some(place) = Place::parse(&register.name) {
                     self.host.set_register(place, value(&register.value));
@@ -372,18 +369,14 @@ impl Director<'_> {
     }
 }
 
-/// The end by a limit, if one is reached.
-fn exceeded(totals: &Bounds, limits: &Bounds) -> Option<Ending> {
-    if totals.instructions >= limits.instructions {
-        return Some(Ending::new(Stop::InstructionLimit, format!("the limit of {} instructions is reached", limits.instructions)));
-    }
-    if totals.cycles >= limits.cycles {
-        return Some(Ending::new(Stop::CycleLimit, format!("the limit of {} cycles is reached", limits.cycles)));
-    }
-    if totals.exits >= limits.exits {
-        return Some(Ending::new(Stop::ExitLimit, format!("the limit of {} VM exits is reached", limits.exits)));
-    }
-    None
+/// The end by a limit.
+fn limit(stop: Stop, limits: &Totals) -> Ending {
+    let detail = match stop {
+        Stop::CycleLimit => format!("the limit of {} cycles is reached", limits.cycles),
+        Stop::ExitLimit => format!("the limit of {} VM exits is reached", limits.exits),
+        _ => format!("the limit of {} instructions is reached", limits.instructions),
+    };
+    Ending::new(stop, detail)
 }
 
 fn moment_words(moment: &Moment) -> String {

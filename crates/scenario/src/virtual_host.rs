@@ -1,64 +1,210 @@
 //! A guest under the hypervisor.
 
-use crate::file::Policy;
-use crate::host::{Bounds, Host, HostConfig, Loaded, Pause};
-use crate::register::Place;
+use crate::file::{Access, Policy, Stop};
+use crate::host::{ASLEEP, Ending, Host, HostConfig, Loaded, Pause, Totals, Until, enter, not_modelled};
+use crate::register::{Place, Register};
 use crate::verdict::Registers;
+use cpu::Cpu;
+use hypervisor::{AnyVm, Limits, Moment, PauseId, Rights, VmConfig};
 use models::CpuModel;
+use std::ops::Range;
 use trace::Sink;
 
 /// A hypervisor with its guest.
 #[derive(Debug)]
-pub enum VirtualHost {}
+pub struct VirtualHost {
+    /// `None` after a move that failed half-way: then there is no guest any more.
+    vm: Option<AnyVm>,
+    vcpus: u32,
+    last: Totals,
+    /// The moment that was asked for last, and its name.
+    waiting: Option<(Until, PauseId)>,
+}
+
+/// The hypervisor's own word for a policy; `None` for no hypervisor.
+fn policy(policy: Policy) -> Option<hypervisor::Policy> {
+    hypervisor::Policy::from_name(crate::load::policy_name(policy))
+}
 
 impl VirtualHost {
     /// A hypervisor with its guest loaded.
     ///
     /// # Errors
-    /// Always: the hypervisor is not part of this build yet.
-    pub fn new(_: &HostConfig, _: Policy, _: &Loaded) -> Result<Self, String> {
-        Err("the hypervisor is not part of this build yet; use the policy `none`".to_owned())
+    /// Says why the processors cannot run it, or why the guest does not fit.
+    pub fn new(config: &HostConfig, chosen: Policy, loaded: &Loaded) -> Result<Self, String> {
+        let guest_cpu = config.guest_cpu.unwrap_or(config.cpu);
+        let mut vm = AnyVm::new(&VmConfig {
+            guest_model: config.guest_cpu,
+            cpu_count: config.vcpus,
+            memory_size: config.memory,
+            seed: config.seed,
+            policy: policy(chosen).ok_or("there is no hypervisor under the policy `none`")?,
+            options: config.hypervisor,
+            ..VmConfig::new(config.cpu)
+        })
+        .map_err(|error| error.to_string())?;
+        match loaded {
+            Loaded::Image(image) => vm.load(image).map_err(|error| error.to_string())?,
+            Loaded::Program(pieces, states) => {
+                for (address, bytes) in pieces {
+                    vm.write_memory(*address, bytes).map_err(|error| error.to_string())?;
+                }
+                for (vcpu, state) in states.iter().enumerate() {
+                    let vcpu = vcpu as u32;
+                    // A processor that nobody runs: only its registers matter.
+                    let mut spare = Cpu::new(guest_cpu, vcpu, config.vcpus, None);
+                    enter(&mut spare, state);
+                    vm.set_registers(vcpu, &hypervisor::Registers::of(&spare));
+                    vm.start(vcpu);
+                }
+            }
+        }
+        let last = Totals { instructions: 0, cycles: 0, exits: 0, hypercalls: 0 };
+        Ok(Self { vcpus: vm.cpu_count(), vm: Some(vm), last, waiting: None })
+    }
+
+    /// The name of a pause at a moment, asked for once.
+    fn pause(&mut self, until: Until) -> Option<PauseId> {
+        if let Some((known, id)) = self.waiting
+            && known == until
+        {
+            return Some(id);
+        }
+        let id = self.vm.as_mut()?.pause_at(match until {
+            Until::Exit(count) => Moment::Exit(count),
+            Until::Cycle(cycle) => Moment::Cycle(cycle),
+            Until::Instruction(count) => Moment::Instruction(count),
+            Until::Hypercall(count) => Moment::Hypercall(count),
+            Until::Address { address, pass } => Moment::Address { address, pass },
+        });
+        self.waiting = Some((until, id));
+        Some(id)
     }
 }
 
 impl Host for VirtualHost {
-    fn run(&mut self, _: &Bounds, _: &mut dyn Sink) -> Pause {
-        match *self {}
+    fn run(&mut self, limits: &Totals, until: Option<Until>, sink: &mut dyn Sink) -> Pause {
+        let wanted = until.and_then(|until| self.pause(until));
+        let limits = Limits { instructions: limits.instructions, cycles: limits.cycles, exits: limits.exits };
+        loop {
+            let Some(vm) = &mut self.vm else {
+                return Pause::Over(Ending::new(Stop::Unsupported, "the guest was lost in a move"));
+            };
+            let ending = match vm.run(sink, &limits) {
+                hypervisor::Stop::Paused(pause) if Some(pause) == wanted => {
+                    self.waiting = None;
+                    return Pause::Moment;
+                }
+                // A moment that is waited for no more.
+                hypervisor::Stop::Paused(_) => continue,
+                hypervisor::Stop::InstructionLimit => return Pause::Limit(Stop::InstructionLimit),
+                hypervisor::Stop::CycleLimit => return Pause::Limit(Stop::CycleLimit),
+                hypervisor::Stop::ExitLimit => return Pause::Limit(Stop::ExitLimit),
+                hypervisor::Stop::Outcome(outcome) => Ending::asked(outcome),
+                hypervisor::Stop::Halted => Ending::new(Stop::Halted, ASLEEP),
+                hypervisor::Stop::TripleFault { vcpu } => Ending::new(Stop::TripleFault, format!("triple fault on CPU {vcpu}")),
+                hypervisor::Stop::EntryFailure { vcpu, reasons } => {
+                    Ending::new(Stop::EntryFailure, format!("VM entry of CPU {vcpu} failed: {}", reasons.join("; ")))
+                }
+                hypervisor::Stop::Userspace { vcpu, reason } => {
+                    Ending::new(Stop::UserspaceExit, format!("user space has no part for {reason} of CPU {vcpu}"))
+                }
+                hypervisor::Stop::Livelock { vcpu, rip, reason } => {
+                    Ending::new(Stop::Livelock, format!("CPU {vcpu} exits for ever at {rip:#x} with {reason}"))
+                }
+                hypervisor::Stop::NotModelled { vcpu, what } => not_modelled(vcpu, &what),
+            };
+            return Pause::Over(ending);
+        }
     }
-    fn totals(&self) -> Bounds {
-        match *self {}
+
+    fn totals(&self) -> Totals {
+        let Some(vm) = &self.vm else { return self.last };
+        let statistics = vm.statistics();
+        Totals { instructions: vm.instructions(), cycles: vm.cycles(), exits: statistics.exits, hypercalls: statistics.hypercalls }
     }
+
     fn vcpus(&self) -> u32 {
-        match *self {}
+        self.vcpus
     }
-    fn registers(&self, _: u32) -> Registers {
-        match *self {}
+
+    fn registers(&mut self, vcpu: u32) -> Registers {
+        let Some(vm) = &mut self.vm else { return Registers::default() };
+        let registers = vm.registers(vcpu);
+        Registers {
+            general: registers.gprs,
+            rip: registers.rip,
+            rflags: registers.rflags.into_bits(),
+            control: [registers.cr0.into_bits(), registers.cr2, registers.cr3, registers.cr4.into_bits()],
+            efer: registers.efer.into_bits(),
+            selectors: registers.segments.map(|segment| segment.selector.into_bits()),
+            cpl: registers.cpl,
+        }
     }
-    fn place(&self, _: u32) -> Option<(u64, u64)> {
-        match *self {}
+
+    fn set_register(&mut self, place: Place, value: u64) {
+        let Some(vm) = &mut self.vm else { return };
+        let mut registers = vm.registers(place.vcpu);
+        match place.register {
+            Register::Gpr(gpr) => registers.gprs[gpr.number()] = value,
+            Register::Rip => registers.rip = value,
+            Register::Rflags => registers.rflags = isa::rflags::Rflags::from_bits(value).normalized(),
+            Register::Control(0) => registers.cr0 = isa::control::Cr0::from_bits(value),
+            Register::Control(2) => registers.cr2 = value,
+            Register::Control(3) => registers.cr3 = value,
+            Register::Control(_) => registers.cr4 = isa::control::Cr4::from_bits(value),
+            Register::Efer => registers.efer = isa::control::Efer::from_bits(value),
+            Register::Low(_) | Register::Selector(_) | Register::Cpl => {}
+        }
+        vm.set_registers(place.vcpu, &registers);
     }
-    fn set_register(&mut self, _: Place, _: u64) {
-        match *self {}
+
+    fn read_memory(&self, address: u64, into: &mut [u8]) -> bool {
+        self.vm.as_ref().is_some_and(|vm| vm.read_memory(address, into).is_ok())
     }
-    fn read_memory(&self, _: u64, _: &mut [u8]) -> bool {
-        match *self {}
+
+    fn write_memory(&mut self, address: u64, from: &[u8]) -> bool {
+        self.vm.as_mut().is_some_and(|vm| vm.write_memory(address, from).is_ok())
     }
-    fn write_memory(&mut self, _: u64, _: &[u8]) -> bool {
-        match *self {}
+
+    fn protect(&mut self, range: Range<u64>, access: Access) -> Result<(), String> {
+        let rights = match access {
+            Access::None => Rights::Absent,
+            Access::ReadOnly => Rights::ReadOnly,
+            Access::ReadWrite => Rights::ReadWrite,
+        };
+        let vm = self.vm.as_mut().ok_or("the guest was lost in a move")?;
+        vm.protect(range, rights).map_err(|error| error.to_string())
     }
+
     fn take_serial(&mut self) -> Vec<u8> {
-        match *self {}
+        self.vm.as_mut().map(AnyVm::take_serial).unwrap_or_default()
     }
-    fn serial_input(&mut self, _: &[u8]) {
-        match *self {}
+
+    fn serial_input(&mut self, bytes: &[u8]) {
+        if let Some(vm) = &mut self.vm {
+            vm.board_mut().serial_input(bytes);
+        }
     }
-    fn interrupt(&mut self, _: u32, _: u8) {
-        match *self {}
+
+    fn interrupt(&mut self, vcpu: u32, vector: u8) {
+        if let Some(vm) = &mut self.vm {
+            vm.interrupt(vcpu, vector);
+        }
     }
-    fn nmi(&mut self, _: u32) {
-        match *self {}
+
+    fn nmi(&mut self, vcpu: u32) {
+        if let Some(vm) = &mut self.vm {
+            vm.nmi(vcpu);
+        }
     }
-    fn migrate(&mut self, _: &'static CpuModel, _: Policy, _: &mut dyn Sink) -> Result<(), String> {
-        match *self {}
+
+    fn migrate(&mut self, to: &'static CpuModel, chosen: Policy, sink: &mut dyn Sink) -> Result<(), String> {
+        hypervisor::check_model(to).map_err(|error| error.to_string())?;
+        self.last = self.totals();
+        let vm = self.vm.take().ok_or("the guest was lost in a move")?;
+        let (vm, _) = vm.migrate(to, policy(chosen), sink).map_err(|error| error.to_string())?;
+        self.vm = Some(vm);
+        Ok(())
     }
 }

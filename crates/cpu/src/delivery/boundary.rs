@@ -52,7 +52,11 @@ impl Cpu {
 
     /// INIT and start-up signals. Returns whether one was taken.
     fn signals(&mut self) -> Result<bool, RunExit> {
-        if self.init_pending && self.activity != Activity::WaitForSipi {
+        if self.activity == Activity::WaitForSipi {
+            // An INIT while waiting changes nothing, also when the start-up signal has come behind it already.
+            self.init_pending = false;
+        }
+        if self.init_pending {
             let blocked = self.extension.as_ref().is_some_and(|extension| extension.blocks_init(self));
             if self.guest_mode && self.interception.has(Intercept::Init) {
                 self.init_pending = false;
@@ -81,13 +85,9 @@ impl Cpu {
                 self.context_changed();
                 Ok(true)
             }
-            // An INIT while waiting changes nothing; a start-up signal at any other time is lost.
-            _ => {
-                if self.activity == Activity::WaitForSipi {
-                    self.init_pending = false;
-                }
-                if self.activity == Activity::Shutdown { Err(RunExit::Shutdown) } else { Ok(false) }
-            }
+            // A start-up signal at any other time is lost.
+            _ if self.activity == Activity::Shutdown => Err(RunExit::Shutdown),
+            _ => Ok(false),
         }
     }
 
@@ -242,6 +242,16 @@ impl Cpu {
             Activity::WaitForSipi => self.sipi_pending.is_some(),
             Activity::Shutdown => false,
         }
+    }
+
+    /// Whether it sleeps so deeply that no timer and no device wakes it: halted with interrupts off, or waiting for a start-up signal.
+    pub fn is_deaf(&self) -> bool {
+        let sleeps = match self.activity {
+            Activity::Active => false,
+            Activity::Halted => !self.guest_mode && !self.system_flags().r#if(),
+            Activity::WaitForSipi | Activity::Shutdown => true,
+        };
+        sleeps && !self.is_runnable()
     }
 
     /// Offset in the local APIC's register page, if a physical address lies in it.
