@@ -18,6 +18,8 @@
 //! | what is the scale of the time-stamp counter | 16.48 in the VMCS | 8.32 in an MSR |
 
 pub mod svm;
+#[cfg(test)]
+mod tests;
 pub mod vmx;
 
 use crate::exit::Report;

@@ -106,7 +106,7 @@ impl<B: Backend> Vm<B> {
                 Ok(())
             }
             Exit::Shutdown => {
-                self.to_userspace(vcpu, userspace::SHUTDOWN, sink);
+                self.leave_to_userspace(vcpu, userspace::SHUTDOWN, sink);
                 Err(Stop::TripleFault { vcpu: vcpu as u32 })
             }
             Exit::CacheFlush => self.skip(vcpu, report.length),
@@ -119,7 +119,7 @@ impl<B: Backend> Vm<B> {
                 Ok(())
             }
             Exit::EntryFailure => {
-                self.to_userspace(vcpu, userspace::FAIL_ENTRY, sink);
+                self.leave_to_userspace(vcpu, userspace::FAIL_ENTRY, sink);
                 let reasons = self.silicon(vcpu, |backend, cpu| backend.explain(cpu));
                 Err(Stop::EntryFailure { vcpu: vcpu as u32, reasons })
             }
@@ -128,7 +128,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Tells of an exit to user space and charges it.
-    pub(crate) fn to_userspace(&mut self, vcpu: usize, (name, number): (&'static str, u32), sink: &mut dyn Sink) {
+    pub(crate) fn leave_to_userspace(&mut self, vcpu: usize, (name, number): (&'static str, u32), sink: &mut dyn Sink) {
         self.emit(vcpu, sink, Event::UserspaceExit { reason: Name::Text(name), number });
         let costs = self.model.costs;
         self.charge(vcpu, &costs.userspace_round_trip);
@@ -194,7 +194,7 @@ impl<B: Backend> Vm<B> {
                     return Ok(());
                 }
                 Err(_) => {
-                    self.to_userspace(vcpu, userspace::INTERNAL_ERROR, sink);
+                    self.leave_to_userspace(vcpu, userspace::INTERNAL_ERROR, sink);
                     return Err(Stop::Userspace { vcpu: vcpu as u32, reason: userspace::INTERNAL_ERROR.0 });
                 }
             }
@@ -237,7 +237,7 @@ impl<B: Backend> Vm<B> {
             }
             Step::NotModelled(what) => Err(Stop::NotModelled { vcpu: vcpu as u32, what }),
             Step::Failed => {
-                self.to_userspace(vcpu, userspace::INTERNAL_ERROR, sink);
+                self.leave_to_userspace(vcpu, userspace::INTERNAL_ERROR, sink);
                 Err(Stop::Userspace { vcpu: vcpu as u32, reason: userspace::INTERNAL_ERROR.0 })
             }
         }

@@ -273,6 +273,7 @@ impl<B: Backend> Vm<B> {
     /// start-up message.
     fn is_deaf(&mut self) -> bool {
         (0..self.vcpus.len()).all(|vcpu| match self.vcpus[vcpu].software.activity {
+            _ if self.wakes(vcpu) => false,
             Activity::Running => false,
             Activity::Halted => !self.silicon(vcpu, |backend, cpu| backend.rflags(cpu)).r#if(),
             Activity::WaitForSipi => true,
@@ -284,7 +285,9 @@ impl<B: Backend> Vm<B> {
         if self.common.pauses.waiting.is_empty() {
             return None;
         }
-        let behind = self.cpus.iter().map(|cpu| cpu.now()).min().unwrap_or(0) / TICKS_PER_CYCLE;
+        let running = self.vcpus.iter().zip(&self.cpus).filter(|(vcpu, _)| vcpu.software.activity == Activity::Running);
+        let behind = running.map(|(_, cpu)| cpu.now()).min();
+        let behind = behind.or_else(|| self.cpus.iter().map(|cpu| cpu.now()).max()).unwrap_or(0) / TICKS_PER_CYCLE;
         let (exits, hypercalls) = (self.common.statistics.exits, self.common.statistics.hypercalls);
         let instructions = self.instructions();
         let index = self.common.pauses.waiting.iter().position(|(_, moment, _)| match *moment {
@@ -420,7 +423,7 @@ impl<B: Backend> Vm<B> {
         let (intr_info, error_code) = backend.injected();
         let rip = backend.rip();
         self.emit(vcpu, sink, Event::Entry { rip, intr_info, error_code });
-        match self.silicon(vcpu, |backend, cpu| backend.enter(cpu)) {
+        match self.silicon_charged(vcpu, |backend, cpu| backend.enter(cpu)) {
             Ok(true) => Ok(false),
             Ok(false) => {
                 self.exited(vcpu, sink)?;

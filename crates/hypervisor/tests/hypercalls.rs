@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Guest, VENDORS};
-use hypervisor::{Policy, Stop};
+use hypervisor::Stop;
 
 const NATIVE_CALL: &str = "mov eax, 1\n mov ebx, 2\n site: NATIVE\n hlt";
 const FOREIGN_CALLS: &str = "mov r8d, 3\n again: mov eax, 1\n site: FOREIGN\n dec r8d\n jnz again\n hlt";

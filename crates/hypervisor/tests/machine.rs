@@ -477,3 +477,17 @@ fn a_slot_can_be_taken_away_and_given_back() {
     }
     assert_eq!(Policy::default(), Policy::TrapAndPatch);
 }
+
+#[test]
+fn a_cycle_comes_even_when_everybody_sleeps() {
+    let text = format!("{APIC} sti\n hlt\n cli\n hlt");
+    for side in VENDORS {
+        let mut story = Guest::new(&text).on(&side);
+        let pause = story.vm().pause_at(Moment::Cycle(500_000));
+        assert_eq!(story.run(), Stop::Paused(pause), "{}", story.text());
+        assert_eq!(story.vm().cycles(), 500_000);
+        story.vm().interrupt(0, 0x40);
+        assert_eq!(story.run(), Stop::Halted);
+        assert_eq!(story.vm().registers(0).gprs[12], 1, "{}", story.text());
+    }
+}

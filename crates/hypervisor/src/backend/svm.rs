@@ -421,10 +421,6 @@ impl Backend for SvmBackend {
         let block = self.block(cpu);
         let mut registers = Registers::of(cpu);
         read_save_area(&block.save, &mut registers);
-        // Between exit and entry the processor's own registers hold these two; the VMCB has what they were at the exit.
-        for gpr in [Gpr::Rax, Gpr::Rsp] {
-            registers.gprs[gpr.number()] = cpu.gpr(gpr);
-        }
         registers.shadow = if block.control.interrupt_state.interrupt_shadow() { Shadow::Sti } else { Shadow::None };
         registers.nmi_blocked = self.nmi_blocked;
         registers.pending_debug = 0;

@@ -214,7 +214,7 @@ impl Backend for VmxBackend {
     }
 
     fn report(&mut self, cpu: &mut Cpu) -> Report {
-        with(cpu, |vmx, cpu| self.read_report(vmx, cpu)).unwrap_or_else(|| Report {
+        with(cpu, |vmx, cpu| self.read_report(vmx, cpu)).unwrap_or(Report {
             exit: Exit::Vendor(u64::MAX),
             rip: self.rip,
             length: None,

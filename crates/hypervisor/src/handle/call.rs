@@ -63,7 +63,7 @@ impl<B: Backend> Vm<B> {
                 self.skip(vcpu, Some(length))
             }
             Answer::Userspace(value) => {
-                self.to_userspace(vcpu, userspace::HYPERCALL, sink);
+                self.leave_to_userspace(vcpu, userspace::HYPERCALL, sink);
                 self.vcpus[vcpu].software.completion = Some(Completion { result: narrow(value), length });
                 Ok(())
             }

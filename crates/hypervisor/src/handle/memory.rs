@@ -172,7 +172,7 @@ impl<B: Backend> Vm<B> {
                 Ok(())
             }
             _ if access == Access::Fetch => {
-                self.to_userspace(vcpu, userspace::INTERNAL_ERROR, sink);
+                self.leave_to_userspace(vcpu, userspace::INTERNAL_ERROR, sink);
                 Err(Stop::Userspace { vcpu: vcpu as u32, reason: userspace::INTERNAL_ERROR.0 })
             }
             _ => self.emulate(vcpu, sink, true),

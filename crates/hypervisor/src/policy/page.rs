@@ -57,7 +57,7 @@ impl<B: Backend> Vm<B> {
         let mask = if wide { u64::MAX } else { 0xffff_ffff };
         let [nr, a0, a1, a2, a3] = order.map(|register| cpu.gpr(register) & mask);
         self.emit(vcpu, sink, Event::Hypercall { nr, a0, a1, a2, a3 });
-        self.to_userspace(vcpu, userspace::HYPERCALL, sink);
+        self.leave_to_userspace(vcpu, userspace::HYPERCALL, sink);
         // User space has no calls of its own and leaves what the kernel put there.
         self.vcpus[vcpu].software.completion = Some(Completion { result: EINVAL as u64, length });
         Ok(())

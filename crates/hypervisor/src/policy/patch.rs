@@ -104,7 +104,7 @@ impl<B: Backend> Vm<B> {
                 Ok(Place::Device(gpa)) => {
                     let value = piece.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
                     self.emit(vcpu, sink, Event::Mmio { write: true, length: piece.len() as u8, gpa, value });
-                    self.to_userspace(vcpu, userspace::MMIO, sink);
+                    self.leave_to_userspace(vcpu, userspace::MMIO, sink);
                     return Err(WriteFailure::Userspace);
                 }
                 Err(Trap::Exception(exception)) => return Err(WriteFailure::Fault(exception)),
