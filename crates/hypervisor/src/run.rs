@@ -272,11 +272,15 @@ impl<B: Backend> Vm<B> {
     /// Whether every virtual CPU sleeps so deeply that no timer and no device wakes it: halted with interrupts off, or waiting for a
     /// start-up message.
     fn is_deaf(&mut self) -> bool {
-        (0..self.vcpus.len()).all(|vcpu| match self.vcpus[vcpu].software.activity {
-            _ if self.wakes(vcpu) => false,
-            Activity::Running => false,
-            Activity::Halted => !self.silicon(vcpu, |backend, cpu| backend.rflags(cpu)).r#if(),
-            Activity::WaitForSipi => true,
+        (0..self.vcpus.len()).all(|vcpu| {
+            if self.wakes(vcpu) {
+                return false;
+            }
+            match self.vcpus[vcpu].software.activity {
+                Activity::Running => false,
+                Activity::Halted => !self.silicon(vcpu, |backend, cpu| backend.rflags(cpu)).r#if(),
+                Activity::WaitForSipi => true,
+            }
         })
     }
 
