@@ -31,6 +31,40 @@ pub enum Privilege {
     Implicit,
 }
 
+/// Reads 1, 2, 4 or 8 bytes, each width by one load.
+///
+/// # Safety
+/// The bytes must lie in one page of guest memory that stands.
+#[inline(always)]
+unsafe fn read_host(pointer: *const u8, bytes: u8) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match bytes {
+            1 => u64::from(*pointer),
+            2 => u64::from(pointer.cast::<u16>().read_unaligned()),
+            4 => u64::from(pointer.cast::<u32>().read_unaligned()),
+            _ => pointer.cast::<u64>().read_unaligned(),
+        }
+    }
+}
+
+/// Writes 1, 2, 4 or 8 bytes, each width by one store.
+///
+/// # Safety
+/// As for [`read_host`], and nobody may have borrowed the bytes.
+#[inline(always)]
+unsafe fn write_host(pointer: *mut u8, bytes: u8, value: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match bytes {
+            1 => *pointer = value as u8,
+            2 => pointer.cast::<u16>().write_unaligned(value as u16),
+            4 => pointer.cast::<u32>().write_unaligned(value as u32),
+            _ => pointer.cast::<u64>().write_unaligned(value),
+        }
+    }
+}
+
 impl Cpu {
     /// Everything outside, during a run.
     pub(crate) fn environment(&mut self) -> &mut Environment<'static> {
@@ -68,12 +102,6 @@ impl Cpu {
     /// Reads 1, 2, 4 or 8 bytes at a linear address in the name of the program.
     #[inline]
     pub fn load(&mut self, linear: u64, bytes: u8) -> Outcome<u64> {
-        if let Some(host) = self.current_host(linear, bytes, false) {
-            let mut value = [0u8; 8];
-            // SAFETY: `current_host` found the page, and the access lies inside it.
-            unsafe { std::ptr::copy_nonoverlapping(host, value.as_mut_ptr(), usize::from(bytes)) };
-            return Ok(u64::from_le_bytes(value));
-        }
         self.load_as(linear, bytes, Access::Read, self.privilege())
     }
 
@@ -85,11 +113,6 @@ impl Cpu {
     /// Writes 1, 2, 4 or 8 bytes at a linear address in the name of the program.
     #[inline]
     pub fn store(&mut self, linear: u64, bytes: u8, value: u64) -> Outcome {
-        if let Some(host) = self.current_host(linear, bytes, true) {
-            // SAFETY: as in `load`.
-            unsafe { std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), host, usize::from(bytes)) };
-            return Ok(());
-        }
         self.store_as(linear, bytes, value, self.privilege())
     }
 
@@ -106,10 +129,8 @@ impl Cpu {
     /// Reads 1, 2, 4 or 8 bytes; `access` is `Write` for the read half of a read-modify-write.
     pub fn load_as(&mut self, linear: u64, bytes: u8, access: Access, privilege: Privilege) -> Outcome<u64> {
         if let Some(pointer) = self.known_page(linear, bytes, access, privilege) {
-            let mut value = [0u8; 8];
             // SAFETY: the software TLB has the page for this very access, and its pointers are good while `forget_old_pages` has not run.
-            unsafe { std::ptr::copy_nonoverlapping(pointer, value.as_mut_ptr(), usize::from(bytes)) };
-            return Ok(u64::from_le_bytes(value));
+            return Ok(unsafe { read_host(pointer, bytes) });
         }
         self.check_linear(linear, bytes, privilege)?;
         let in_page = 4096 - (linear & 0xfff);
@@ -135,7 +156,7 @@ impl Cpu {
     pub fn store_as(&mut self, linear: u64, bytes: u8, value: u64, privilege: Privilege) -> Outcome {
         if let Some(pointer) = self.known_page(linear, bytes, Access::Write, privilege) {
             // SAFETY: as in `load_as`; pages in the half for writes are this memory's own and hold no code.
-            unsafe { std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), pointer, usize::from(bytes)) };
+            unsafe { write_host(pointer, bytes, value) };
             return Ok(());
         }
         self.check_linear(linear, bytes, privilege)?;
@@ -221,10 +242,8 @@ impl Cpu {
         }
         let Some(pointer) = self.environment().memory.read_pointer(physical >> 12) else { return self.device_load(physical, bytes) };
         self.fill(page, linear, physical, false, pointer);
-        let mut value = [0u8; 8];
         // SAFETY: the pointer is good for the 4096 bytes of the page, and the access does not cross it.
-        unsafe { std::ptr::copy_nonoverlapping(pointer.add((physical & 0xfff) as usize), value.as_mut_ptr(), usize::from(bytes)) };
-        Ok(u64::from_le_bytes(value))
+        Ok(unsafe { read_host(pointer.add((physical & 0xfff) as usize), bytes) })
     }
 
     fn store_page(&mut self, page: &Translation, linear: u64, bytes: u8, value: u64) -> Outcome {
@@ -247,9 +266,7 @@ impl Cpu {
             self.fill(page, linear, physical, true, pointer);
         }
         // SAFETY: as in `load_page`; `write_pointer` made the page this memory's own.
-        unsafe {
-            std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), pointer.add((physical & 0xfff) as usize), usize::from(bytes));
-        };
+        unsafe { write_host(pointer.add((physical & 0xfff) as usize), bytes, value) };
         Ok(())
     }
 
@@ -329,13 +346,6 @@ impl Cpu {
         let half = if write { &self.software_tlb.write } else { &self.software_tlb.read };
         let entry = half[SoftwareTlb::slot(linear)];
         (entry.tag == linear & !0xfff | self.context).then(|| linear.wrapping_add(entry.addend) as *mut u8)
-    }
-
-    /// The same for an access of up to 8 bytes anywhere, also outside a run, when somebody else may have made the pointers void.
-    #[inline]
-    fn current_host(&mut self, linear: u64, bytes: u8, write: bool) -> Option<*mut u8> {
-        let inside = (linear & 0xfff) + u64::from(bytes) <= 4096 && self.environment().memory.generation() == self.memory_generation;
-        if inside { self.inline_host(linear, u64::from(bytes), write) } else { None }
     }
 
     /// Copies elements of `bytes` bytes upwards, one after the other, each run inside one page. `false`, with nothing done, if an ordinary

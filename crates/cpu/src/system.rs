@@ -56,8 +56,21 @@ impl Entry {
     }
 }
 
+/// Whether an instruction is among those that every block is full of and whose every form has semantics: a short cut of `find`.
+fn is_everyday(instruction: &Instruction) -> bool {
+    use iced_x86::{Mnemonic as M, OpKind};
+    match instruction.mnemonic() {
+        M::Add | M::Adc | M::Sub | M::Sbb | M::And | M::Or | M::Xor | M::Cmp | M::Test | M::Inc | M::Dec | M::Neg | M::Not => true,
+        M::Mov => (0..2).all(|operand| instruction.op_kind(operand) != OpKind::Register || instruction.op_register(operand).is_gpr()),
+        _ => false,
+    }
+}
+
 /// The function of an instruction, if it is one. Asked only when a block is decoded.
 pub(crate) fn find(instruction: &Instruction) -> Option<Entry> {
+    if is_everyday(instruction) {
+        return None;
+    }
     integer::find(instruction)
         .or_else(|| strings::find(instruction))
         .or_else(|| vendor::find(instruction))
