@@ -36,7 +36,15 @@ pub enum Command {
     /// Assemble a file, and print a listing or write the code.
     Asm(Asm),
     /// Print the JSON Schema of scenario files.
-    Schema,
+    Schema(Schema),
+}
+
+/// Options of `schema`.
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// Print the reference of all keys as Markdown instead, as in docs/scenarios.md.
+    #[arg(long)]
+    pub reference: bool,
 }
 
 /// Options of `run`.

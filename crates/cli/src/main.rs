@@ -33,8 +33,8 @@ fn main() -> ExitCode {
         Command::Test(test) => test::test(test, &output),
         Command::Boot(boot) => boot::boot(boot, &output),
         Command::Asm(asm) => asm::asm(asm, &output),
-        Command::Schema => {
-            output.print(&schema());
+        Command::Schema(options) => {
+            output.print(&if options.reference { scenario::schema::reference() } else { schema() });
             Exit::Success
         }
     });

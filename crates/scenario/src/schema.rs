@@ -17,6 +17,91 @@ pub fn document() -> Value {
     SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>().to_value()
 }
 
+/// The reference of all keys as Markdown, for docs/scenarios.md.
+pub fn reference() -> String {
+    let document = document();
+    let mut text = String::new();
+    section(&document, "A scenario", &document, &mut text);
+    for (name, schema) in document["$defs"].as_object().into_iter().flatten() {
+        section(&document, name, schema, &mut text);
+    }
+    text
+}
+
+/// One type: its sentence, then a table of its keys or words.
+fn section(root: &Value, name: &str, schema: &Value, text: &mut String) {
+    *text += &format!("\n### {name}\n\n{}\n", flat(schema["description"].as_str().unwrap_or_default()));
+    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if let Some(properties) = schema["properties"].as_object() {
+        *text += "\n| key | value | meaning |\n|---|---|---|\n";
+        for (key, property) in properties {
+            let star = if required.contains(&key.as_str()) { " (required)" } else { "" };
+            let meaning = flat(property["description"].as_str().unwrap_or_default());
+            *text += &format!("| `{key}`{star} | {} | {meaning} |\n", kind(root, property));
+        }
+        return;
+    }
+    let words: Vec<(String, String, String)> = schema["oneOf"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|choice| {
+            let meaning = flat(choice["description"].as_str().unwrap_or_default());
+            let words =
+                choice["const"].as_str().into_iter().chain(choice["enum"].as_array().into_iter().flatten().filter_map(Value::as_str));
+            let words = words.map(|word| (word.to_owned(), String::new()));
+            let keys = choice["properties"].as_object().into_iter().flatten();
+            let keys = keys.map(|(key, property)| (key.clone(), kind(root, property)));
+            words.chain(keys).map(|(word, kind)| (word, kind, meaning.clone())).collect::<Vec<_>>()
+        })
+        .collect();
+    if words.is_empty() {
+        return;
+    }
+    let with_kind = words.iter().any(|(_, kind, _)| !kind.is_empty());
+    *text += if with_kind { "\n| key | value | meaning |\n|---|---|---|\n" } else { "\n| word | meaning |\n|---|---|\n" };
+    for (word, kind, meaning) in words {
+        *text += &if with_kind { format!("| `{word}` | {kind} | {meaning} |\n") } else { format!("| `{word}` | {meaning} |\n") };
+    }
+}
+
+/// A description in one line.
+fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+/// What a value is, with links to the types of this page.
+fn kind(root: &Value, schema: &Value) -> String {
+    if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/$defs/")) {
+        return format!("[{name}](#{})", name.to_lowercase());
+    }
+    if let Some(choices) = schema["anyOf"].as_array() {
+        let choices: Vec<String> = choices.iter().filter(|choice| choice["type"] != "null").map(|choice| kind(root, choice)).collect();
+        return choices.join(" or ");
+    }
+    let names: Vec<&str> = match &schema["type"] {
+        Value::String(name) => vec![name],
+        Value::Array(names) => names.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect(),
+        _ => Vec::new(),
+    };
+    let names: Vec<String> = names
+        .into_iter()
+        .map(|name| match name {
+            "array" => format!("list of {}", kind(root, &schema["items"])),
+            "object" if schema["additionalProperties"].is_object() => {
+                format!("names, each with {}", kind(root, &schema["additionalProperties"]))
+            }
+            "boolean" => "`true` or `false`".to_owned(),
+            other => other.to_owned(),
+        })
+        .collect();
+    let mut text = names.join(" or ");
+    if let (Some(minimum), Some(maximum)) = (schema["minimum"].as_i64(), schema["maximum"].as_i64()) {
+        text += &format!(", {minimum} to {maximum}");
+    }
+    text
+}
+
 /// Adds a diagnostic for everything in `node` that the schema does not allow.
 pub fn check(source: &Arc<Source>, node: &Node, diagnostics: &mut Diagnostics) {
     let document = document();
