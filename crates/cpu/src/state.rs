@@ -89,6 +89,8 @@ pub struct Msrs {
     pub mtrr_fixed: [u64; 11],
     /// Variable-range MTRRs, base and mask.
     pub mtrr_variable: [u64; 16],
+    /// The performance counters of AMD, which stand still: PERF_CTL0 to 3 (never enabled), PERF_CTR0 to 3.
+    pub performance: [u64; 8],
     /// SYSCFG, HWCR, DE_CFG of AMD.
     pub amd: [u64; 3],
 }
@@ -115,6 +117,7 @@ impl Msrs {
             mtrr_def_type: 0,
             mtrr_fixed: [0; 11],
             mtrr_variable: [0; 16],
+            performance: [0; 8],
             amd: [0; 3],
         }
     }

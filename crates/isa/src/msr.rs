@@ -75,6 +75,10 @@ msrs! {
     IA32_KERNEL_GS_BASE = 0xc000_0102 "What SWAPGS exchanges with the base of GS.";
     IA32_TSC_AUX = 0xc000_0103 "Auxiliary value of RDTSCP.";
     TSC_RATIO = 0xc000_0104 "Guest TSC ratio (AMD), 8.32 fixed point.";
+    PERF_CTL0 = 0xc001_0000 "First of four performance event-select registers (AMD).";
+    PERF_CTL3 = 0xc001_0003 "Last of them.";
+    PERF_CTR0 = 0xc001_0004 "First of four performance event counters (AMD).";
+    PERF_CTR3 = 0xc001_0007 "Last of them.";
     SYSCFG = 0xc001_0010 "System configuration (AMD).";
     HWCR = 0xc001_0015 "Hardware configuration (AMD).";
     VM_CR = 0xc001_0114 "SVM: lock and disable bits (AMD).";

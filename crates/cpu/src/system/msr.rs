@@ -191,6 +191,31 @@ static MSRS: &[Msr] = &[
     plain!(IA32_KERNEL_GS_BASE, (msrs.kernel_gs_base), has_long_mode, Canonical),
     plain!(IA32_TSC_AUX, (msrs.tsc_aux), |cpu| cpu.has(Feature::Rdtscp) || cpu.has(Feature::Rdpid), Low32),
     row!(IA32_BIOS_SIGN_ID, always, |cpu, _| Ok(cpu.model.msr(msr::IA32_BIOS_SIGN_ID).unwrap_or(0)), |_, _, _| Ok(())),
+    Msr {
+        // APM vol 2, 13.2.3 "Performance Monitoring Counters" (performance event-select registers).
+        first: msr::PERF_CTL0,
+        last: msr::PERF_CTL3,
+        exists: is_amd,
+        read: |cpu, index| Ok(cpu.msrs.performance[(index - msr::PERF_CTL0) as usize]),
+        write: |cpu, index, value| {
+            if value >> 22 & 1 != 0 {
+                return Err(Trap::not_modelled("counting of performance events (PERF_CTL.EN)"));
+            }
+            cpu.msrs.performance[(index - msr::PERF_CTL0) as usize] = value;
+            Ok(())
+        },
+    },
+    Msr {
+        first: msr::PERF_CTR0,
+        last: msr::PERF_CTR3,
+        exists: is_amd,
+        read: |cpu, index| Ok(cpu.msrs.performance[(index - msr::PERF_CTL0) as usize]),
+        write: |cpu, index, value| {
+            // Counters are 48 bits wide.
+            cpu.msrs.performance[(index - msr::PERF_CTL0) as usize] = value & 0xffff_ffff_ffff;
+            Ok(())
+        },
+    },
     plain!(SYSCFG, (msrs.amd[0]), is_amd, Any),
     plain!(HWCR, (msrs.amd[1]), is_amd, Any),
     plain!(DE_CFG, (msrs.amd[2]), is_amd, Any),
