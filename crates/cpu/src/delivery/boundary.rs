@@ -63,7 +63,10 @@ impl Cpu {
                 return self.leave_guest(Exit::Init).map(|()| true);
             }
             if !blocked {
+                // A start-up signal that has come by now came behind the INIT.
+                let behind = self.sipi_pending;
                 self.init();
+                self.sipi_pending = behind;
                 self.apic.init();
                 let bootstrap = self.apic.base() & crate::apic::BASE_BOOTSTRAP != 0;
                 self.activity = if bootstrap { Activity::Active } else { Activity::WaitForSipi };
@@ -211,7 +214,10 @@ impl Cpu {
     fn note(&mut self, accepted: Accepted) {
         match accepted {
             Accepted::Nmi => self.nmi_pending = true,
-            Accepted::Init => self.init_pending = true,
+            Accepted::Init => {
+                self.init_pending = true;
+                self.sipi_pending = None;
+            }
             Accepted::Startup(vector) => self.sipi_pending = Some(vector),
             // The APIC keeps interrupts; ExtINT lasts as long as the pin; system management mode is not modelled.
             Accepted::Interrupt | Accepted::ExtInt | Accepted::Smi | Accepted::Ignored => {}
