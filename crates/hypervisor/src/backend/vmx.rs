@@ -3,55 +3,30 @@
 //! Modelled: 64-bit host, EPT, VPID, unrestricted guest, virtual NMIs, an MSR bitmap, unconditional I/O exiting, TSC offset and scaling.
 //! Not used: TPR shadow and APIC virtualization (CR8 and the APIC page exit), the preemption timer, MSR lists.
 
+mod controls;
+mod guest_state;
+
 use super::{Backend, EntryRefused, Setup, TscSetting, Unfit, Window};
 use crate::exit::{Exit, ExitInfo, Port, Report};
 use crate::nested::Format;
-use crate::state::{Registers, fit_vmx, fit_vmx_tr};
+use crate::state::Registers;
 use ::vmx::{EntryOutcome, Vmx};
+use controls::{capabilities, entry_controls, exit_controls, pin_based, primary, secondary, write_msr_bitmap};
 use cpu::state::{Cpu, Shadow};
 use cpu::trap::{Access, Event, EventKind};
-use isa::control::{Cr0, Cr4, Efer};
-use isa::debug::{Dr6, Dr7};
-use isa::register::{Gpr, Segment};
+use guest_state::{GUEST_CR0, GUEST_CR4, load_fields, save_fields, shadow_of};
+use isa::control::{Cr0, Efer};
+use isa::debug::Dr6;
+use isa::register::Gpr;
 use isa::rflags::Rflags;
-use isa::segment::{Attributes, SegmentRegister, Selector, TableRegister};
+use isa::segment::Attributes;
 use isa::vmx::VmcsField as F;
 use isa::vmx::{
-    ControlRegisterAccessType, ControlRegisterQualification, EntryControls, EptEntry, EptPointer, EptViolationQualification, ExitControls,
-    ExitReason, ExitReasonField, Interruptibility, InterruptionInformation, InterruptionType, InveptType, IoQualification,
-    PendingDebugExceptions, PinBasedControls, PrimaryControls, SecondaryControls, VmxCapabilities,
+    ControlRegisterAccessType, ControlRegisterQualification, EptEntry, EptPointer, EptViolationQualification, ExitReason, ExitReasonField,
+    Interruptibility, InterruptionInformation, InterruptionType, InveptType, IoQualification, PrimaryControls, SecondaryControls,
 };
 use models::{CpuModel, Vendor};
 use trace::Name;
-
-/// Bits of CR4 that the guest owns: those that change neither paging nor what the hypervisor has to know of.
-const GUEST_CR4: u64 = Cr4::new()
-    .with_pvi(true)
-    .with_tsd(true)
-    .with_de(true)
-    .with_pge(true)
-    .with_pce(true)
-    .with_osfxsr(true)
-    .with_osxmmexcpt(true)
-    .with_fsgsbase(true)
-    .into_bits();
-/// Bits of CR0 that the guest owns.
-const GUEST_CR0: u64 = Cr0::new().with_ts(true).into_bits();
-/// Bits of CR0 that the guest sees, but that the processor does not get: caches are not modelled.
-const CACHE_BITS: u64 = Cr0::new().with_cd(true).with_nw(true).into_bits();
-
-/// The VMCS fields of the segment registers: selector, base, limit, access rights.
-const SEGMENTS: [[F; 4]; 6] = [
-    [F::GuestEsSelector, F::GuestEsBase, F::GuestEsLimit, F::GuestEsAccessRights],
-    [F::GuestCsSelector, F::GuestCsBase, F::GuestCsLimit, F::GuestCsAccessRights],
-    [F::GuestSsSelector, F::GuestSsBase, F::GuestSsLimit, F::GuestSsAccessRights],
-    [F::GuestDsSelector, F::GuestDsBase, F::GuestDsLimit, F::GuestDsAccessRights],
-    [F::GuestFsSelector, F::GuestFsBase, F::GuestFsLimit, F::GuestFsAccessRights],
-    [F::GuestGsSelector, F::GuestGsBase, F::GuestGsLimit, F::GuestGsAccessRights],
-];
-const LDTR: [F; 4] = [F::GuestLdtrSelector, F::GuestLdtrBase, F::GuestLdtrLimit, F::GuestLdtrAccessRights];
-const TR: [F; 4] = [F::GuestTrSelector, F::GuestTrBase, F::GuestTrLimit, F::GuestTrAccessRights];
-const PDPTES: [F; 4] = [F::GuestPdpte0, F::GuestPdpte1, F::GuestPdpte2, F::GuestPdpte3];
 
 /// A virtual CPU on VMX.
 #[derive(Debug)]
@@ -88,28 +63,6 @@ fn get(cpu: &mut Cpu, field: F) -> u64 {
 
 fn set(cpu: &mut Cpu, field: F, value: u64) {
     with(cpu, |vmx, cpu| write(vmx, cpu, field, value));
-}
-
-/// The capabilities that matter, checked.
-fn capabilities(model: &'static CpuModel) -> Result<&'static VmxCapabilities, Unfit> {
-    let capabilities = model.vmx.as_ref().ok_or(Unfit::NoExtension(model.name))?;
-    if !capabilities.may_be_one(SecondaryControls::ENABLE_EPT) {
-        return Err(Unfit::NoNestedPaging(model.name));
-    }
-    for (control, feature) in [
-        (SecondaryControls::UNRESTRICTED_GUEST, "unrestricted guests"),
-        (SecondaryControls::ENABLE_VPID, "VPIDs"),
-        (PinBasedControls::VIRTUAL_NMIS, "virtual NMIs"),
-        (PrimaryControls::USE_MSR_BITMAPS, "MSR bitmaps"),
-        (ExitControls::LOAD_IA32_EFER, "loading of IA32_EFER at VM exits"),
-        (EntryControls::LOAD_IA32_EFER, "loading of IA32_EFER at VM entries"),
-        (EntryControls::LOAD_IA32_PAT, "loading of IA32_PAT at VM entries"),
-    ] {
-        if !capabilities.may_be_one(control) {
-            return Err(Unfit::Lacks { model: model.name, feature });
-        }
-    }
-    Ok(capabilities)
 }
 
 /// EPT entries are write-back (memory type 6).
@@ -159,7 +112,7 @@ impl Backend for VmxBackend {
             .with_frame(setup.nested_root >> 12)
             .into_bits();
         let scales_tsc = offered.may_be_one(SecondaryControls::USE_TSC_SCALING);
-        let primary = PrimaryControls::new_adjusted(offered);
+        let primary = primary(offered);
         let fields = [
             (F::PinBasedControls, u64::from(offered.pin_based.adjust(pin_based().into_bits()))),
             (F::PrimaryProcessorBasedControls, u64::from(primary.into_bits())),
@@ -533,212 +486,4 @@ fn has_length(reason: ExitReason) -> bool {
             | ExitReason::IoInstruction
             | ExitReason::ControlRegisterAccess
     )
-}
-
-fn pin_based() -> PinBasedControls {
-    PinBasedControls::default().with_external_interrupt_exiting(true).with_nmi_exiting(true).with_virtual_nmis(true)
-}
-
-/// The primary controls as the hypervisor wants them.
-trait Adjusted {
-    fn new_adjusted(offered: &VmxCapabilities) -> Self;
-}
-
-impl Adjusted for PrimaryControls {
-    fn new_adjusted(offered: &VmxCapabilities) -> Self {
-        let wanted = Self::default()
-            .with_hlt_exiting(true)
-            .with_rdpmc_exiting(true)
-            .with_mwait_exiting(true)
-            .with_monitor_exiting(true)
-            .with_use_tsc_offsetting(true)
-            .with_cr8_load_exiting(true)
-            .with_cr8_store_exiting(true)
-            .with_unconditional_io_exiting(true)
-            .with_use_msr_bitmaps(true)
-            .with_activate_secondary_controls(true);
-        Self::from_bits(offered.primary.adjust(wanted.into_bits()))
-    }
-}
-
-fn secondary(offered: &VmxCapabilities) -> SecondaryControls {
-    SecondaryControls::default()
-        .with_enable_ept(true)
-        .with_enable_vpid(true)
-        .with_unrestricted_guest(true)
-        .with_enable_rdtscp(true)
-        .with_enable_invpcid(true)
-        .with_wbinvd_exiting(true)
-        .with_enable_xsaves_xrstors(offered.may_be_one(SecondaryControls::ENABLE_XSAVES_XRSTORS))
-        .with_use_tsc_scaling(offered.may_be_one(SecondaryControls::USE_TSC_SCALING))
-}
-
-fn exit_controls() -> ExitControls {
-    ExitControls::default()
-        .with_host_address_space_size(true)
-        .with_acknowledge_interrupt_on_exit(true)
-        .with_save_debug_controls(true)
-        .with_save_ia32_efer(true)
-        .with_load_ia32_efer(true)
-        .with_save_ia32_pat(true)
-        .with_load_ia32_pat(true)
-}
-
-fn entry_controls(long_mode: bool) -> EntryControls {
-    EntryControls::default()
-        .with_load_debug_controls(true)
-        .with_load_ia32_efer(true)
-        .with_load_ia32_pat(true)
-        .with_ia32e_mode_guest(long_mode)
-}
-
-/// SDM 25.6.9 "MSR-Bitmap Address": read low, read high, write low, write high, one KiB each; a set bit exits.
-fn write_msr_bitmap(cpu: &mut Cpu, bitmap: u64, passed: &[u32]) {
-    let mut bits = [0xff_u8; 4096];
-    for &msr in passed {
-        let (base, index) = match msr {
-            0..0x2000 => (0, msr),
-            0xc000_0000..0xc000_2000 => (0x400, msr - 0xc000_0000),
-            _ => continue,
-        };
-        for half in [base, base + 0x800] {
-            bits[half + (index / 8) as usize] &= !(1 << (index % 8));
-        }
-    }
-    cpu.write_physical_bytes(bitmap, &bits);
-}
-
-fn shadow_of(state: Interruptibility) -> Shadow {
-    if state.blocking_by_mov_ss() {
-        Shadow::MovSs
-    } else if state.blocking_by_sti() {
-        Shadow::Sti
-    } else {
-        Shadow::None
-    }
-}
-
-fn load_segment(vmx: &mut Vmx, cpu: &mut Cpu, fields: [F; 4], segment: &SegmentRegister) {
-    write(vmx, cpu, fields[0], segment.selector.into_bits().into());
-    write(vmx, cpu, fields[1], segment.base);
-    write(vmx, cpu, fields[2], segment.limit.into());
-    write(vmx, cpu, fields[3], segment.attributes.into_bits().into());
-}
-
-fn save_segment(vmx: &mut Vmx, cpu: &mut Cpu, fields: [F; 4]) -> SegmentRegister {
-    SegmentRegister {
-        selector: Selector::from_bits(read(vmx, cpu, fields[0]) as u16),
-        base: read(vmx, cpu, fields[1]),
-        limit: read(vmx, cpu, fields[2]) as u32,
-        attributes: Attributes::from_bits(read(vmx, cpu, fields[3]) as u32),
-    }
-}
-
-/// A data or code segment as VM entry takes it. SDM 27.3.1.2 "Checks on Guest Segment Registers": in virtual-8086 mode each has the form
-/// of that mode; the DPL of SS is the privilege level.
-fn fitted(registers: &Registers, index: usize) -> SegmentRegister {
-    let segment = registers.segments[index];
-    if registers.rflags.vm() && registers.cr0.pe() {
-        let base = u64::from(segment.selector.into_bits()) << 4;
-        return SegmentRegister { base, limit: 0xffff, attributes: Attributes::from_bits(0xf3), ..segment };
-    }
-    let mut segment = fit_vmx(segment);
-    if index == Segment::Ss as usize {
-        let level = if registers.cr0.pe() { registers.cpl } else { 0 };
-        segment.attributes = segment.attributes.with_dpl(level);
-    }
-    segment
-}
-
-fn load_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &Registers) {
-    let (fixed_cr0, fixed_cr4, entry) = {
-        let fixed = vmx.capabilities();
-        (fixed.cr0_fixed0, fixed.cr4_fixed0, fixed.entry)
-    };
-    let cr0 = registers.cr0.into_bits();
-    // With unrestricted guests PE and PG are the guest's.
-    let fixed_cr0 = fixed_cr0 & !Cr0::new().with_pe(true).with_pg(true).into_bits();
-    write(vmx, cpu, F::GuestCr0, cr0 & !CACHE_BITS | fixed_cr0);
-    write(vmx, cpu, F::Cr0ReadShadow, cr0);
-    let cr4 = registers.cr4.into_bits();
-    write(vmx, cpu, F::GuestCr4, cr4 | fixed_cr4);
-    write(vmx, cpu, F::Cr4ReadShadow, cr4);
-    write(vmx, cpu, F::GuestCr3, registers.cr3);
-    let efer = registers.efer.with_svme(false).with_lmsle(false).with_ffxsr(false).with_tce(false);
-    write(vmx, cpu, F::GuestEfer, efer.into_bits());
-    write(vmx, cpu, F::EntryControls, entry.adjust(entry_controls(efer.lma()).into_bits()).into());
-    for (field, value) in PDPTES.into_iter().zip(registers.pdptes) {
-        write(vmx, cpu, field, value);
-    }
-    for (index, fields) in SEGMENTS.into_iter().enumerate() {
-        load_segment(vmx, cpu, fields, &fitted(registers, index));
-    }
-    load_segment(vmx, cpu, LDTR, &fit_vmx(registers.ldtr));
-    load_segment(vmx, cpu, TR, &fit_vmx_tr(registers.tr));
-    write(vmx, cpu, F::GuestGdtrBase, registers.gdtr.base);
-    write(vmx, cpu, F::GuestGdtrLimit, registers.gdtr.limit.into());
-    write(vmx, cpu, F::GuestIdtrBase, registers.idtr.base);
-    write(vmx, cpu, F::GuestIdtrLimit, registers.idtr.limit.into());
-    write(vmx, cpu, F::GuestRip, registers.rip);
-    write(vmx, cpu, F::GuestRsp, registers.gprs[Gpr::Rsp.number()]);
-    write(vmx, cpu, F::GuestRflags, registers.rflags.normalized().into_bits());
-    write(vmx, cpu, F::GuestDr7, registers.dr7.into_bits() & 0xffff_ffff);
-    write(vmx, cpu, F::GuestDebugctl, registers.msrs.debugctl);
-    write(vmx, cpu, F::GuestPat, registers.msrs.pat);
-    write(vmx, cpu, F::GuestSysenterCs, registers.msrs.sysenter_cs);
-    write(vmx, cpu, F::GuestSysenterEsp, registers.msrs.sysenter_esp);
-    write(vmx, cpu, F::GuestSysenterEip, registers.msrs.sysenter_eip);
-    let state = Interruptibility::new()
-        .with_blocking_by_sti(registers.shadow == Shadow::Sti)
-        .with_blocking_by_mov_ss(registers.shadow == Shadow::MovSs)
-        .with_blocking_by_nmi(registers.nmi_blocked);
-    write(vmx, cpu, F::GuestInterruptibilityState, state.into_bits().into());
-    write(vmx, cpu, F::GuestActivityState, 0);
-    // SDM 27.3.1.5 "Checks on Guest Non-Register State": in a shadow with TF set, the single step must be pending.
-    let steps = registers.shadow != Shadow::None && registers.rflags.tf();
-    let breakpoints = (registers.pending_debug & 0xf) as u8;
-    let pending = PendingDebugExceptions::new()
-        .with_breakpoints(breakpoints)
-        .with_enabled_breakpoint(breakpoints != 0)
-        .with_single_step(registers.pending_debug >> 14 & 1 != 0 || steps);
-    write(vmx, cpu, F::GuestPendingDebugExceptions, pending.into_bits());
-}
-
-fn save_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &mut Registers) {
-    let view = |guest: u64, shadow: u64, owned: u64| guest & owned | shadow & !owned;
-    let (cr0, cr0_shadow) = (read(vmx, cpu, F::GuestCr0), read(vmx, cpu, F::Cr0ReadShadow));
-    registers.cr0 = Cr0::from_bits(view(cr0, cr0_shadow, GUEST_CR0));
-    let (cr4, cr4_shadow) = (read(vmx, cpu, F::GuestCr4), read(vmx, cpu, F::Cr4ReadShadow));
-    registers.cr4 = Cr4::from_bits(view(cr4, cr4_shadow, GUEST_CR4));
-    registers.cr3 = read(vmx, cpu, F::GuestCr3);
-    registers.efer = Efer::from_bits(read(vmx, cpu, F::GuestEfer));
-    registers.pdptes = PDPTES.map(|field| read(vmx, cpu, field));
-    registers.segments = SEGMENTS.map(|fields| save_segment(vmx, cpu, fields));
-    registers.ldtr = save_segment(vmx, cpu, LDTR);
-    registers.tr = save_segment(vmx, cpu, TR);
-    let table =
-        |vmx: &mut Vmx, cpu: &mut Cpu, base, limit| TableRegister { base: read(vmx, cpu, base), limit: read(vmx, cpu, limit) as u16 };
-    registers.gdtr = table(vmx, cpu, F::GuestGdtrBase, F::GuestGdtrLimit);
-    registers.idtr = table(vmx, cpu, F::GuestIdtrBase, F::GuestIdtrLimit);
-    registers.rip = read(vmx, cpu, F::GuestRip);
-    registers.gprs[Gpr::Rsp.number()] = read(vmx, cpu, F::GuestRsp);
-    registers.rflags = Rflags::from_bits(read(vmx, cpu, F::GuestRflags));
-    registers.cpl = if !registers.cr0.pe() {
-        0
-    } else if registers.rflags.vm() {
-        3
-    } else {
-        registers.segments[Segment::Ss as usize].attributes.dpl()
-    };
-    registers.dr7 = Dr7::from_bits(read(vmx, cpu, F::GuestDr7));
-    registers.msrs.debugctl = read(vmx, cpu, F::GuestDebugctl);
-    registers.msrs.pat = read(vmx, cpu, F::GuestPat);
-    registers.msrs.sysenter_cs = read(vmx, cpu, F::GuestSysenterCs);
-    registers.msrs.sysenter_esp = read(vmx, cpu, F::GuestSysenterEsp);
-    registers.msrs.sysenter_eip = read(vmx, cpu, F::GuestSysenterEip);
-    let state = Interruptibility::from_bits(read(vmx, cpu, F::GuestInterruptibilityState) as u32);
-    registers.shadow = shadow_of(state);
-    registers.nmi_blocked = state.blocking_by_nmi();
-    let pending = PendingDebugExceptions::from_bits(read(vmx, cpu, F::GuestPendingDebugExceptions));
-    registers.pending_debug = u64::from(pending.breakpoints()) | u64::from(pending.single_step()) << 14;
 }
