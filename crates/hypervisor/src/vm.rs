@@ -112,9 +112,6 @@ pub enum CreateError {
     /// Too many processors, or none.
     #[error("{0} virtual CPUs: a guest has at least 1 and at most {max}", max = machine::MAXIMUM_CPUS)]
     CpuCount(u32),
-    /// A model cannot run guests for lack of 64-bit mode.
-    #[error("a 64-bit guest model on `{0}`, which has no long mode")]
-    LongMode(&'static str),
 }
 
 /// What a run has counted.
