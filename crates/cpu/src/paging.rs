@@ -246,9 +246,20 @@ impl Cpu {
         let mut table = match mode {
             PagingMode::Bits32 => self.cr3 & 0xffff_f000,
             PagingMode::Pae => {
-                let pdpte = self.pdptes[(linear >> 30 & 3) as usize];
+                let index = linear >> 30 & 3;
+                let pdpte = if self.walks_pdptes() {
+                    self.charge(self.model.costs.page_walk_level.ticks());
+                    let guest = (self.cr3 & 0xffff_ffe0) + 8 * index;
+                    let place = self.nested_page(guest, request.nested(Access::Read, true))?;
+                    self.read_entry(place.physical, 8)
+                } else {
+                    self.pdptes[index as usize]
+                };
                 if pdpte & PRESENT == 0 {
                     return Err(self.page_fault(request, false, false));
+                }
+                if pdpte & self.pdpte_reserved() != 0 {
+                    return Err(self.page_fault(request, true, true));
                 }
                 pdpte & ADDRESS
             }
@@ -306,11 +317,25 @@ impl Cpu {
         Err(Trap::not_modelled("a paging mode without a last level"))
     }
 
+    /// Whether the page-directory-pointer-table entries of PAE paging are read by every walk and not held in registers. APM vol 2, 15.25.10
+    /// "Legacy PAE Mode": behind SVM's nested paging.
+    fn walks_pdptes(&self) -> bool {
+        self.nested_paging && self.model.vendor == Vendor::Amd
+    }
+
+    /// Bits of a present page-directory-pointer-table entry that must be zero.
+    pub fn pdpte_reserved(&self) -> u64 {
+        PDPTE_RESERVED | 0xfff0_0000_0000_0000 | self.beyond_physical()
+    }
+
     /// Loads the four page-directory-pointer-table entries of PAE paging from the table that a value of CR3 points to; #GP(0) if one is
     /// malformed, and then none is loaded. SDM vol 3, 4.4.1 "PDPTE Registers".
     pub fn load_pdptes(&mut self, cr3: u64) -> Outcome {
+        if self.walks_pdptes() {
+            return Ok(());
+        }
         let mut loaded = [0; 4];
-        let reserved = PDPTE_RESERVED | 0xfff0_0000_0000_0000 | self.beyond_physical();
+        let reserved = self.pdpte_reserved();
         for (index, entry) in loaded.iter_mut().enumerate() {
             let guest = (cr3 & 0xffff_ffe0) + 8 * index as u64;
             let access = NestedAccess { access: Access::Read, table_walk: true, user: false, linear: None };

@@ -284,7 +284,10 @@ impl Cpu {
             let attributes = register.attributes;
             let inner = (attributes.is_data() || attributes.is_code() && !attributes.is_conforming()) && attributes.dpl() < target.level;
             if register.is_usable() && inner {
-                self.segments[segment.number()] = SegmentRegister::null(Selector::new());
+                // The base stays, as software relies on that keeps its own in GS.
+                let register = &mut self.segments[segment.number()];
+                register.selector = Selector::new();
+                register.attributes.set_unusable(true);
             }
         }
     }

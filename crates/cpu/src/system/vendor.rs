@@ -54,6 +54,8 @@ fn execute(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
         Some(Ok(Completion::Next)) => Ok(Flow::End),
         Some(Ok(Completion::Entered)) => {
             cpu.leave = true;
+            // A single step over the entry is no trap of the guest; the silicon knows whose it is.
+            cpu.trace_cancelled = true;
             Ok(Flow::Jump)
         }
     }
