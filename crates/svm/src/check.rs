@@ -16,6 +16,8 @@ use isa::svm::{ControlArea, EventType, ExitCode, SaveArea, SvmFeatures};
 pub struct Limits {
     /// Bits of a physical address, MAXPHYADDR.
     pub physical_bits: u32,
+    /// Bits of a present page-directory-pointer entry that must be zero.
+    pub pdpte_reserved: u64,
     /// Bits of CR4 that the processor lets software set.
     pub cr4: u64,
     /// Bits of EFER that the processor lets software set, LMA included.
@@ -35,6 +37,8 @@ pub struct Entry<'a> {
     pub control: &'a ControlArea,
     /// The state save area.
     pub save: &'a SaveArea,
+    /// The page-directory-pointer entries in memory, in legacy PAE mode without nested paging.
+    pub pdptes: Option<[u64; 4]>,
     /// The processor and the host.
     pub limits: &'a Limits,
 }
@@ -61,10 +65,11 @@ impl Entry<'_> {
         self.limits.features.nested_paging() && self.control.nested_control.np_enable()
     }
 
-    /// A table of `size` bytes at a page-aligned address lies below the end of the physical address space.
+    /// A table of `size` bytes at a page-aligned address lies below the end of the physical address space. One that just reaches the end
+    /// does not, as processors have it.
     const fn fits(&self, base: u64, size: u64) -> bool {
         match (base & !0xfff).checked_add(size) {
-            Some(end) => end <= 1 << self.limits.physical_bits,
+            Some(end) => end < 1 << self.limits.physical_bits,
             None => false,
         }
     }
@@ -132,9 +137,17 @@ pub static CHECKS: &[Check] = &[
         id: "cr3_reserved",
         apm: CONSISTENCY,
         rule: "no MBZ bit of CR3 is set",
-        reads: &["CR3", "CR0", "EFER"],
-        applies: |e| e.long_mode_active(),
+        reads: &["CR3"],
+        applies: ALWAYS,
         holds: |e| e.save.cr3 >> e.limits.physical_bits == 0,
+    },
+    Check {
+        id: "pdpte_reserved",
+        apm: CONSISTENCY,
+        rule: "no MBZ bit is set in a present page-directory-pointer entry that CR3 points to, in legacy PAE mode without nested paging",
+        reads: &["CR3", "CR0", "CR4", "EFER"],
+        applies: |e| e.pdptes.is_some(),
+        holds: |e| e.pdptes.is_none_or(|entries| entries.iter().all(|entry| entry & 1 == 0 || entry & e.limits.pdpte_reserved == 0)),
     },
     Check {
         id: "cr4_reserved",
@@ -203,10 +216,10 @@ pub static CHECKS: &[Check] = &[
     Check {
         id: "iopm_address",
         apm: CONSISTENCY,
-        rule: "the I/O permission map ends below the maximum physical address",
+        rule: "the I/O permission map, two pages and a byte, ends below the maximum physical address",
         reads: &["INTERCEPTS", "IOPM_BASE_PA"],
         applies: |e| e.control.intercepts.contains(ExitCode::IOIO),
-        holds: |e| e.fits(e.control.iopm_base_pa, isa::svm::permission_map::IOPM_SIZE),
+        holds: |e| e.fits(e.control.iopm_base_pa, 0x2001),
     },
     Check {
         id: "msrpm_address",
@@ -309,12 +322,13 @@ mod tests {
     use super::*;
     use isa::svm::{EventInformation, Intercepts};
 
-    type Break = fn(&mut ControlArea, &mut SaveArea, &mut Limits);
+    type Break = fn(&mut ControlArea, &mut SaveArea, &mut Limits, &mut Option<[u64; 4]>);
 
     /// A 64-bit guest with nested paging and everything intercepted that a rule looks at.
     fn valid() -> (ControlArea, SaveArea, Limits) {
         let limits = Limits {
             physical_bits: 48,
+            pdpte_reserved: 0xfff0_0000_0000_01e6,
             cr4: 0x00f7_0fff,
             efer: 0xd01,
             long_mode: true,
@@ -324,7 +338,7 @@ mod tests {
         let mut control = ControlArea::zeroed();
         control.intercepts = Intercepts::default().with(ExitCode::VMRUN).with(ExitCode::IOIO).with(ExitCode::MSR).with(ExitCode::NMI);
         control.iopm_base_pa = 0xffff_ffff_d000;
-        control.msrpm_base_pa = 0xffff_ffff_e000;
+        control.msrpm_base_pa = 0xffff_ffff_d000;
         control.guest_asid = 1;
         control.event_injection = EventInformation::exception(14, Some(0));
         control.nested_control = control.nested_control.with_np_enable(true);
@@ -343,43 +357,44 @@ mod tests {
 
     /// For every rule, the smallest change that breaks it.
     const BREAKS: &[(&str, Break)] = &[
-        ("efer_svme", |_, s, _| s.efer &= !0x1000),
-        ("efer_reserved", |_, s, _| s.efer |= 1 << 20),
-        ("efer_long_mode_supported", |_, s, l| {
+        ("efer_svme", |_, s, _, _| s.efer &= !0x1000),
+        ("efer_reserved", |_, s, _, _| s.efer |= 1 << 20),
+        ("efer_long_mode_supported", |_, s, l, _| {
             l.long_mode = false;
             s.cr0 = 0x11;
         }),
-        ("cr0_nw_without_cd", |_, s, _| s.cr0 |= 1 << 29),
-        ("cr0_high", |_, s, _| s.cr0 |= 1 << 32),
-        ("cr3_reserved", |_, s, _| s.cr3 |= 1 << 48),
-        ("cr4_reserved", |_, s, _| s.cr4 |= 1 << 15),
-        ("cr4_cet_without_wp", |_, s, l| {
+        ("cr0_nw_without_cd", |_, s, _, _| s.cr0 |= 1 << 29),
+        ("cr0_high", |_, s, _, _| s.cr0 |= 1 << 32),
+        ("cr3_reserved", |_, s, _, _| s.cr3 |= 1 << 48),
+        ("pdpte_reserved", |_, _, _, p| *p = Some([0x1e6, 1, 0x8000_0000_0000_0001, 0])),
+        ("cr4_reserved", |_, s, _, _| s.cr4 |= 1 << 15),
+        ("cr4_cet_without_wp", |_, s, l, _| {
             l.cr4 |= 1 << 23;
             s.cr4 |= 1 << 23;
         }),
-        ("dr6_high", |_, s, _| s.dr6 |= 1 << 32),
-        ("dr7_high", |_, s, _| s.dr7 |= 1 << 63),
-        ("long_mode_needs_pae", |_, s, _| s.cr4 &= !0x20),
-        ("long_mode_needs_protection", |_, s, _| s.cr0 &= !1),
-        ("cs_long_and_default", |_, s, _| s.cs.attributes = s.cs.attributes.with_default_big(true)),
-        ("vmrun_intercept", |c, _, _| c.intercepts.set(ExitCode::VMRUN, false)),
-        ("iopm_address", |c, _, _| c.iopm_base_pa += 0x1000),
-        ("msrpm_address", |c, _, _| c.msrpm_base_pa = u64::MAX),
-        ("asid_zero", |c, _, _| c.guest_asid = 0),
-        ("event_type", |c, _, _| c.event_injection = EventInformation::from_bits(0x8000_0530)),
-        ("event_vector", |c, _, _| c.event_injection = EventInformation::exception(2, None)),
-        ("nested_host_paging", |_, _, l| l.host_paging = false),
-        ("ncr3_reserved", |c, _, _| c.n_cr3 = 1 << 48),
-        ("g_pat", |_, s, _| s.g_pat = 0x0007_0406_0207_0406),
-        ("virtual_nmi_needs_intercept", |c, _, _| c.intercepts.set(ExitCode::NMI, false)),
-        ("sev_not_offered", |c, _, _| c.nested_control = c.nested_control.with_sev_enable(true)),
-        ("avic_not_offered", |c, _, _| c.virtual_interrupt = c.virtual_interrupt.with_avic_enable(true)),
+        ("dr6_high", |_, s, _, _| s.dr6 |= 1 << 32),
+        ("dr7_high", |_, s, _, _| s.dr7 |= 1 << 63),
+        ("long_mode_needs_pae", |_, s, _, _| s.cr4 &= !0x20),
+        ("long_mode_needs_protection", |_, s, _, _| s.cr0 &= !1),
+        ("cs_long_and_default", |_, s, _, _| s.cs.attributes = s.cs.attributes.with_default_big(true)),
+        ("vmrun_intercept", |c, _, _, _| c.intercepts.set(ExitCode::VMRUN, false)),
+        ("iopm_address", |c, _, _, _| c.iopm_base_pa += 0x1000),
+        ("msrpm_address", |c, _, _, _| c.msrpm_base_pa = u64::MAX),
+        ("asid_zero", |c, _, _, _| c.guest_asid = 0),
+        ("event_type", |c, _, _, _| c.event_injection = EventInformation::from_bits(0x8000_0530)),
+        ("event_vector", |c, _, _, _| c.event_injection = EventInformation::exception(2, None)),
+        ("nested_host_paging", |_, _, l, _| l.host_paging = false),
+        ("ncr3_reserved", |c, _, _, _| c.n_cr3 = 1 << 48),
+        ("g_pat", |_, s, _, _| s.g_pat = 0x0007_0406_0207_0406),
+        ("virtual_nmi_needs_intercept", |c, _, _, _| c.intercepts.set(ExitCode::NMI, false)),
+        ("sev_not_offered", |c, _, _, _| c.nested_control = c.nested_control.with_sev_enable(true)),
+        ("avic_not_offered", |c, _, _, _| c.virtual_interrupt = c.virtual_interrupt.with_avic_enable(true)),
     ];
 
     #[test]
     fn a_valid_vmcb_passes() {
         let (control, save, limits) = valid();
-        let entry = Entry { control: &control, save: &save, limits: &limits };
+        let entry = Entry { control: &control, save: &save, pdptes: None, limits: &limits };
         assert_eq!(first_failure(&entry).map(|check| check.id), None);
     }
 
@@ -390,8 +405,9 @@ mod tests {
         assert_eq!(broken, ids, "one break a rule, in the order of the rules");
         for (id, change) in BREAKS {
             let (mut control, mut save, mut limits) = valid();
-            change(&mut control, &mut save, &mut limits);
-            let entry = Entry { control: &control, save: &save, limits: &limits };
+            let mut pdptes = None;
+            change(&mut control, &mut save, &mut limits, &mut pdptes);
+            let entry = Entry { control: &control, save: &save, pdptes, limits: &limits };
             assert_eq!(all_failures(&entry).map(|check| check.id).collect::<Vec<_>>(), [*id]);
             assert_eq!(first_failure(&entry).map(|check| check.id), Some(*id));
         }
@@ -418,7 +434,7 @@ mod tests {
                     3 => vector < 32 && vector != 2,
                     _ => false,
                 };
-                let entry = Entry { control: &control, save: &save, limits: &limits };
+                let entry = Entry { control: &control, save: &save, pdptes: None, limits: &limits };
                 assert_eq!(first_failure(&entry).is_none(), legal, "type {kind} vector {vector}");
             }
         }

@@ -7,7 +7,7 @@
 //! a breakpoint that is injected returns to NRIP where next RIP is offered, else to RIP. Reserved control bits are ignored.
 
 use cpu::state::{Activity, Cpu, Shadow, TscScale, VirtualInterrupt};
-use cpu::trap::{Access, Event, EventKind};
+use cpu::trap::{Event, EventKind};
 use isa::control::{Cr0, Cr4, Efer};
 use isa::debug::{Dr6, Dr7};
 use isa::register::{Gpr, Segment};
@@ -18,8 +18,7 @@ use zerocopy::IntoBytes;
 
 use crate::check::{self, Check, Limits};
 use crate::instructions::{SAVE_AREA, canonical};
-use crate::memory::PhysicalTables;
-use crate::npt::{NestedRoot, Walk};
+use crate::npt::NestedRoot;
 use crate::{AddressFault, Svm};
 
 /// How much of the control area VMRUN reads: behind it lie only extensions that are not offered.
@@ -54,6 +53,7 @@ impl Svm {
     fn limits<'a>(limits: &'a mut Option<Limits>, features: SvmFeatures, host_paging: bool, cpu: &Cpu) -> &'a Limits {
         let limits = limits.get_or_insert_with(|| Limits {
             physical_bits: u32::from(cpu.model.physical_address_bits),
+            pdpte_reserved: cpu.pdpte_reserved(),
             cr4: cpu.model.supported_cr4().into_bits(),
             efer: cpu.model.supported_efer().into_bits(),
             long_mode: cpu.has(isa::cpuid::Feature::LongMode),
@@ -122,8 +122,9 @@ impl Svm {
         }
         // A host in Rust counts as one in long mode.
         let host_paging = cpu.rust_host || self.host_cr0().pg();
+        let pdptes = self.pdptes(cpu);
         let limits = Self::limits(&mut self.limits, self.capabilities.features, host_paging, cpu);
-        let entry = check::Entry { control: &self.control, save: &self.save, limits };
+        let entry = check::Entry { control: &self.control, save: &self.save, pdptes, limits };
         self.last_failure = check::first_failure(&entry);
         if let Some(check) = self.last_failure {
             cpu.charge(cpu.model.costs.vm_entry_failed.ticks());
@@ -133,6 +134,10 @@ impl Svm {
         cpu.charge(cpu.model.costs.vm_entry.ticks());
         self.load_controls(cpu);
         self.load_guest(cpu);
+        if let Some(entries) = pdptes {
+            cpu.pdptes = entries;
+        }
+        self.contexts.enter_guest(cpu, self.nested);
         self.inject(cpu);
         // APM 15.5.1: "VMRUN sets GIF".
         self.gif = true;
@@ -238,28 +243,14 @@ impl Svm {
         cpu.set_gpr(Gpr::Rax, save.rax);
         cpu.pending_debug = 0;
         cpu.activity = Activity::Active;
-        self.load_pdptes(cpu);
-        self.contexts.enter_guest(cpu, self.nested);
     }
 
-    /// The four page-directory-pointer entries of PAE paging, which the processor holds in registers. With nested paging APM 15.25.10
-    /// "Legacy PAE Mode" has them read by each walk instead; holding those of the entry differs only for a guest that changes them
-    /// without writing CR3.
-    pub(crate) fn load_pdptes(&self, cpu: &mut Cpu) {
-        if !cpu.cr0.pg() || !cpu.cr4.pae() || cpu.efer.lma() {
-            return;
-        }
-        let mut table = cpu.cr3 & 0xffff_ffe0;
-        if let Some(root) = self.nested {
-            let walk = Walk { access: Access::Read, table_walk: true, user: false, linear: None };
-            // An entry that cannot be read is not present; the access that needs it faults then.
-            let Ok(page) = root.translate(&mut PhysicalTables(cpu), table, walk) else {
-                cpu.pdptes = [0; 4];
-                return;
-            };
-            table = page.physical;
-        }
-        cpu.pdptes = [0, 8, 16, 24].map(|offset| cpu.read_physical(table + offset, 8));
+    /// The page-directory-pointer entries that the guest of the VMCB will hold in registers: those of legacy PAE mode. With nested paging
+    /// each walk reads them instead, APM 15.25.10 "Legacy PAE Mode".
+    fn pdptes(&self, cpu: &Cpu) -> Option<[u64; 4]> {
+        let (cr0, cr4, efer) = (Cr0::from_bits(self.save.cr0), Cr4::from_bits(self.save.cr4), Efer::from_bits(self.save.efer));
+        let nested = self.capabilities.features.nested_paging() && self.control.nested_control.np_enable();
+        (cr0.pg() && cr4.pae() && !efer.lme() && !nested).then(|| read_pdptes(cpu, self.save.cr3))
     }
 
     /// APM 15.20 "Event Injection".
@@ -299,4 +290,9 @@ impl Svm {
         self.gif = false;
         cpu.events_held = true;
     }
+}
+
+/// The four entries of the table that a value of CR3 points to in PAE mode.
+pub(crate) fn read_pdptes(cpu: &Cpu, cr3: u64) -> [u64; 4] {
+    [0, 8, 16, 24].map(|offset| cpu.read_physical((cr3 & 0xffff_ffe0) + offset, 8))
 }

@@ -21,7 +21,7 @@ use isa::svm::{
 };
 use zerocopy::IntoBytes;
 
-use crate::entry::SWITCHED;
+use crate::entry::{SWITCHED, read_pdptes};
 use crate::instructions::SAVE_AREA;
 use crate::{Svm, intercept};
 
@@ -85,6 +85,8 @@ impl Svm {
             cpu.context_changed();
             AfterExit::RustHost
         } else {
+            // APM 15.21.3: what was intercepted is not gone, the host takes it when it sets GIF. A host in Rust has seen it.
+            cpu.nmi_pending |= exit == Exit::Nmi;
             self.load_host(cpu);
             AfterExit::MachineCode
         }
@@ -259,6 +261,7 @@ impl Svm {
     /// Loads the host that VMRUN saved: APM 15.6 "#VMEXIT". PE is forced on, VM off, CPL 0, and DR7 disables all breakpoints.
     pub(crate) fn load_host(&mut self, cpu: &mut Cpu) {
         let host = &self.host;
+        let host_trap = Rflags::from_bits(host.rflags).tf();
         for (segment, from) in SWITCHED.iter().zip(&host.segments) {
             cpu.segments[*segment as usize].clone_from(from);
         }
@@ -274,7 +277,14 @@ impl Svm {
         cpu.rip = host.rip;
         cpu.set_gpr(Gpr::Rsp, host.rsp);
         cpu.set_gpr(Gpr::Rax, host.rax);
-        self.load_pdptes(cpu);
+        if cpu.cr0.pg() && cpu.cr4.pae() && !cpu.efer.lma() {
+            // APM 15.6: the host's page-directory-pointer entries are read again.
+            cpu.pdptes = read_pdptes(cpu, cpu.cr3);
+        }
+        if host_trap {
+            // A single step over VMRUN ends behind it: on the host's side of the #VMEXIT.
+            cpu.pending_debug = Dr6::new().with_bs(true).into_bits();
+        }
         self.contexts.enter_host(cpu);
     }
 }

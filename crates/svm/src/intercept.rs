@@ -177,14 +177,14 @@ pub fn control_access(words: &Intercepts, cr0: Cr0, access: &ControlAccess) -> O
         return Some(plain);
     }
     if write && access.register == 0 && words.contains(ExitCode::CR0_SEL_WRITE) {
-        let changed = match access.kind {
-            // LMSW writes bits 3:0 and cannot clear PE.
-            ControlAccessKind::Lmsw => (access.value & 0xf | cr0.into_bits() & 1) ^ cr0.into_bits() & 0xf,
-            // CLTS changes TS alone.
-            ControlAccessKind::Clts => 0,
-            _ => access.value ^ cr0.into_bits(),
+        let spared = Cr0::new().with_ts(true).with_mp(true).into_bits();
+        let exits = match access.kind {
+            // LMSW is intercepted whatever it changes, as processors do; CLTS changes TS alone.
+            ControlAccessKind::Lmsw => true,
+            ControlAccessKind::Clts => false,
+            _ => (access.value ^ cr0.into_bits()) & !spared != 0,
         };
-        if changed & !Cr0::new().with_ts(true).with_mp(true).into_bits() != 0 {
+        if exits {
             return Some(ExitCode::CR0_SEL_WRITE);
         }
     }
@@ -236,8 +236,7 @@ mod tests {
             (ControlAccessKind::MovTo, 0x8000_001b, false),
             (ControlAccessKind::MovTo, 0xc000_0011, true),
             (ControlAccessKind::Clts, 0, false),
-            (ControlAccessKind::Lmsw, 0xb, false),
-            (ControlAccessKind::Lmsw, 0x0, false),
+            (ControlAccessKind::Lmsw, 0xb, true),
             (ControlAccessKind::Lmsw, 0x4, true),
             (ControlAccessKind::Smsw, 0, false),
         ];

@@ -212,6 +212,7 @@ fn a_round_trip_moves_the_guest_and_gives_the_host_back() {
         cpu.cr2 = 0x88;
         cpu.shadow = Shadow::Sti;
         assert_eq!(svm.exit(cpu, Exit::Nmi), AfterExit::MachineCode);
+        assert!(cpu.nmi_pending, "an intercepted NMI waits for the host");
         assert!(!cpu.guest_mode && !svm.gif() && cpu.events_held);
         assert_eq!((cpu.rip, cpu.gpr(Gpr::Rax), cpu.gpr(Gpr::Rsp)), (HOST_CODE + 3, VMCB, 0x7000));
         assert_eq!((cpu.gdtr.base, cpu.address_space, cpu.shadow), (0x6000, 0, Shadow::None));

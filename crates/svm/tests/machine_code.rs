@@ -41,6 +41,20 @@ fn a_hypervisor_of_machine_code_skips_vmmcall_and_goes_on() {
 }
 
 #[test]
+fn a_single_step_over_vmrun_traps_on_the_hosts_side() {
+    let mut machine = machine();
+    machine.cpu.set_gpr(Gpr::Rax, VMCB);
+    let flags = machine.cpu.rflags();
+    machine.cpu.set_rflags(flags.with_tf(true));
+    // The first VMRUN and the guest's VMMCALL; behind them the trap meets no IDT.
+    machine.cpu.idtr.limit = 0;
+    assert_eq!(machine.run(10), RunExit::Shutdown);
+    assert!(!machine.cpu.guest_mode);
+    assert_eq!((machine.cpu.rip, machine.with(|svm, _| svm.exits())), (HOST_CODE + 3, 1));
+    assert_eq!(machine.cpu.dr6.into_bits() & 0x4000, 0x4000);
+}
+
+#[test]
 fn a_host_in_rust_gets_every_exit_as_the_end_of_a_run() {
     let mut machine = machine();
     machine.cpu.rust_host = true;

@@ -114,6 +114,32 @@ fn page_tables_of_the_guest_must_be_writable() {
 }
 
 #[test]
+fn page_directory_pointers_of_pae_are_read_by_each_walk() {
+    // (entry, exit, error code): PAE with one 2-MiB page at 0; the pointers lie at 0x7000, the directory at 0x9000.
+    let cases = [
+        (0x9001, ExitCode::VMMCALL, 0),
+        (0x9000, ExitCode::EXCP_PF, 0),
+        (0x9001 | 1 << 52, ExitCode::EXCP_PF, 0x9),
+        (0x9003, ExitCode::EXCP_PF, 0x9),
+    ];
+    for (entry, code, error) in cases {
+        let mut machine = machine(COPY, |vmcb| {
+            vmcb.control.intercepts.set(ExitCode::EXCP_PF, true);
+            vmcb.save.cr0 = 0x8000_0011;
+            vmcb.save.cr3 = 0x7000;
+            vmcb.save.cr4 = 0x20;
+        });
+        machine.memory.write_u64(0x7000, entry).unwrap();
+        machine.memory.write_u64(0x9000, 0x87).unwrap();
+        let control = enter(&mut machine).control;
+        assert_eq!(control.exit_code, code, "{entry:#x}");
+        if code == ExitCode::EXCP_PF {
+            assert_eq!((control.exit_info_1, control.exit_info_2), (error, GUEST_CODE), "{entry:#x}");
+        }
+    }
+}
+
+#[test]
 fn a_changed_entry_is_seen_after_a_flush_and_not_before() {
     // `again: mov eax, [0x5010]; vmmcall; jmp again`
     let code = [0xa1, 0x10, 0x50, 0, 0, 0x0f, 0x01, 0xd9, 0xeb, 0xf6];
