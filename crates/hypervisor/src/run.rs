@@ -334,6 +334,12 @@ impl<B: Backend> Vm<B> {
         self.run_timer(vcpu, self.cpus[vcpu].cycles());
         loop {
             if !self.cpus[vcpu].guest_mode {
+                if self.vcpus[vcpu].unhandled.is_some() {
+                    self.handle_exit(vcpu, sink)?;
+                    if self.turn_ends(limits) || self.cpus[vcpu].now() >= until {
+                        return Ok(());
+                    }
+                }
                 self.take_signals(vcpu);
                 if !self.wakes(vcpu) {
                     return Ok(());
@@ -359,9 +365,13 @@ impl<B: Backend> Vm<B> {
             }
             match self.execute(vcpu, until, limits) {
                 RunExit::HostEntry => {
-                    self.exited(vcpu, sink)?;
-                    if self.common.look || self.common.pauses.counts || self.common.statistics.exits >= limits.exits {
-                        self.common.look = false;
+                    self.note_exit(vcpu, sink);
+                    if self.cpus.len() > 1 {
+                        // What others do before this moment comes before what the hypervisor does about the exit.
+                        return Ok(());
+                    }
+                    self.handle_exit(vcpu, sink)?;
+                    if self.turn_ends(limits) {
                         return Ok(());
                     }
                 }
@@ -382,6 +392,15 @@ impl<B: Backend> Vm<B> {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether an exit left something that must be looked at before the guest goes on.
+    fn turn_ends(&mut self, limits: &Limits) -> bool {
+        let ends = self.common.look || self.common.pauses.counts || self.common.statistics.exits >= limits.exits;
+        if ends {
+            self.common.look = false;
+        }
+        ends
     }
 
     /// The stop for something that is not modelled.
@@ -443,8 +462,21 @@ impl<B: Backend> Vm<B> {
 
     /// After an exit: tells of it and handles it.
     pub(crate) fn exited(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
-        let report = self.silicon(vcpu, |backend, cpu| backend.report(cpu));
+        self.note_exit(vcpu, sink);
+        self.handle_exit(vcpu, sink)
+    }
+
+    /// Handles the exit that was noted last.
+    fn handle_exit(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let Some(report) = self.vcpus[vcpu].unhandled.take() else { return Ok(()) };
         self.common.statistics.exits += 1;
+        self.handle(vcpu, &report, sink)?;
+        self.check_progress(vcpu, &report)
+    }
+
+    /// After an exit: reads what it was, and tells of it.
+    fn note_exit(&mut self, vcpu: usize, sink: &mut dyn Sink) {
+        let report = self.silicon(vcpu, |backend, cpu| backend.report(cpu));
         let info = report.info;
         self.emit(
             vcpu,
@@ -472,9 +504,7 @@ impl<B: Backend> Vm<B> {
                 software.apic.set_cr8(class);
             }
         }
-        let result = self.handle(vcpu, &report, sink);
-        result?;
-        self.check_progress(vcpu, &report)
+        self.vcpus[vcpu].unhandled = Some(report);
     }
 
     /// Ends the run of a guest that exits for ever without going on.
@@ -502,7 +532,7 @@ impl<B: Backend> Vm<B> {
     /// Fetches a virtual CPU out of its guest by a physical interrupt, if it is in it, and handles what exit there is.
     pub(crate) fn fetch_out_traced(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
         if !self.cpus[vcpu].guest_mode {
-            return Ok(());
+            return self.handle_exit(vcpu, sink);
         }
         self.kick(vcpu, crate::vm::KICK_VECTOR);
         let limits = Limits::NONE;

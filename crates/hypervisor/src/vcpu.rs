@@ -1,5 +1,6 @@
 //! A virtual CPU as software keeps it: its local APIC, what it waits for, and the events that wait for it.
 
+use crate::exit::Report;
 use crate::state::Registers;
 use cpu::apic::LocalApic;
 use cpu::trap::{Event, Exception};
@@ -111,6 +112,8 @@ pub(crate) struct Vcpu<B> {
     pub backend: B,
     pub software: Software,
     pub progress: Progress,
+    /// An exit that was told of, and waits for its handling.
+    pub unhandled: Option<Report>,
 }
 
 /// A virtual CPU in no vendor's format: what a move carries.

@@ -278,7 +278,7 @@ impl<B: Backend> Vm<B> {
             })?;
             cpu.set_now(now);
             vm.cpus.push(cpu);
-            vm.vcpus.push(Vcpu { backend, software, progress: Progress::new() });
+            vm.vcpus.push(Vcpu { backend, software, progress: Progress::new(), unhandled: None });
         }
         if vm.common.options.prefault {
             vm.map_everything();

@@ -21,15 +21,15 @@ pub fn document() -> Value {
 pub fn reference() -> String {
     let document = document();
     let mut text = String::new();
-    section(&document, "A scenario", &document, &mut text);
+    section("A scenario", &document, &mut text);
     for (name, schema) in document["$defs"].as_object().into_iter().flatten() {
-        section(&document, name, schema, &mut text);
+        section(name, schema, &mut text);
     }
     text
 }
 
 /// One type: its sentence, then a table of its keys or words.
-fn section(root: &Value, name: &str, schema: &Value, text: &mut String) {
+fn section(name: &str, schema: &Value, text: &mut String) {
     *text += &format!("\n### {name}\n\n{}\n", flat(schema["description"].as_str().unwrap_or_default()));
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if let Some(properties) = schema["properties"].as_object() {
@@ -37,7 +37,7 @@ fn section(root: &Value, name: &str, schema: &Value, text: &mut String) {
         for (key, property) in properties {
             let star = if required.contains(&key.as_str()) { " (required)" } else { "" };
             let meaning = flat(property["description"].as_str().unwrap_or_default());
-            *text += &format!("| `{key}`{star} | {} | {meaning} |\n", kind(root, property));
+            *text += &format!("| `{key}`{star} | {} | {meaning} |\n", kind(property));
         }
         return;
     }
@@ -51,7 +51,7 @@ fn section(root: &Value, name: &str, schema: &Value, text: &mut String) {
                 choice["const"].as_str().into_iter().chain(choice["enum"].as_array().into_iter().flatten().filter_map(Value::as_str));
             let words = words.map(|word| (word.to_owned(), String::new()));
             let keys = choice["properties"].as_object().into_iter().flatten();
-            let keys = keys.map(|(key, property)| (key.clone(), kind(root, property)));
+            let keys = keys.map(|(key, property)| (key.clone(), kind(property)));
             words.chain(keys).map(|(word, kind)| (word, kind, meaning.clone())).collect::<Vec<_>>()
         })
         .collect();
@@ -71,12 +71,12 @@ fn flat(text: &str) -> String {
 }
 
 /// What a value is, with links to the types of this page.
-fn kind(root: &Value, schema: &Value) -> String {
+fn kind(schema: &Value) -> String {
     if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/$defs/")) {
         return format!("[{name}](#{})", name.to_lowercase());
     }
     if let Some(choices) = schema["anyOf"].as_array() {
-        let choices: Vec<String> = choices.iter().filter(|choice| choice["type"] != "null").map(|choice| kind(root, choice)).collect();
+        let choices: Vec<String> = choices.iter().filter(|choice| choice["type"] != "null").map(|choice| kind(choice)).collect();
         return choices.join(" or ");
     }
     let names: Vec<&str> = match &schema["type"] {
@@ -87,9 +87,9 @@ fn kind(root: &Value, schema: &Value) -> String {
     let names: Vec<String> = names
         .into_iter()
         .map(|name| match name {
-            "array" => format!("list of {}", kind(root, &schema["items"])),
+            "array" => format!("list of {}", kind(&schema["items"])),
             "object" if schema["additionalProperties"].is_object() => {
-                format!("names, each with {}", kind(root, &schema["additionalProperties"]))
+                format!("names, each with {}", kind(&schema["additionalProperties"]))
             }
             "boolean" => "`true` or `false`".to_owned(),
             other => other.to_owned(),
