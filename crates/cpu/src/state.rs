@@ -154,17 +154,20 @@ impl FpuState {
 pub struct TscScale {
     /// Added.
     pub offset: u64,
-    /// 64-bit fixed point with 32 fraction bits; 1 << 32 is one.
+    /// 64-bit fixed point with [`TscScale::FRACTION_BITS`] fraction bits, which are enough for both vendors' formats.
     pub ratio: u64,
 }
 
 impl TscScale {
     /// The identity.
-    pub const IDENTITY: Self = Self { offset: 0, ratio: 1 << 32 };
+    pub const IDENTITY: Self = Self { offset: 0, ratio: 1 << Self::FRACTION_BITS };
+
+    /// Fraction bits of the ratio, as in SDM vol 3, 26.3, "RDTSC"; SVM's TSC ratio has 16 fewer.
+    pub const FRACTION_BITS: u32 = 48;
 
     /// Applies it.
     pub const fn apply(self, value: u64) -> u64 {
-        (((value as u128 * self.ratio as u128) >> 32) as u64).wrapping_add(self.offset)
+        (((value as u128 * self.ratio as u128) >> Self::FRACTION_BITS) as u64).wrapping_add(self.offset)
     }
 }
 
@@ -677,6 +680,13 @@ impl Cpu {
 mod tests {
     use super::*;
     use crate::tlb::JumpEntry;
+
+    #[test]
+    fn time_stamps_are_scaled_with_all_fraction_bits() {
+        assert_eq!(TscScale::IDENTITY.apply(u64::MAX), u64::MAX);
+        let half_and_a_little = TscScale { offset: 7, ratio: (1 << 47) + 1 };
+        assert_eq!(half_and_a_little.apply(1 << 50), (1 << 49) + 4 + 7);
+    }
 
     #[test]
     fn a_context_whose_number_comes_back_finds_no_code_of_the_old_one() {

@@ -172,8 +172,12 @@ impl Svm {
         }
         cpu.address_space = asid;
 
-        cpu.guest_tsc =
-            TscScale { offset: control.tsc_offset, ratio: if features.tsc_rate_msr() { self.tsc_ratio.into_bits() } else { 1 << 32 } };
+        let mut scale = TscScale { offset: control.tsc_offset, ..TscScale::IDENTITY };
+        if features.tsc_rate_msr() {
+            // APM vol 2, 15.30.5 "TSC Ratio MSR": 8.32 fixed point.
+            scale.ratio = self.tsc_ratio.into_bits() << (TscScale::FRACTION_BITS - 32);
+        }
+        cpu.guest_tsc = scale;
 
         cpu.virtual_interrupt = self.presented_interrupt();
         let masking = virtual_interrupt.v_intr_masking();

@@ -227,8 +227,7 @@ impl Vmx {
         if primary.use_tsc_offsetting() {
             cpu.guest_tsc.offset = fields.get(VmcsField::TscOffset);
             if secondary.use_tsc_scaling() {
-                // 48 fraction bits in the VMCS, 32 in the core.
-                cpu.guest_tsc.ratio = fields.get(VmcsField::TscMultiplier) >> 16;
+                cpu.guest_tsc.ratio = fields.get(VmcsField::TscMultiplier);
             }
         }
         // SDM 26.2 "Other Causes of VM Exits": interrupts that exit do so whatever the guest's RFLAGS.IF says.
