@@ -402,3 +402,18 @@ fn no_vmcs_makes_the_simulator_stumble() {
     }
     assert!(entered > 500, "most stories fail at entry: {entered}");
 }
+
+#[test]
+fn debug_controls_that_are_not_modelled_stop_the_run() {
+    let mut machine = Machine::new(&models::SKYLAKE_SERVER);
+    machine.load(HOST_CODE, &[0x0f, 0x01, 0xc2]);
+    let entry = machine.read(F::EntryControls);
+    machine.set(F::EntryControls, entry | 1 << 2);
+    machine.set(F::GuestDebugctl, 2);
+    machine.cpu.rust_host = false;
+    machine.cpu.rip = HOST_CODE;
+    machine.cpu.context_changed();
+    let RunExit::NotModelled(what) = machine.run(1) else { panic!("the run goes on") };
+    assert!(what.to_string().contains("single-stepping on branches"), "{what}");
+    assert_eq!(what.text, "vmlaunch");
+}
