@@ -120,12 +120,7 @@ pub fn offered(designed: &VmxCapabilities) -> VmxCapabilities {
             VmxCapabilities::ENTRY_DEFAULT1,
             EntryControls::NAMES,
         ),
-        misc: designed
-            .misc
-            .with_activity_wait_for_sipi(designed.misc.activity_wait_for_sipi())
-            .with_processor_trace(false)
-            .with_smm_monitor_bit_2(false)
-            .with_mseg_revision(0),
+        misc: designed.misc.with_processor_trace(false).with_smm_monitor_bit_2(false).with_mseg_revision(0),
         ept_vpid: EptVpidCapabilities::from_bits(designed.ept_vpid.into_bits() & EPT_VPID.into_bits()),
         vm_functions: designed.vm_functions & implemented(ControlWord::VmFunction),
         ..designed.clone()
