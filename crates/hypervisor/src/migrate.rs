@@ -145,4 +145,11 @@ fn set_time(parcel: &mut Parcel, model: &'static CpuModel, ledger: &mut Vec<Stri
     }
     new.offset = value.wrapping_sub(scaled(new));
     parcel.common.tsc = new;
+    let clocks = parcel.common.board.config().cycles_per_second;
+    if clocks != model.tsc_hz {
+        ledger.push(format!(
+            "device clocks: they go on counting {clocks} cycles to a second, {} has {}, so that the guest's seconds change their length",
+            model.name, model.tsc_hz
+        ));
+    }
 }

@@ -82,7 +82,7 @@ impl<B: Backend> Vm<B> {
     pub(super) fn guest_tsc(&self, vcpu: usize) -> u64 {
         let setting = self.common.tsc;
         let cpu = &self.cpus[vcpu];
-        TscScale { offset: setting.offset, ratio: setting.ratio }.apply(cpu.tsc.apply(cpu.cycles()))
+        TscScale { offset: setting.offset, ratio: setting.ratio << (TscScale::FRACTION_BITS - 32) }.apply(cpu.tsc.apply(cpu.cycles()))
     }
 
     fn read_msr(&mut self, vcpu: usize, index: u32, sink: &mut dyn Sink) -> Answer {

@@ -49,11 +49,12 @@ pub struct Guest<'a> {
     pub policy: Policy,
     pub options: Options,
     pub guest_model: Option<&'static CpuModel>,
+    pub seed: u64,
 }
 
 impl<'a> Guest<'a> {
     pub fn new(source: &'a str) -> Self {
-        Self { source, mode: Mode::Long64, cpus: 1, policy: Policy::TrapAndPatch, options: Options::default(), guest_model: None }
+        Self { source, mode: Mode::Long64, cpus: 1, policy: Policy::TrapAndPatch, options: Options::default(), guest_model: None, seed: 0 }
     }
 
     pub fn policy(self, policy: Policy) -> Self {
@@ -76,6 +77,7 @@ impl<'a> Guest<'a> {
             policy: self.policy,
             options: self.options,
             guest_model: self.guest_model,
+            seed: self.seed,
             ..VmConfig::new(side.model)
         };
         let mut vm = AnyVm::new(&config).unwrap();
