@@ -82,6 +82,7 @@ impl Svm {
             n_cr3: self.control.n_cr3,
             levels,
             no_execute: cpu.rust_host || efer.nxe(),
+            tells_fetches: cpu.rust_host || efer.nxe() || cr4.smep(),
             page_size_extensions: cr4.pse(),
             physical_bits: u32::from(cpu.model.physical_address_bits),
             gigabyte_pages: cpu.has(isa::cpuid::Feature::Page1gb),

@@ -138,7 +138,7 @@ impl Svm {
                 let info = DrInfo::new().with_register(gpr & 15);
                 Report { info_1: if assists { info.into_bits() } else { 0 }, ..Report::instruction(code, length) }
             }
-            Exit::Nested(fault) => nested(&fault),
+            Exit::Nested(fault) => nested(&fault, self.nested.is_some_and(|root| root.tells_fetches)),
             Exit::TaskSwitch { selector, source, error_code, .. } => {
                 let info = TaskSwitchInfo::new()
                     .with_error_code(error_code.unwrap_or(0))
@@ -356,13 +356,13 @@ fn port(cpu: &Cpu, access: &PortAccess, assists: bool) -> Report {
 }
 
 /// APM 15.25.6 "Nested versus Guest Page Faults, Fault Ordering".
-fn nested(fault: &NestedFault) -> Report {
+fn nested(fault: &NestedFault, tells_fetches: bool) -> Report {
     let info = NestedPageFaultInfo::new()
         .with_present(fault.present)
         .with_write(fault.table_walk || fault.access == Access::Write)
         .with_user(true)
         .with_reserved_bit(fault.reserved)
-        .with_instruction_fetch(!fault.table_walk && fault.access == Access::Fetch)
+        .with_instruction_fetch(tells_fetches && !fault.table_walk && fault.access == Access::Fetch)
         .with_final_translation(!fault.table_walk)
         .with_page_table_walk(fault.table_walk);
     Report { info_1: info.into_bits(), info_2: fault.guest_physical, bytes: fault.access != Access::Fetch, ..Report::plain(ExitCode::NPF) }

@@ -8,7 +8,7 @@
 
 use cpu::extension::NestedPage;
 use cpu::trap::{Access, NestedFault};
-use isa::paging::{ACCESSED, ADDRESS, DIRTY, NO_EXECUTE, PAGE_SIZE, PRESENT, PagingMode, USER, WRITABLE};
+use isa::paging::{ACCESSED, ADDRESS, DIRTY, GLOBAL, NO_EXECUTE, PAGE_SIZE, PRESENT, PagingMode, USER, WRITABLE};
 
 /// Physical memory, as a walk of the nested tables needs it.
 pub trait Tables {
@@ -28,6 +28,8 @@ pub struct NestedRoot {
     pub levels: u8,
     /// EFER.NXE of the host.
     pub no_execute: bool,
+    /// EFER.NXE or CR4.SMEP of the host: only then does EXITINFO1 tell fetches from reads, as the error code of #PF does.
+    pub tells_fetches: bool,
     /// CR4.PSE of the host, for 4-MiB pages of 32-bit tables.
     pub page_size_extensions: bool,
     /// Bits of a physical address, MAXPHYADDR.
@@ -90,7 +92,10 @@ impl NestedRoot {
                 return reserved | 0x8000_0000_0000_01e6;
             }
         }
-        if level == 4 || level == 3 && !self.gigabyte_pages {
+        if level == 4 {
+            // APM 5.3.3 "4-Level Paging": bit 8 of a PML4E must be zero, too.
+            reserved |= PAGE_SIZE | GLOBAL;
+        } else if level == 3 && !self.gigabyte_pages {
             reserved |= PAGE_SIZE;
         }
         if large {
@@ -238,7 +243,15 @@ mod tests {
     const RIGHTS: u64 = PRESENT | WRITABLE | USER;
 
     fn root(levels: u8) -> NestedRoot {
-        NestedRoot { n_cr3: 0x1000, levels, no_execute: true, page_size_extensions: true, physical_bits: 48, gigabyte_pages: true }
+        NestedRoot {
+            n_cr3: 0x1000,
+            levels,
+            no_execute: true,
+            tells_fetches: true,
+            page_size_extensions: true,
+            physical_bits: 48,
+            gigabyte_pages: true,
+        }
     }
 
     fn data(access: Access) -> Walk {
@@ -318,6 +331,21 @@ mod tests {
         let mut tables = Entries(BTreeMap::from([(0x1004, 0x0040_0000 | 1 << 13 | RIGHTS | PAGE_SIZE)]));
         let page = root(2).translate(&mut tables, 0x0040_1234, data(Access::Read)).unwrap();
         assert_eq!((page.physical, page.bytes), (0x1_0040_1234, 4 << 20));
+    }
+
+    #[test]
+    fn reserved_bits_by_level() {
+        // (address of the entry, bit, with NX): each faults as a reserved bit.
+        let cases =
+            [(0x1000, 7, true), (0x1000, 8, true), (0x1000, 63, false), (0x2800, 63, false), (0x4018, 51, true), (0x4018, 63, false)];
+        for (address, bit, no_execute) in cases {
+            let mut tables = four_levels(0x7000 | RIGHTS);
+            *tables.0.get_mut(&address).unwrap() |= 1 << bit;
+            let fault = NestedRoot { no_execute, ..root(4) }.translate(&mut tables, ADDRESS_4, data(Access::Read)).unwrap_err();
+            assert!(fault.reserved && fault.present, "bit {bit} of the entry at {address:#x}");
+        }
+        let mut tables = four_levels(0x7000 | RIGHTS | GLOBAL);
+        assert!(root(4).translate(&mut tables, ADDRESS_4, data(Access::Read)).is_ok(), "the last level has a global bit");
     }
 
     #[test]

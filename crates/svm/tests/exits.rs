@@ -28,7 +28,10 @@ fn exit_of(prepare: impl FnOnce(&mut Vmcb), exit: Exit) -> Vmcb {
     machine.vmcb()
 }
 
-const ALL: fn(&mut Vmcb) = |vmcb| vmcb.control.intercepts.0 = [u32::MAX; 6];
+const ALL: fn(&mut Vmcb) = |vmcb| {
+    vmcb.control.intercepts.0 = [u32::MAX; 6];
+    vmcb.control.nested_control.set_np_enable(true);
+};
 
 fn nested(access: Access, table_walk: bool, present: bool, reserved: bool) -> Exit {
     Exit::Nested(NestedFault {
