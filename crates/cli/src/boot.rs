@@ -92,7 +92,9 @@ fn show(report: &Report, output: &Output) {
         // The serial output has the standard output for itself.
         output.complain(&format!("{}\n", report.summary_line()));
         if output.verbose {
-            output.complain(&format!("\n{}", report.summary.table()));
+            if report.summary.exits() > 0 {
+                output.complain(&format!("\n{}", report.summary.table()));
+            }
             for (vcpu, registers) in report.registers.iter().enumerate() {
                 output.complain(&format!("\ncpu {vcpu}\n{}", registers.text()));
             }

@@ -83,7 +83,9 @@ pub fn run(arguments: &Run, output: &Output) -> Exit {
 fn verdict(report: &Report, output: &Output) -> String {
     let mut text = format!("\n{}\n", report.summary_line());
     if output.verbose {
-        text += &format!("\n{}", report.summary.table());
+        if report.summary.exits() > 0 {
+            text += &format!("\n{}", report.summary.table());
+        }
         for (vcpu, registers) in report.registers.iter().enumerate() {
             text += &format!("\ncpu {vcpu}\n{}", registers.text());
         }

@@ -76,7 +76,7 @@ fn kind(schema: &Value) -> String {
         return format!("[{name}](#{})", name.to_lowercase());
     }
     if let Some(choices) = schema["anyOf"].as_array() {
-        let choices: Vec<String> = choices.iter().filter(|choice| choice["type"] != "null").map(|choice| kind(choice)).collect();
+        let choices: Vec<String> = choices.iter().filter(|choice| choice["type"] != "null").map(kind).collect();
         return choices.join(" or ");
     }
     let names: Vec<&str> = match &schema["type"] {

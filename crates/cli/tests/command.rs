@@ -1,0 +1,160 @@
+//! The command as people and scripts use it: what it prints where, and with which exit code.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Runs the command at the repository's root.
+fn trapline(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_trapline")).args(arguments).current_dir(root()).output().expect("the command runs")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it was not killed")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+/// A directory of this test's own, empty.
+fn scratch(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).expect("the directory can be made");
+    directory
+}
+
+fn write(directory: &Path, name: &str, content: &[u8]) -> String {
+    let path = directory.join(name);
+    std::fs::write(&path, content).expect("the file can be written");
+    path.display().to_string()
+}
+
+const STORY: &str = r#"{ "title": "t", "teaches": "t.", "machine": { "cpu": "zen3" }, "hypervisor": { "policy": "none" },
+  "guest": { "assembly": ["mov eax, 5", "hlt"] }, "expect": { "registers": { "rax": VALUE } } }"#;
+
+#[test]
+fn run_tells_whether_expectations_came_true() {
+    let directory = scratch("run");
+    let good = write(&directory, "good.json", STORY.replace("VALUE", "5").as_bytes());
+    let bad = write(&directory, "bad.json", STORY.replace("VALUE", "6").as_bytes());
+    let ugly = write(&directory, "ugly.json", STORY.replace("VALUE", "[]").as_bytes());
+    let output = trapline(&["run", &good]);
+    assert_eq!(code(&output), 0);
+    assert!(text(&output.stdout).contains("pass: every expectation came true"));
+    let output = trapline(&["run", &bad]);
+    assert_eq!(code(&output), 1);
+    assert!(text(&output.stdout).contains("rax is 0x5, not 0x6"), "{}", text(&output.stdout));
+    let output = trapline(&["run", &ugly]);
+    assert_eq!((code(&output), output.stdout.len()), (2, 0));
+    assert!(text(&output.stderr).contains("should be an integer or a string"));
+    assert_eq!(code(&trapline(&["run", "no-such-file.json"])), 2);
+    assert_eq!(code(&trapline(&["run"])), 2);
+    assert_eq!(code(&trapline(&["--help"])), 0);
+}
+
+#[test]
+fn colours_appear_only_when_asked_for() {
+    let directory = scratch("colours");
+    let good = write(&directory, "good.json", STORY.replace("VALUE", "5").as_bytes());
+    assert!(!text(&trapline(&["run", &good]).stdout).contains('\u{1b}'));
+    assert!(text(&trapline(&["run", &good, "--color", "always"]).stdout).contains('\u{1b}'));
+}
+
+#[test]
+fn json_is_json_and_numbers_survive_it() {
+    let directory = scratch("json");
+    let good = write(&directory, "good.json", STORY.replace("VALUE", "5").as_bytes());
+    let output = trapline(&["run", &good, "--format", "json"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(document["schema_version"], 1);
+    assert_eq!(document["passed"], true);
+    assert_eq!(document["runs"][0]["registers"][0]["rax"], "0x5");
+    assert_eq!(document["runs"][0]["stop"], "halted");
+}
+
+#[test]
+fn a_trace_in_ndjson_has_a_line_for_every_event() {
+    let directory = scratch("ndjson");
+    let file = directory.join("trace.ndjson").display().to_string();
+    let output = trapline(&["run", "scenarios/edge-cases/e02-foreign.json", "--only", "zen3", "--trace", &file]);
+    assert_eq!(code(&output), 0);
+    let trace = std::fs::read_to_string(&file).expect("the trace is there");
+    let lines: Vec<serde_json::Value> = trace.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    assert_eq!(lines[0]["format"], "trapline-trace");
+    let printed = text(&output.stdout).lines().filter(|line| line.contains("] ")).count();
+    assert_eq!(lines.len() - 1, printed);
+    assert!(lines.iter().any(|line| line["event"] == "kvm_exit" && line["reason"] == "UD excp"));
+}
+
+/// At every number of jobs the same bytes, and a change of a reviewed trace is found and shown.
+#[test]
+fn test_is_the_same_at_every_number_of_jobs_and_compares_traces() {
+    let one = trapline(&["test", "scenarios/hypercall-life", "-v", "-j", "1"]);
+    let two = trapline(&["test", "scenarios/hypercall-life", "-v", "-j", "2"]);
+    assert_eq!(text(&one.stdout), text(&two.stdout));
+    let json = |jobs| trapline(&["test", "scenarios/smp", "--format", "json", "-j", jobs]).stdout;
+    assert_eq!(json("1"), json("3"));
+
+    let directory = scratch("test");
+    let snapshots = directory.join("snapshots").display().to_string();
+    let story = write(&directory, "story.json", STORY.replace("VALUE", "5").as_bytes());
+    let test = |more: &[&str]| trapline(&[&["test", &story, "--snapshots", &snapshots], more].concat());
+    let missing = test(&[]);
+    assert_eq!(code(&missing), 1);
+    assert!(text(&missing.stdout).contains("there is no reviewed trace"));
+    assert_eq!(code(&test(&["--accept"])), 0);
+    assert_eq!(code(&test(&[])), 0);
+    write(&directory, "story.json", STORY.replace("VALUE", "5").replace("\"hlt\"", "\"nop\", \"hlt\"").as_bytes());
+    let different = test(&[]);
+    assert_eq!(code(&different), 1);
+    assert!(text(&different.stdout).contains("\n- stopped: "), "{}", text(&different.stdout));
+    assert!(text(&different.stdout).contains("\n+ stopped: "));
+    assert_eq!(code(&trapline(&["test", &directory.display().to_string(), "--only", "nothing-has-this-name"])), 2);
+}
+
+#[test]
+fn boot_reports_what_the_guest_said() {
+    let directory = scratch("boot");
+    let boot = |name: &str, bytes: &[u8], more: &[&str]| {
+        let image = write(&directory, name, bytes);
+        trapline(&[&["boot", &image, "--flat", "0x10000", "--max-instructions", "1000"], more].concat())
+    };
+    // mov al, N; out 0xf4, al
+    assert_eq!(code(&boot("good", &[0xb0, 0, 0xe6, 0xf4], &[])), 0);
+    assert_eq!(code(&boot("bad", &[0xb0, 7, 0xe6, 0xf4], &["--vendor", "amd"])), 1);
+    // hlt with interrupts off; ud2 without an IDT; jmp $; fsin
+    assert_eq!(code(&boot("halt", &[0xf4], &["--hypervisor", "trap-and-patch"])), 0);
+    assert_eq!(code(&boot("crash", &[0x0f, 0x0b], &[])), 1);
+    assert_eq!(code(&boot("loop", &[0xeb, 0xfe], &[])), 4);
+    let unmodelled = boot("fsin", &[0xd9, 0xfe], &[]);
+    assert_eq!(code(&unmodelled), 4);
+    assert!(text(&unmodelled.stderr).contains("bytes d9 fe"), "{}", text(&unmodelled.stderr));
+    // Serial output goes to the standard output, and to it alone.
+    let serial = boot("serial", &[0x66, 0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, 0xf4], &[]);
+    assert_eq!(text(&serial.stdout), "x");
+    for wrong in [&["--cpu", "i8080"][..], &["--hypervisor", "banana"], &["--memory", "lots"], &["--vcpus", "0"], &["--memory", "1K"]] {
+        assert_eq!(code(&boot("good", &[0xf4], wrong)), 2, "{wrong:?}");
+    }
+    let neither = write(&directory, "neither", b"neither multiboot nor ELF");
+    assert_eq!(code(&trapline(&["boot", &neither])), 2);
+}
+
+#[test]
+fn asm_lists_writes_and_points_at_mistakes() {
+    let directory = scratch("asm");
+    let source = write(&directory, "good.asm", b"start: mov eax, 1\n vmcall\n");
+    let listing = trapline(&["asm", &source]);
+    assert!(code(&listing) == 0 && text(&listing.stdout).contains("vmcall"));
+    let binary = directory.join("good.bin").display().to_string();
+    assert_eq!(code(&trapline(&["asm", &source, "-o", &binary])), 0);
+    assert_eq!(std::fs::read(&binary).expect("the code is there"), [0xb8, 1, 0, 0, 0, 0x0f, 0x01, 0xc1]);
+    let wrong = write(&directory, "bad.asm", b"start: mov eax, 1\n vmcal\n");
+    let output = trapline(&["asm", &wrong]);
+    assert_eq!(code(&output), 2);
+    assert!(text(&output.stderr).contains("bad.asm:2:2"), "{}", text(&output.stderr));
+}
