@@ -9,9 +9,9 @@
 //! What is not, and is therefore not offered in CPUID ([`capability::MODELLED`]): SKINIT, LBR virtualization, AVIC, virtual NMI,
 //! virtual VMLOAD and VMSAVE, the pause filter, encrypted guests. Clean bits are accepted and nothing is ever cached, which the manual allows.
 //!
-//! The silicon is driven in two ways by the same code. Guest code on the bare machine executes the instructions ([`Svm::execute`] through the
-//! trait), and a #VMEXIT goes on behind VMRUN. A hypervisor written in Rust calls [`Svm::vmrun`] and its companions; then a #VMEXIT ends the
-//! run. Which of the two it is, [`cpu::state::Cpu::rust_host`] says.
+//! The silicon is driven in two ways by the same code. Guest code on the bare machine executes the instructions, through
+//! [`cpu::extension::Extension::execute`], and a #VMEXIT goes on behind VMRUN. A hypervisor written in Rust calls [`Svm::vmrun`] and its
+//! companions; then a #VMEXIT ends the run. Which of the two it is, [`cpu::state::Cpu::rust_host`] says.
 
 mod address_space;
 pub mod capability;
