@@ -268,6 +268,7 @@ fn commands_send_valid_combinations_only() {
         (0x0100_0000, 0x0_0608, Some((message(1, false, DeliveryMode::Startup, 8), Shorthand::None))),
         (0, 0x4_0041, Some((message(0, false, DeliveryMode::Fixed, 0x41), Shorthand::OneSelf))),
         (0, 0x4_0400, Some((message(0, false, DeliveryMode::Nmi, 0), Shorthand::OneSelf))),
+        (0, 0x4_4500, Some((message(0, false, DeliveryMode::Init, 0), Shorthand::OneSelf))),
         (0, 0x8_0041, Some((message(0, false, DeliveryMode::Fixed, 0x41), Shorthand::AllIncludingSelf))),
         (0, 0x8_0500, None),
         (0, 0xc_4500, Some((message(0, false, DeliveryMode::Init, 0), Shorthand::AllExcludingSelf))),
