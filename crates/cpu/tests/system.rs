@@ -214,8 +214,11 @@ fn what_the_vendors_do_differently() {
 fn iret_to_a_user_program_nulls_what_it_may_not_use() {
     let source = format!("push {DATA_3}\n push {STACK}\n push 0x202\n push {CODE_3}\n push user\n iretq\n user: mov ebx, ds\n int3");
     let mut machine = Machine::long(&source);
+    machine.cpu.segments[Segment::Gs as usize].base = 0x1234_5000;
     assert_eq!(machine.run_to_handler(), Some(3));
     assert_eq!(machine.cpu.gpr(Gpr::Rbx), 0);
+    let gs = machine.cpu.segment(Segment::Gs);
+    assert!(gs.selector.is_null() && !gs.is_usable() && gs.base == 0x1234_5000, "the base stays");
     assert_eq!(machine.stack(5)[1..], [u64::from(CODE_3), 0x202, STACK, u64::from(DATA_3)]);
 }
 
