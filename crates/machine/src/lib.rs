@@ -8,6 +8,7 @@ mod bus;
 mod load;
 pub mod schedule;
 mod stop;
+pub mod watch;
 
 pub use bus::MachineBus;
 pub use load::load_image;

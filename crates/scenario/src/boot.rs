@@ -128,6 +128,8 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         memory: options.memory,
         seed: 0,
         hypervisor: hypervisor::Options::default(),
+        // Watching costs a call for every instruction: only where somebody wants the events.
+        watch: also.is_some(),
         guest_cpu: None,
     };
     let mut host = host(&config, options.policy, &loaded)?;

@@ -14,6 +14,7 @@ use cpu::state::Activity;
 use isa::control::{Cr0, Cr4, Efer};
 use isa::register::{Gpr, Segment};
 use isa::rflags::Rflags;
+use machine::watch::Watch;
 use machine::{Machine, MachineConfig};
 use models::CpuModel;
 use std::ops::Range;
@@ -146,6 +147,8 @@ pub struct HostConfig {
     pub seed: u64,
     /// What may be chosen of the hypervisor.
     pub hypervisor: hypervisor::Options,
+    /// Whether the bare machine is watched, instruction by instruction, for VM entries and exits of its guest.
+    pub watch: bool,
     /// The model that the guest's CPUID tells of, if it is another one.
     pub guest_cpu: Option<&'static CpuModel>,
 }
@@ -260,6 +263,8 @@ pub fn place_of(cpu: &Cpu) -> Option<(u64, u64)> {
 #[derive(Debug)]
 pub struct BareHost {
     machine: Machine,
+    /// With it, every instruction is watched for VM entries and exits of a guest that is a hypervisor.
+    watch: Option<Watch>,
     /// Arrivals at the address that is waited for.
     arrivals: Option<Arrivals>,
 }
@@ -279,6 +284,7 @@ impl BareHost {
     /// # Errors
     /// Says why the guest does not fit.
     pub fn new(config: &HostConfig, loaded: &Loaded) -> Result<Self, String> {
+        let watch = config.watch.then(Watch::default);
         let mut machine =
             Machine::new(&MachineConfig { model: config.cpu, cpu_count: config.vcpus, memory_size: config.memory, seed: config.seed });
         match loaded {
@@ -294,7 +300,7 @@ impl BareHost {
                 machine::load_image(image, &mut machine.memory, 0, &mut machine.cpus[0]).map_err(|error| error.to_string())?;
             }
         }
-        Ok(Self { machine, arrivals: None })
+        Ok(Self { machine, watch, arrivals: None })
     }
 
     /// How often a CPU has come to an address so far.
@@ -328,7 +334,7 @@ pub fn not_modelled(cpu: u32, what: &cpu::trap::NotModelled) -> Ending {
 }
 
 impl Host for BareHost {
-    fn run(&mut self, limits: &Totals, until: Option<Until>, _: &mut dyn Sink) -> Pause {
+    fn run(&mut self, limits: &Totals, until: Option<Until>, sink: &mut dyn Sink) -> Pause {
         loop {
             let totals = self.totals();
             let mut bounds = machine::Limits { instructions: limits.instructions, cycles: limits.cycles };
@@ -350,7 +356,14 @@ impl Host for BareHost {
             if totals.instructions >= limits.instructions {
                 return Pause::Limit(Stop::InstructionLimit);
             }
-            let ending = match self.machine.run(&bounds) {
+            if self.watch.is_some() {
+                bounds.instructions = bounds.instructions.min(totals.instructions + 1);
+            }
+            let stop = self.machine.run(&bounds);
+            if let Some(watch) = &mut self.watch {
+                watch.look(&mut self.machine, sink);
+            }
+            let ending = match stop {
                 machine::Stop::InstructionLimit => continue,
                 machine::Stop::CycleLimit if bounds.cycles < limits.cycles => return Pause::Moment,
                 machine::Stop::CycleLimit => return Pause::Limit(Stop::CycleLimit),

@@ -174,6 +174,7 @@ pub fn run(scenario: &Scenario, variant: &Variant, options: &Options, also: Opti
         memory: machine.memory.map_or(DEFAULT_MEMORY, |size| size.0),
         seed: variant.seed,
         hypervisor: options_of(&scenario.file.hypervisor),
+        watch: true,
         guest_cpu: scenario.file.hypervisor.guest_cpu.as_deref().and_then(|name| models::find(name).ok()),
     };
     let made = load(&variant.image, config.vcpus, config.memory).and_then(|loaded| host(&config, variant.policy, &loaded));

@@ -105,6 +105,11 @@ struct Host {
 }
 
 impl Svm {
+    /// Physical address of the VMCB whose guest runs, or ran last.
+    pub fn vmcb(&self) -> u64 {
+        self.vmcb
+    }
+
     /// The hardware after power-up: GIF set, SVM neither locked nor disabled.
     #[must_use]
     pub fn new(model: SvmCapabilities) -> Self {

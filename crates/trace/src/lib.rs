@@ -1,6 +1,6 @@
 //! The vocabulary of events of a run, and the sinks that keep, count or write them.
 //!
-//! One table in [`event`] names every event, its fields and its line of text: Linux KVM's trace points by their own names, fields and order,
+//! One table in `event` names every event, its fields and its line of text: Linux KVM's trace points by their own names, fields and order,
 //! and a few events of ours (`trapline_*`, `vm_exit`, `exception`, ...). From that table come the canonical text and the NDJSON, which
 //! hold the same content. This crate knows no machine: whoever emits an event hands over the names (`VMCALL`, `npf`) it carries.
 //!
