@@ -90,7 +90,7 @@ impl Sink for Observer<'_> {
             Event::Patch { gpa, .. } => self.patched.push(*gpa),
             _ => {}
         }
-        self.summary.emit(cycle, vcpu, event.clone());
+        self.summary.note(cycle, vcpu, &event);
         if let Some(also) = &mut self.also {
             also.emit(cycle, vcpu, event.clone());
         }

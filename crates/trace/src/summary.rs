@@ -151,16 +151,23 @@ impl Summary {
     }
 }
 
-impl Sink for Summary {
-    fn emit(&mut self, cycle: u64, vcpu: u32, event: Event) {
+impl Summary {
+    /// Counts an event without taking it.
+    pub fn note(&mut self, cycle: u64, vcpu: u32, event: &Event) {
         if self.kinds.is_empty() {
             self.kinds = vec![0; Kind::ALL.len()];
         }
         self.kinds[event.kind() as usize] += 1;
         match event {
-            Event::Exit { reason, .. } | Event::SiliconExit { reason, .. } => self.exit(cycle, vcpu, reason),
+            Event::Exit { reason, .. } | Event::SiliconExit { reason, .. } => self.exit(cycle, vcpu, *reason),
             Event::Entry { .. } | Event::SiliconEntry { .. } => self.entry(cycle, vcpu),
             _ => {}
         }
+    }
+}
+
+impl Sink for Summary {
+    fn emit(&mut self, cycle: u64, vcpu: u32, event: Event) {
+        self.note(cycle, vcpu, &event);
     }
 }
