@@ -367,19 +367,11 @@ macro_rules! extend {
             (Form::RegIdx, 8) => op::<Extend<Mem<8, true>, W, $signed>>(),
             (Form::RegIdx, 16) => op::<Extend<Mem<16, true>, W, $signed>>(),
             (Form::RegIdx, _) => op::<Extend<Mem<32, true>, W, $signed>>(),
-            (_, 8) => {
-                $crate::select::destination($instruction)?;
-                slow::<Extend<Any<8, 1>, W, $signed>>()
-            }
+            (_, 8) => slow::<Extend<Any<8, 1>, W, $signed>>(),
             (_, 16) => slow::<Extend<Any<16, 1>, W, $signed>>(),
             _ => slow::<Extend<Any<32, 1>, W, $signed>>(),
         })
     }};
-}
-
-/// Whether operand 0 is a register that a slot can name: what semantics that write `Insn::a` need.
-fn destination(instruction: &Instruction) -> Option<u8> {
-    slot_register(instruction.op_register(0))
 }
 
 macro_rules! double {
