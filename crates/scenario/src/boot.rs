@@ -17,6 +17,8 @@ use trace::{Event, Sink, Summary, Transcript};
 
 /// Instructions after which the serial output is handed on: some milliseconds of the host's time.
 const SLICE: u64 = 1_000_000;
+/// Cycles after which it is handed on at the latest: few instructions may take long, as repeated string instructions do.
+const SLICE_CYCLES: u64 = 20_000_000;
 
 /// The limit of cycles: a day and a half of simulated time, for guests that sleep for ever while a timer ticks.
 const MAX_CYCLES: u64 = 400_000_000_000_000;
@@ -157,7 +159,7 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         }
         let limits = Totals {
             instructions: options.max_instructions.min(totals.instructions.saturating_add(SLICE)),
-            cycles: MAX_CYCLES,
+            cycles: MAX_CYCLES.min(totals.cycles.saturating_add(SLICE_CYCLES)),
             exits: u64::MAX,
             hypercalls: u64::MAX,
         };
@@ -170,7 +172,9 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         }
         match pause {
             Pause::Over(ending) => break ending,
-            Pause::Limit(Stop::CycleLimit) => break Ending::new(Stop::CycleLimit, format!("the limit of {MAX_CYCLES} cycles is reached")),
+            Pause::Limit(Stop::CycleLimit) if host.totals().cycles >= MAX_CYCLES => {
+                break Ending::new(Stop::CycleLimit, format!("the limit of {MAX_CYCLES} cycles is reached"));
+            }
             Pause::Limit(_) | Pause::Moment => {}
         }
     };
