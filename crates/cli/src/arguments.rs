@@ -115,6 +115,9 @@ pub struct Boot {
     /// Give up after so many instructions.
     #[arg(long, value_name = "N", default_value_t = 20_000_000_000)]
     pub max_instructions: u64,
+    /// Give up after so many cycles of simulated time: a guest may sleep for ever while a timer ticks.
+    #[arg(long, value_name = "N", default_value_t = 10_000_000_000_000)]
+    pub max_cycles: u64,
     /// Treat the image as flat code, loaded at this address.
     #[arg(long, value_name = "ADDRESS", value_parser = number)]
     pub flat: Option<u64>,

@@ -62,6 +62,7 @@ fn attempt(arguments: &Boot, output: &Output) -> Result<Exit, String> {
         vcpus: arguments.vcpus,
         memory: arguments.memory,
         max_instructions: arguments.max_instructions,
+        max_cycles: arguments.max_cycles,
     };
     let mut serial: Box<dyn Write> = match &arguments.serial {
         Some(path) => Box::new(create(path)?),

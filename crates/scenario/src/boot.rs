@@ -20,9 +20,6 @@ const SLICE: u64 = 1_000_000;
 /// Cycles after which it is handed on at the latest: few instructions may take long, as repeated string instructions do.
 const SLICE_CYCLES: u64 = 20_000_000;
 
-/// The limit of cycles: a day and a half of simulated time, for guests that sleep for ever while a timer ticks.
-const MAX_CYCLES: u64 = 400_000_000_000_000;
-
 /// What the image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -60,6 +57,8 @@ pub struct BootOptions {
     pub memory: u64,
     /// The limit of instructions.
     pub max_instructions: u64,
+    /// The limit of cycles, for guests that sleep for ever while a timer ticks.
+    pub max_cycles: u64,
 }
 
 /// Counts every event, and hands it on where somebody wants it: without a copy, because a guest can make millions in a second.
@@ -152,6 +151,7 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
     let mut host = host(&config, options.policy, &loaded)?;
     let mut sink = Counter { summary: Summary::new(), also };
     let mut kept = Vec::new();
+    let mut slice_end = SLICE_CYCLES;
     let ending = loop {
         let totals = host.totals();
         if totals.instructions >= options.max_instructions {
@@ -159,7 +159,7 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         }
         let limits = Totals {
             instructions: options.max_instructions.min(totals.instructions.saturating_add(SLICE)),
-            cycles: MAX_CYCLES.min(totals.cycles.saturating_add(SLICE_CYCLES)),
+            cycles: options.max_cycles.min(slice_end),
             exits: u64::MAX,
             hypercalls: u64::MAX,
         };
@@ -172,10 +172,11 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         }
         match pause {
             Pause::Over(ending) => break ending,
-            Pause::Limit(Stop::CycleLimit) if host.totals().cycles >= MAX_CYCLES => {
-                break Ending::new(Stop::CycleLimit, format!("the limit of {MAX_CYCLES} cycles is reached"));
+            Pause::Limit(Stop::CycleLimit) if slice_end >= options.max_cycles => {
+                break Ending::new(Stop::CycleLimit, format!("the limit of {} cycles is reached", options.max_cycles));
             }
-            Pause::Limit(_) | Pause::Moment => {}
+            // A guest that sleeps does not reach the end of the slice: the next slice ends later all the same.
+            Pause::Limit(_) | Pause::Moment => slice_end = slice_end.max(host.totals().cycles).saturating_add(SLICE_CYCLES),
         }
     };
     let totals = host.totals();
