@@ -188,11 +188,7 @@ impl Cpu {
         if (self.cpl == 3) != (privilege == Privilege::User) || privilege == Privilege::Implicit && self.cr4.smap() {
             return None;
         }
-        let table = if access == Access::Write { &self.software_tlb.write } else { &self.software_tlb.read };
-        let entry = table[SoftwareTlb::slot(linear)];
-        let last = linear.wrapping_add(u64::from(bytes) - 1);
-        (last & !0xfff | self.context == entry.tag)
-            .then(|| std::ptr::with_exposed_provenance_mut(linear.wrapping_add(entry.addend) as usize))
+        self.inline_host(linear, bytes.into(), access == Access::Write)
     }
 
     /// A linear address that may have run over the end of its address space.
@@ -241,7 +237,7 @@ impl Cpu {
             return self.device_load(physical, bytes);
         }
         let Some(pointer) = self.environment().memory.read_pointer(physical >> 12) else { return self.device_load(physical, bytes) };
-        self.fill(page, linear, physical, false, pointer);
+        self.fill(page, linear, false, pointer);
         // SAFETY: the pointer is good for the 4096 bytes of the page, and the access does not cross it.
         Ok(unsafe { read_host(pointer.add((physical & 0xfff) as usize), bytes) })
     }
@@ -263,7 +259,7 @@ impl Cpu {
             // Each store to such a page has to be looked at.
             self.forget_old_pages();
         } else {
-            self.fill(page, linear, physical, true, pointer);
+            self.fill(page, linear, true, pointer);
         }
         // SAFETY: as in `load_page`; `write_pointer` made the page this memory's own.
         unsafe { write_host(pointer.add((physical & 0xfff) as usize), bytes, value) };
@@ -285,13 +281,12 @@ impl Cpu {
     }
 
     /// Puts a page of RAM into the software TLB if nothing needs to see its accesses.
-    fn fill(&mut self, page: &Translation, linear: u64, physical: u64, write: bool, pointer: *const u8) {
+    fn fill(&mut self, page: &Translation, linear: u64, write: bool, pointer: *const u8) {
         self.forget_old_pages();
         if self.watches() || self.checks_alignment() || !self.may_reuse(page) {
             return;
         }
         let entry = SoftwareEntry { tag: linear & !0xfff | self.context, addend: (pointer as u64).wrapping_sub(linear & !0xfff) };
-        debug_assert_eq!(physical & 0xfff, linear & 0xfff);
         let slot = SoftwareTlb::slot(linear);
         self.software_tlb.read[slot] = entry;
         // The processor itself, with CR0.WP clear, may write in a user program's name what the program may not.
@@ -341,11 +336,14 @@ impl Cpu {
 
     /// The host address of bytes in one page that the program may access without anybody noticing; `None` when the software TLB does not
     /// know the page, which an ordinary access changes.
+    #[inline]
     fn inline_host(&self, linear: u64, length: u64, write: bool) -> Option<*mut u8> {
-        debug_assert!(length > 0 && (linear & 0xfff) + length <= 4096);
         let half = if write { &self.software_tlb.write } else { &self.software_tlb.read };
         let entry = half[SoftwareTlb::slot(linear)];
-        (entry.tag == linear & !0xfff | self.context).then(|| linear.wrapping_add(entry.addend) as *mut u8)
+        // A run that leaves the page has its last byte under another tag.
+        let last = linear.wrapping_add(length - 1);
+        (last & !0xfff | self.context == entry.tag)
+            .then(|| std::ptr::with_exposed_provenance_mut(linear.wrapping_add(entry.addend) as usize))
     }
 
     /// Copies elements of `bytes` bytes upwards, one after the other, each run inside one page. `false`, with nothing done, if an ordinary
