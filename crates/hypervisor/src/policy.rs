@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `hypercall-page` | #UD: the guest calls a stub that the hypervisor wrote | user space answers each call |
 //! | `classic-2007` | emulated: every mapping dropped, patched, and the call made in the same exit | answered |
+//! | `skip-first-call` | on AMD as today; on Intel patched, and RIP goes on behind it: the call is lost | answered |
 //! | `trap-and-patch` | patched with the guest's own rights, then executed again | answered |
 //! | `patch-or-ud` | the same; where the patch fails, #UD | answered |
 //! | `quirk-off` | #UD | answered |
@@ -27,6 +28,8 @@ pub enum Policy {
     /// The commit of 2007, to the letter.
     #[serde(rename = "classic-2007")]
     Classic2007,
+    /// KVM up to 2015, which on Intel patched a VMMCALL and then skipped it.
+    SkipFirstCall,
     /// KVM of today.
     #[default]
     TrapAndPatch,
@@ -40,13 +43,15 @@ pub enum Policy {
 
 impl Policy {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::HypercallPage, Self::Classic2007, Self::TrapAndPatch, Self::PatchOrUd, Self::QuirkOff, Self::Direct];
+    pub const ALL: &[Self] =
+        &[Self::HypercallPage, Self::Classic2007, Self::SkipFirstCall, Self::TrapAndPatch, Self::PatchOrUd, Self::QuirkOff, Self::Direct];
 
     /// Its name, as in scenarios.
     pub const fn name(self) -> &'static str {
         match self {
             Self::HypercallPage => "hypercall-page",
             Self::Classic2007 => "classic-2007",
+            Self::SkipFirstCall => "skip-first-call",
             Self::TrapAndPatch => "trap-and-patch",
             Self::PatchOrUd => "patch-or-ud",
             Self::QuirkOff => "quirk-off",

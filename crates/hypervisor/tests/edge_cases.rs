@@ -371,6 +371,37 @@ fn e35_the_first_result_of_2007_is_lost() {
     }
 }
 
+/// VMMCALL on Intel is patched, and RIP goes on: RAX still holds the number, and nobody was called. VMCALL on AMD is executed again.
+#[test]
+fn e35_the_first_call_is_skipped_on_intel_until_2015() {
+    for side in VENDORS {
+        let skips = side.model.vendor == Vendor::Intel;
+        let text = "mov ecx, 2\n again: mov eax, 1\n site: FOREIGN\n push rax\n dec ecx\n jnz again\n hlt";
+        let mut story = Guest::new(text).policy(Policy::SkipFirstCall).on(&side);
+        assert_eq!(story.run(), Stop::Halted, "{}", story.text());
+        let rsp = story.vm().registers(0).gprs[4];
+        let results = [rsp + 8, rsp].map(|at| u64::from_le_bytes(story.bytes(at, 8).try_into().unwrap()));
+        assert_eq!(results, [u64::from(skips), 0], "{}", story.text());
+        assert_eq!((story.count("trapline_patch"), story.count("kvm_hypercall")), (1, 2 - usize::from(skips)), "{}", story.text());
+    }
+}
+
+/// The patch goes by the rights of the guest there too, and a trap of a single step comes behind the skipped call.
+#[test]
+fn the_skipped_call_faults_and_traps_as_an_instruction_that_was_executed() {
+    for side in VENDORS {
+        let skips = side.model.vendor == Vendor::Intel;
+        let mut story = run(PROTECT, &side, Policy::SkipFirstCall);
+        let site = story.label("site");
+        assert_eq!(seen(&mut story), Some((14, 3, site, site)), "{}", story.text());
+
+        let mut story = run("pushfq\n or qword [rsp], 0x100\n popfq\n site: FOREIGN\n after: nop", &side, Policy::SkipFirstCall);
+        let (site, after) = (story.label("site"), story.label("after"));
+        // POPF sets TF, and the first trap is that of the instruction behind it.
+        assert_eq!(seen(&mut story).map(|seen| (seen.0, seen.3)), Some((1, if skips { after } else { site })), "{}", story.text());
+    }
+}
+
 #[test]
 fn the_commit_of_2007_asks_for_no_rights() {
     for side in VENDORS {

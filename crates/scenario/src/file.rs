@@ -182,6 +182,8 @@ pub enum Policy {
     /// The commit of 2007: intercept #UD, drop every mapping, patch and call in one exit.
     #[serde(rename = "classic-2007")]
     Classic2007,
+    /// KVM from 2008 or 2009 to 2015: as today, but on Intel a patched VMMCALL is skipped, and the first call lost.
+    SkipFirstCall,
     /// KVM of today: intercept #UD, patch, let the guest execute the instruction again.
     #[default]
     TrapAndPatch,

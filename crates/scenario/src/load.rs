@@ -110,6 +110,7 @@ pub fn policy_name(policy: Policy) -> &'static str {
         Policy::None => "none",
         Policy::HypercallPage => "hypercall-page",
         Policy::Classic2007 => "classic-2007",
+        Policy::SkipFirstCall => "skip-first-call",
         Policy::TrapAndPatch => "trap-and-patch",
         Policy::PatchOrUd => "patch-or-ud",
         Policy::QuirkOff => "quirk-off",

@@ -79,6 +79,7 @@ fn guests_of_random_bytes_end_with_a_reason() {
         Policy::None,
         Policy::TrapAndPatch,
         Policy::Classic2007,
+        Policy::SkipFirstCall,
         Policy::HypercallPage,
         Policy::PatchOrUd,
         Policy::QuirkOff,

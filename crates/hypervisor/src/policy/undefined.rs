@@ -1,4 +1,7 @@
 //! #UD as KVM of today handles it: decode, check, patch, and let the guest execute the instruction again.
+//!
+//! Modelled besides: the slip of its predecessors from 2008 or 2009 to 2015 (`skip-first-call`), which let RIP go on behind a VMMCALL that
+//! they had patched on Intel. Those before 2013 also dropped every mapping, as the commit of 2007 did; that is not modelled again here.
 
 use super::Policy;
 use super::patch::{AsWho, Decoded, Kind, WriteFailure, decode};
@@ -50,13 +53,20 @@ impl<B: Backend> Vm<B> {
                 self.queue_exception(vcpu, exception);
                 Ok(())
             }
-            None if call => self.fix_hypercall(vcpu, registers, length as u8, forced, sink),
+            None if call => self.fix_hypercall(vcpu, registers, decoded.kind, (length as u8, forced), sink),
             None => self.step_emulation(vcpu, registers, sink),
         }
     }
 
     /// Makes a foreign hypercall a native one, by whatever the policy says.
-    fn fix_hypercall(&mut self, vcpu: usize, mut registers: Registers, length: u8, forced: bool, sink: &mut dyn Sink) -> Result<(), Stop> {
+    fn fix_hypercall(
+        &mut self,
+        vcpu: usize,
+        mut registers: Registers,
+        kind: Kind,
+        (length, forced): (u8, bool),
+        sink: &mut dyn Sink,
+    ) -> Result<(), Stop> {
         match self.common.policy {
             Policy::QuirkOff | Policy::HypercallPage => {
                 self.queue_exception(vcpu, UNDEFINED);
@@ -68,7 +78,7 @@ impl<B: Backend> Vm<B> {
                 }
                 return self.call(vcpu, length, sink);
             }
-            Policy::Classic2007 | Policy::TrapAndPatch | Policy::PatchOrUd => {}
+            Policy::Classic2007 | Policy::SkipFirstCall | Policy::TrapAndPatch | Policy::PatchOrUd => {}
         }
         let costs = self.model.costs;
         self.charge(vcpu, &costs.patch_write);
@@ -77,8 +87,13 @@ impl<B: Backend> Vm<B> {
             Ok(()) => {
                 self.charge(vcpu, &costs.emulate_execute);
                 let traces = registers.rflags.tf();
-                if forced || registers.shadow != Shadow::None || registers.rflags.rf() {
-                    // The emulated instruction ends the shadow and clears RF, although RIP stays before the hypercall.
+                let skips = skips(self.common.policy, kind);
+                if skips {
+                    let rip = registers.rip.wrapping_add(length.into());
+                    registers.rip = if registers.is_64bit() { rip } else { rip & 0xffff_ffff };
+                }
+                if forced || skips || registers.shadow != Shadow::None || registers.rflags.rf() {
+                    // The emulated instruction ends the shadow and clears RF, although RIP stays before the hypercall (but see `skips`).
                     registers.shadow = Shadow::None;
                     registers.rflags = registers.rflags.with_rf(false);
                     self.silicon(vcpu, |backend, cpu| backend.load(cpu, &registers));
@@ -100,6 +115,12 @@ impl<B: Backend> Vm<B> {
             Err(WriteFailure::Unwalkable) => Err(self.unwalkable(vcpu)),
         }
     }
+}
+
+/// Whether RIP goes on behind a hypercall that was patched. Until 2015 KVM's emulator had two functions: that of VMCALL put RIP back, that of
+/// VMMCALL forgot to.
+fn skips(policy: Policy, kind: Kind) -> bool {
+    policy == Policy::SkipFirstCall && kind == Kind::Vmmcall
 }
 
 /// The checks before an instruction's own handler, in KVM's order.
