@@ -112,6 +112,10 @@ pub struct Boot {
     /// Write the trace there as NDJSON (`-` for text on the standard output).
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Let the trace of a guest under a hypervisor tell also of the exceptions and interrupts that its CPUs deliver through its own IDT; on the
+    /// bare machine it always does.
+    #[arg(long, requires = "trace")]
+    pub deliveries: bool,
     /// Give up after so many instructions.
     #[arg(long, value_name = "N", default_value_t = 20_000_000_000)]
     pub max_instructions: u64,

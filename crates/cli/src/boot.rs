@@ -61,6 +61,7 @@ fn attempt(arguments: &Boot, output: &Output) -> Result<Exit, String> {
         policy,
         vcpus: arguments.vcpus,
         memory: arguments.memory,
+        deliveries: policy == Policy::None || arguments.deliveries,
         max_instructions: arguments.max_instructions,
         max_cycles: arguments.max_cycles,
     };

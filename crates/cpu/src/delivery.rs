@@ -6,6 +6,7 @@
 
 mod boundary;
 mod gate;
+pub(crate) mod log;
 
 use crate::engine::RunExit;
 use crate::operand::segment_of;
@@ -111,6 +112,7 @@ impl Cpu {
         if self.guest_mode && self.interception.has(Intercept::Shutdown) {
             return self.leave_guest(Exit::TripleFault);
         }
+        self.log_triple_fault();
         self.activity = Activity::Shutdown;
         Err(RunExit::Shutdown)
     }

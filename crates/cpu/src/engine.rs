@@ -85,7 +85,7 @@ impl Cpu {
                 self.leave = false;
                 self.stop = StopCode::Left;
                 from = std::ptr::null_mut();
-                if self.environment().bus.attention() {
+                if self.environment().bus.attention() || self.deliveries_are_full() {
                     return RunExit::Attention;
                 }
                 match self.boundary() {

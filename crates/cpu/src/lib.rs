@@ -30,5 +30,6 @@ mod system;
 pub mod tlb;
 pub mod trap;
 
+pub use delivery::log::{Delivered, Delivery};
 pub use engine::RunExit;
 pub use state::Cpu;

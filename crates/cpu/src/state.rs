@@ -140,6 +140,8 @@ pub struct Cpu {
     pub delivering: Option<Event>,
     /// An event that VM entry injects: delivered before the next instruction.
     pub inject: Option<Event>,
+    /// The log of deliveries, if somebody wants one.
+    pub(crate) deliveries: Option<Vec<crate::delivery::log::Delivery>>,
 
     /// A guest runs: `interception` applies.
     pub guest_mode: bool,
@@ -245,6 +247,7 @@ impl Cpu {
             pending_debug: 0,
             delivering: None,
             inject: None,
+            deliveries: None,
             guest_mode: false,
             rust_host: false,
             interception: Interception::default(),

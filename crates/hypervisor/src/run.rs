@@ -363,7 +363,7 @@ impl<B: Backend> Vm<B> {
             {
                 return Err(Stop::Paused(pause));
             }
-            match self.execute(vcpu, until, limits) {
+            match self.execute(vcpu, until, limits, sink) {
                 RunExit::HostEntry => {
                     self.note_exit(vcpu, sink);
                     if self.cpus.len() > 1 {
@@ -422,7 +422,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Lets the processor execute its guest.
-    fn execute(&mut self, vcpu: usize, until: u64, limits: &Limits) -> RunExit {
+    fn execute(&mut self, vcpu: usize, until: u64, limits: &Limits, sink: &mut dyn Sink) -> RunExit {
         let bound = limits.instructions.min(self.common.pauses.next_instruction());
         let own = self.cpus[vcpu].instructions();
         let left = if bound == u64::MAX { u64::MAX } else { bound.saturating_sub(self.instructions()) };
@@ -432,6 +432,13 @@ impl<B: Backend> Vm<B> {
         let mut bus = DeviceBus(&mut devices);
         let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut bus };
         let exit = self.cpus[vcpu].run(&mut environment, until, allowed);
+        if self.common.options.deliveries {
+            for it in self.cpus[vcpu].take_deliveries() {
+                if let Some(event) = machine::watch::delivery(&it, true) {
+                    sink.emit(it.cycle, vcpu as u32, event);
+                }
+            }
+        }
         if steps && exit != RunExit::HostEntry && self.cpus[vcpu].instructions() > own {
             self.common.pauses.completed(vcpu);
         }
@@ -536,7 +543,7 @@ impl<B: Backend> Vm<B> {
         }
         self.kick(vcpu, crate::vm::KICK_VECTOR);
         let limits = Limits::NONE;
-        match self.execute(vcpu, u64::MAX, &limits) {
+        match self.execute(vcpu, u64::MAX, &limits, sink) {
             RunExit::HostEntry => self.exited(vcpu, sink),
             RunExit::NotModelled(what) => Err(Stop::NotModelled { vcpu: vcpu as u32, what }),
             other => Err(self.not_modelled(vcpu, &format!("{other:?} where a physical interrupt was to end the guest's run"))),

@@ -49,6 +49,8 @@ pub struct Options {
     pub enforce_features: bool,
     /// Feature bits to be left out of CPUID leaf 0x40000001.
     pub hidden_features: u32,
+    /// Tell of what the guest's processors deliver through the guest's own IDT.
+    pub deliveries: bool,
     /// Exits without progress after which a run ends as a livelock.
     pub livelock: u64,
 }
@@ -61,6 +63,7 @@ impl Default for Options {
             exit_hypercall: true,
             enforce_features: false,
             hidden_features: 0,
+            deliveries: false,
             livelock: 10_000,
         }
     }
@@ -255,6 +258,7 @@ impl<B: Backend> Vm<B> {
             let number = number as u32;
             let mut cpu = Cpu::new(model, number, count as u32, machine::extension_of(model));
             cpu.set_now(now);
+            cpu.log_deliveries(vm.common.options.deliveries);
             cpu.activity = cpu::state::Activity::Active;
             // The host's own APIC: software-enabled, so that kicks arrive.
             cpu.apic.write(register::SVR, 0x1ff, 0);

@@ -135,6 +135,7 @@ impl Machine {
             }
             let exit = self.run_one(number, until.min(end), allowed);
             match exit {
+                RunExit::Attention if self.cpus[number].deliveries_are_full() => return self.stopped(Stop::Deliveries),
                 RunExit::Time | RunExit::Instructions | RunExit::Idle | RunExit::Attention => {}
                 RunExit::Shutdown => return self.stopped(Stop::Shutdown { cpu: number as u32 }),
                 RunExit::HostEntry => unreachable!("a bare machine's host is machine code"),

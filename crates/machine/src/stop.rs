@@ -33,6 +33,8 @@ pub enum Stop {
     InstructionLimit,
     /// The limit of cycles is reached.
     CycleLimit,
+    /// A processor's log of deliveries is full: whoever asked for it has to take it before the run goes on.
+    Deliveries,
     /// The guest did something that is not modelled.
     NotModelled {
         /// On which processor.

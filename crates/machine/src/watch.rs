@@ -1,11 +1,13 @@
-//! Watching the silicon of a bare machine whose guest is a hypervisor: an event for every VM entry and VM exit.
+//! Watching a bare machine: an event for every exception and interrupt that a processor delivers, for a triple fault, and, where the guest
+//! is a hypervisor, for every VM entry and VM exit.
 //!
-//! Modelled: what Linux shows of an exit of its own guests, read from the VMCS or VMCB right after it. Whoever watches looks after every
+//! Modelled: of deliveries what the processor notes itself ([`cpu::Delivery`]), in the words that a hypervisor's log uses as well; what Linux shows of an exit of its own guests, read from the VMCS or VMCB right after it. Whoever watches looks after every
 //! instruction. An entry whose guest is left before it executes anything shows as its exit alone; on Intel one that fails its checks is
 //! not seen, since it is no exit.
 
 use crate::Machine;
-use cpu::Cpu;
+use cpu::trap::EventKind;
+use cpu::{Cpu, Delivered, Delivery};
 use isa::svm::ExitCode;
 use isa::vmx::{ExitReason, VmcsField};
 use svm::Svm;
@@ -26,6 +28,24 @@ mod vmcb {
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     seen: Vec<Seen>,
+    deliveries: bool,
+}
+
+/// The event of a delivery. `all` is false where only a triple fault is of interest.
+pub fn delivery(delivery: &Delivery, all: bool) -> Option<Event> {
+    let rip = delivery.rip;
+    Some(match delivery.what {
+        Delivered::TripleFault => Event::TripleFault { rip },
+        _ if !all => return None,
+        Delivered::Event { event: cpu::trap::Event { kind, vector, error_code, .. }, cr2 } => match kind {
+            EventKind::External => Event::Interrupt { source: "IRQ", vector, rip },
+            EventKind::Nmi => Event::Interrupt { source: "NMI", vector, rip },
+            EventKind::SoftwareInterrupt => Event::Interrupt { source: "Soft/INTn", vector, rip },
+            EventKind::Exception | EventKind::PrivilegedSoftware | EventKind::SoftwareException => {
+                Event::Exception { vector, error_code, rip, cr2 }
+            }
+        },
+    })
 }
 
 /// Whether a processor was in a guest, and how many it had left.
@@ -36,19 +56,41 @@ struct Seen {
 }
 
 impl Watch {
-    /// Looks at every processor, and tells of entries and exits since the last look.
+    /// A watch over a machine: of triple faults, VM entries and VM exits, and with `deliveries` of all that goes through an IDT.
+    pub fn new(machine: &mut Machine, deliveries: bool) -> Self {
+        for cpu in &mut machine.cpus {
+            cpu.log_deliveries(true);
+        }
+        Self { seen: Vec::new(), deliveries }
+    }
+
+    /// Looks at every processor, and tells of what happened since the last look.
     pub fn look(&mut self, machine: &mut Machine, sink: &mut dyn Sink) {
         self.seen.resize(machine.cpus.len(), Seen::default());
         for number in 0..machine.cpus.len() {
             let cpu = &mut machine.cpus[number];
             let now = Seen { guest: cpu.guest_mode, exits: exits(cpu) };
             let before = std::mem::replace(&mut self.seen[number], now);
-            let event = match (before, now) {
-                _ if before == now => continue,
-                (_, Seen { guest: true, .. }) => entry(machine, number),
-                _ => exit(machine, number),
-            };
-            sink.emit(machine.cpus[number].cycles(), number as u32, event);
+            let deliveries = machine.cpus[number].take_deliveries();
+            // What came before an entry or exit was in the mode that it ended.
+            let split = if before == now { deliveries.len() } else { deliveries.iter().take_while(|it| it.guest == before.guest).count() };
+            let (earlier, later) = deliveries.split_at(split);
+            self.tell(number, earlier, sink);
+            if before != now {
+                let event = if now.guest { entry(machine, number) } else { exit(machine, number) };
+                sink.emit(machine.cpus[number].cycles(), number as u32, event);
+            }
+            self.tell(number, later, sink);
+        }
+    }
+}
+
+impl Watch {
+    fn tell(&self, number: usize, deliveries: &[Delivery], sink: &mut dyn Sink) {
+        for it in deliveries {
+            if let Some(event) = delivery(it, self.deliveries) {
+                sink.emit(it.cycle, number as u32, event);
+            }
         }
     }
 }

@@ -64,6 +64,7 @@ fn any_bytes_end_in_a_stop() {
                 Stop::Halted => "halted",
                 Stop::Shutdown { .. } => "shutdown",
                 Stop::InstructionLimit | Stop::CycleLimit => "limit",
+                Stop::Deliveries => unreachable!("nobody asked for a log"),
                 Stop::NotModelled { .. } => "not modelled",
             })
             .or_default() += 1;

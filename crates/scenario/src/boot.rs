@@ -55,6 +55,8 @@ pub struct BootOptions {
     pub vcpus: u32,
     /// Bytes of RAM.
     pub memory: u64,
+    /// Whether events tell of what CPUs deliver through the guest's own IDT.
+    pub deliveries: bool,
     /// The limit of instructions.
     pub max_instructions: u64,
     /// The limit of cycles, for guests that sleep for ever while a timer ticks.
@@ -143,9 +145,10 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         vcpus: options.vcpus,
         memory: options.memory,
         seed: 0,
-        hypervisor: hypervisor::Options::default(),
+        hypervisor: hypervisor::Options { deliveries: also.is_some() && options.deliveries, ..hypervisor::Options::default() },
         // Watching costs a call for every instruction: only where somebody wants the events.
         watch: also.is_some(),
+        deliveries: options.deliveries,
         guest_cpu: None,
     };
     let mut host = host(&config, options.policy, &loaded)?;

@@ -30,6 +30,10 @@ pub struct File {
     /// The hypervisor between guest and machine.
     #[serde(default)]
     pub hypervisor: Hypervisor,
+    /// Whether the trace tells of the exceptions and interrupts that CPUs deliver through the guest's own IDT. The default is true on the bare
+    /// machine, where there is little else to tell, and false under a hypervisor.
+    #[serde(default)]
+    pub deliveries: Option<bool>,
     /// What happens to the machine while the guest runs.
     #[serde(default)]
     pub script: Vec<Step>,

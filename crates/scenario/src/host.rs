@@ -147,8 +147,10 @@ pub struct HostConfig {
     pub seed: u64,
     /// What may be chosen of the hypervisor.
     pub hypervisor: hypervisor::Options,
-    /// Whether the bare machine is watched, instruction by instruction, for VM entries and exits of its guest.
+    /// Whether the bare machine is watched, instruction by instruction, for deliveries, and VM entries and exits of its guest.
     pub watch: bool,
+    /// Whether the trace tells of what CPUs deliver through the guest's own IDT.
+    pub deliveries: bool,
     /// The model that the guest's CPUID tells of, if it is another one.
     pub guest_cpu: Option<&'static CpuModel>,
 }
@@ -263,7 +265,7 @@ pub fn place_of(cpu: &Cpu) -> Option<(u64, u64)> {
 #[derive(Debug)]
 pub struct BareHost {
     machine: Machine,
-    /// With it, every instruction is watched for VM entries and exits of a guest that is a hypervisor.
+    /// With it, every instruction is watched for deliveries, and for VM entries and exits of a guest that is a hypervisor.
     watch: Option<Watch>,
     /// Arrivals at the address that is waited for.
     arrivals: Option<Arrivals>,
@@ -284,7 +286,6 @@ impl BareHost {
     /// # Errors
     /// Says why the guest does not fit.
     pub fn new(config: &HostConfig, loaded: &Loaded) -> Result<Self, String> {
-        let watch = config.watch.then(Watch::default);
         let mut machine =
             Machine::new(&MachineConfig { model: config.cpu, cpu_count: config.vcpus, memory_size: config.memory, seed: config.seed });
         match loaded {
@@ -300,6 +301,7 @@ impl BareHost {
                 machine::load_image(image, &mut machine.memory, 0, &mut machine.cpus[0]).map_err(|error| error.to_string())?;
             }
         }
+        let watch = config.watch.then(|| Watch::new(&mut machine, config.deliveries));
         Ok(Self { machine, watch, arrivals: None })
     }
 
@@ -364,7 +366,7 @@ impl Host for BareHost {
                 watch.look(&mut self.machine, sink);
             }
             let ending = match stop {
-                machine::Stop::InstructionLimit => continue,
+                machine::Stop::InstructionLimit | machine::Stop::Deliveries => continue,
                 machine::Stop::CycleLimit if bounds.cycles < limits.cycles => return Pause::Moment,
                 machine::Stop::CycleLimit => return Pause::Limit(Stop::CycleLimit),
                 machine::Stop::Outcome(outcome) => Ending::asked(outcome),

@@ -168,13 +168,16 @@ pub fn run(scenario: &Scenario, variant: &Variant, options: &Options, also: Opti
     let expects: Vec<_> = expectations.iter().map(|(_, expect)| *expect).collect();
     let mut observer = Observer::new(&expects, options.events, also);
     let machine = &scenario.file.machine;
+    // Under a hypervisor the kernel's trace points tell the story, and they have none for deliveries.
+    let deliveries = scenario.file.deliveries.unwrap_or(variant.policy == Policy::None);
     let config = HostConfig {
         cpu: variant.cpu,
         vcpus: machine.vcpus.unwrap_or(1),
         memory: machine.memory.map_or(DEFAULT_MEMORY, |size| size.0),
         seed: variant.seed,
-        hypervisor: options_of(&scenario.file.hypervisor),
+        hypervisor: hypervisor::Options { deliveries, ..options_of(&scenario.file.hypervisor) },
         watch: true,
+        deliveries,
         guest_cpu: scenario.file.hypervisor.guest_cpu.as_deref().and_then(|name| models::find(name).ok()),
     };
     let made = load(&variant.image, config.vcpus, config.memory).and_then(|loaded| host(&config, variant.policy, &loaded));

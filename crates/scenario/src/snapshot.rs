@@ -132,7 +132,7 @@ pub fn accept(path: &Path, text: &str) -> Comparison {
     if compare(path, text) == Comparison::Equal {
         return Comparison::Equal;
     }
-    let file = format!("---\nsource: crates/scenario/tests/corpus.rs\nexpression: text\n---\n{}\n", text.trim_end());
+    let file = format!("---\nsource: crates/scenario/tests/corpus.rs\n---\n{}\n", text.trim_end());
     let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(path, file));
     match written {
         Ok(()) => Comparison::Accepted,

@@ -101,6 +101,7 @@ fn guests_of_random_bytes_end_with_a_reason() {
             vcpus: 1 + random.below(3) as u32,
             memory: 2 << 20,
             max_instructions: 3000,
+            deliveries: number % 2 == 0,
             max_cycles: 50_000_000,
         };
         let run = || {

@@ -309,7 +309,8 @@ events! {
         #[serde(serialize_with = "hexadecimal")] error_code: u32,
     } |vcpu| "cpu {vcpu}, rip {rip:#x} intr_info {intr_info:#010x} error_code {error_code:#010x}";
 
-    /// The CPU delivers an exception through the guest's own IDT.
+    /// The CPU delivers an exception through the guest's own IDT, or tries to: the next one may tell that it could not. Exceptions of INT3,
+    /// INTO and INT1 are among them.
     Exception = "exception" {
         /// Its vector.
         vector: u8,
@@ -321,13 +322,15 @@ events! {
         #[serde(serialize_with = "optional_hexadecimal")] cr2: Option<u64>,
     } |vcpu| "{} rip {rip:#x}{}", Exception(*vector, *error_code), FaultAddress(*cr2);
 
-    /// The CPU takes an external interrupt through the guest's own IDT.
+    /// The CPU takes an interrupt through the guest's own IDT, or tries to.
     Interrupt = "interrupt" {
+        /// Where it comes from: `IRQ`, `NMI`, or `Soft/INTn`, as in `kvm_inj_virq`.
+        source: &'static str,
         /// Its vector.
         #[serde(serialize_with = "hexadecimal")] vector: u8,
         /// RIP that the handler will return to.
         #[serde(serialize_with = "hexadecimal")] rip: u64,
-    } |vcpu| "vector {vector:#x} rip {rip:#x}";
+    } |vcpu| "{source} {vector:#x} rip {rip:#x}";
 
     /// No handler could be reached: the CPU shuts down.
     TripleFault = "triple_fault" {

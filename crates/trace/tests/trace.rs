@@ -60,7 +60,7 @@ fn every_event_has_a_line_of_text_and_the_same_fields_in_json() {
         Event::SiliconEntry { rip: 1, intr_info: 0, error_code: 0 },
         Event::Exception { vector: 14, error_code: Some(2), rip: 0x1000, cr2: Some(0x2000) },
         Event::Exception { vector: 0x1f, error_code: None, rip: 0x1000, cr2: None },
-        Event::Interrupt { vector: 0x21, rip: 0x1000 },
+        Event::Interrupt { source: "IRQ", vector: 0x21, rip: 0x1000 },
         Event::TripleFault { rip: 0x1000 },
     ];
     let mut seen: Vec<Kind> = events.iter().map(Event::kind).collect();

@@ -32,6 +32,7 @@ impl Cpu {
     /// `delivering` keeps the event for whoever handles the trap.
     pub(crate) fn deliver(&mut self, event: Event) -> Outcome {
         self.delivering = Some(event);
+        self.log_event(&event);
         if event.kind == EventKind::Nmi {
             self.nmi_blocked = true;
         }
@@ -52,7 +53,7 @@ impl Cpu {
     }
 
     /// RIP as it is pushed: behind the instruction for software events.
-    fn return_rip(&self, event: &Event) -> u64 {
+    pub(super) fn return_rip(&self, event: &Event) -> u64 {
         self.rip.wrapping_add(u64::from(event.length)) & mask(if self.is_64bit() { 64 } else { 32 })
     }
 

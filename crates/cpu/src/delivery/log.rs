@@ -1,0 +1,73 @@
+//! A log of what the processor delivers through its IDT, for whoever traces a run.
+//!
+//! Modelled: every attempt at a delivery, in order, also one that itself faults, and the triple fault. Not kept unless it is asked for:
+//! then a delivery costs the host one test more, and instructions nothing.
+
+use crate::state::Cpu;
+use crate::trap::{Event, EventKind};
+use isa::exception::Vector;
+
+/// Entries of a log that is full: the run ends with `RunExit::Attention`, so that somebody takes them.
+const FULL: usize = 4096;
+
+/// What was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// An event.
+    Event {
+        /// Which.
+        event: Event,
+        /// CR2, for a page fault.
+        cr2: Option<u64>,
+    },
+    /// Nothing: no handler could be reached, and the processor shut down.
+    TripleFault,
+}
+
+/// An entry of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// When, in cycles.
+    pub cycle: u64,
+    /// RIP that the handler sees on its stack; at a triple fault RIP.
+    pub rip: u64,
+    /// The processor was in guest mode.
+    pub guest: bool,
+    /// What.
+    pub what: Delivered,
+}
+
+impl Cpu {
+    /// Begins or ends a log of deliveries.
+    pub fn log_deliveries(&mut self, wanted: bool) {
+        self.deliveries = wanted.then(Vec::new);
+    }
+
+    /// The deliveries since the last call.
+    pub fn take_deliveries(&mut self) -> Vec<Delivery> {
+        self.deliveries.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether the log of deliveries waits for [`Self::take_deliveries`] before the processor goes on.
+    pub fn deliveries_are_full(&self) -> bool {
+        self.deliveries.as_ref().is_some_and(|log| log.len() >= FULL)
+    }
+
+    pub(crate) fn log_event(&mut self, event: &Event) {
+        if self.deliveries.is_some() {
+            let fault = event.kind == EventKind::Exception && event.vector == Vector::PageFault as u8;
+            self.log(self.return_rip(event), Delivered::Event { event: *event, cr2: fault.then_some(self.cr2) });
+        }
+    }
+
+    pub(crate) fn log_triple_fault(&mut self) {
+        self.log(self.rip, Delivered::TripleFault);
+    }
+
+    fn log(&mut self, rip: u64, what: Delivered) {
+        let (cycle, guest) = (self.cycles(), self.guest_mode);
+        if let Some(log) = &mut self.deliveries {
+            log.push(Delivery { cycle, rip, guest, what });
+        }
+    }
+}
