@@ -42,6 +42,8 @@ pub(crate) struct Mode {
     pub single: bool,
     /// SSE instructions are usable: CR0.EM and TS clear, CR4.OSFXSR set.
     pub sse: bool,
+    /// Neither real-address nor virtual-8086 mode: there are VEX prefixes and the instructions that look at descriptors.
+    pub protected: bool,
     /// Base of CS outside 64-bit mode.
     pub base: u32,
 }
@@ -303,6 +305,7 @@ impl Cpu {
             bits,
             single,
             sse: !self.cr0.em() && !self.cr0.ts() && self.cr4.osfxsr(),
+            protected: self.is_protected(),
             base: if bits == 64 { 0 } else { self.segment(Segment::Cs).base as u32 },
         }
     }

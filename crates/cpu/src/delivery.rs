@@ -2,7 +2,7 @@
 //!
 //! What is modelled: interception of exceptions, the double- and triple-fault ladder (SDM vol 3, Table 6-5 "Conditions for Generating a
 //! Double Fault"), delivery through the IDT of all modes (`delivery/gate.rs`), and what is looked at between instructions
-//! (`delivery/boundary.rs`). What is not: hardware task switches and virtual-8086 mode, which end the run with an error.
+//! (`delivery/boundary.rs`). What is not: hardware task switches, which end the run with an error.
 
 mod boundary;
 mod gate;

@@ -16,7 +16,7 @@ pub(crate) fn for_each_modelled(mut visit: impl FnMut(&Instruction)) {
     let mut visit_bytes = |bits: u8, bytes: &[u8]| {
         let mut decoder = Decoder::new(bits.into(), bytes, DecoderOptions::NONE);
         let instruction = decoder.decode();
-        let mode = Mode { bits, single: false, sse: true, base: 0 };
+        let mode = Mode { bits, sse: true, protected: true, ..Mode::default() };
         if !instruction.is_invalid() && crate::select::is_modelled(&cpu, &instruction, mode) {
             visit(&instruction);
         }

@@ -20,7 +20,7 @@ use crate::semantics::stack::{Leave, Pop, Push};
 use crate::state::{Cpu, ZERO_REGISTER};
 use crate::system::{Flow, Function};
 use crate::trap::{Outcome, Trap};
-use iced_x86::{FlowControl, Instruction, Mnemonic as M, OpKind, Register, RflagsBits};
+use iced_x86::{EncodingKind, FlowControl, Instruction, Mnemonic as M, OpKind, Register, RflagsBits};
 
 /// What selection found.
 pub(crate) struct Chosen {
@@ -614,11 +614,18 @@ fn near_branch(instruction: &Instruction, mode: Mode, insn: &mut Insn) -> Option
     None
 }
 
+/// Whether an instruction is #UD in real-address and virtual-8086 mode: those with VEX prefixes (SDM vol 2, 2.3.1 "Instruction Format") and
+/// those that look at descriptors.
+fn needs_protection(instruction: &Instruction) -> bool {
+    let looks = matches!(instruction.mnemonic(), M::Arpl | M::Lar | M::Lsl | M::Verr | M::Verw | M::Lldt | M::Ltr | M::Sldt | M::Str);
+    looks || instruction.code().encoding() != EncodingKind::Legacy
+}
+
 /// Chooses the handler of an instruction and fills its slot.
 pub(crate) fn choose(cpu: &Cpu, instruction: &Instruction, mode: Mode, flags: bool, insn: &mut Insn) -> Chosen {
     let cost = cpu.model.costs.instruction(crate::class::of(instruction)).ticks;
     let plain = |function: Function| Chosen { handler: crate::direct::function, function, terminates: false, cost };
-    if instruction.is_invalid() || !crate::features::supports(cpu, instruction) {
+    if instruction.is_invalid() || !crate::features::supports(cpu, instruction) || !mode.protected && needs_protection(instruction) {
         return plain(undefined);
     }
     if let Some((handler, terminates)) = semantic(instruction, mode, flags, insn) {
@@ -643,7 +650,7 @@ pub(crate) fn fuse(first: &Instruction, last: &Instruction, insn: &mut Insn) -> 
     if !last.is_jcc_short_or_near() || std::ptr::fn_addr_eq(insn.handler, function as Handler) {
         return None;
     }
-    let mode = Mode { bits: 64, single: false, sse: false, base: 0 };
+    let mode = Mode { bits: 64, protected: true, ..Mode::default() };
     if last.code_size() != iced_x86::CodeSize::Code64 {
         return None;
     }

@@ -361,6 +361,8 @@ impl Cpu {
         // AC decides what SMAP and alignment checks allow.
         if (old ^ bits) & Rflags::new().with_ac(true).into_bits() != 0 && (self.cr4.smap() || self.cr0.am()) {
             self.context_changed();
+        } else if (old ^ bits) & Rflags::new().with_vm(true).into_bits() != 0 {
+            self.privilege_changed();
         }
     }
 
@@ -413,6 +415,11 @@ impl Cpu {
     /// Virtual-8086 mode.
     pub fn is_v86(&self) -> bool {
         self.system_flags().vm()
+    }
+
+    /// Segments are 64 KiB from 16 times their selector, without descriptors: real-address and virtual-8086 mode.
+    pub fn has_8086_segments(&self) -> bool {
+        self.is_real() || self.is_v86()
     }
 
     /// Protected mode proper: neither real-address nor virtual-8086 mode.
@@ -476,7 +483,7 @@ impl Cpu {
         }
     }
 
-    /// Call after a change of CS or CPL: the context stays what it was for this privilege, unless code is now decoded in another way.
+    /// Call after a change of CS, CPL or RFLAGS.VM: the context stays what it was for this privilege, unless code is now decoded in another way.
     pub fn privilege_changed(&mut self) {
         self.leave = true;
         if self.mode(false) != self.code_mode {

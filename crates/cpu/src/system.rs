@@ -14,6 +14,7 @@ mod segment;
 mod stack;
 mod strings;
 mod vendor;
+pub(crate) mod virtual_8086;
 
 use crate::state::Cpu;
 use crate::trap::Outcome;

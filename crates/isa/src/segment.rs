@@ -119,6 +119,12 @@ impl SegmentRegister {
         }
     }
 
+    /// A segment as virtual-8086 mode makes it: as in real-address mode, but of privilege level 3. SDM vol 3, 27.3.1.2 "Checks on Guest
+    /// Segment Registers".
+    pub const fn virtual_8086(selector: u16) -> Self {
+        Self { attributes: Attributes::from_bits(0xf3), ..Self::real_mode(selector) }
+    }
+
     /// What a load of a null selector leaves: unusable, base and limit zero.
     pub const fn null(selector: Selector) -> Self {
         Self { selector, base: 0, limit: 0, attributes: Attributes::from_bits(1 << 16) }

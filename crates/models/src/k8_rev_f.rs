@@ -3,7 +3,7 @@
 //! What is modelled: SVM as it began: revision 1 and no feature of leaf 8000_000A. No nested paging, so a hypervisor needs shadow paging;
 //! no next RIP and no decode assists, so it has to decode instructions itself; no flush by ASID, so a flush takes every guest's entries.
 //!
-//! What is not, though the real processor has it: virtual-8086 extensions, machine checks, MTRRs, MMX, 3DNow!, SSE3, FFXSR, MOV CR8 by
+//! What is not, though the real processor has it: machine checks, MTRRs, MMX, 3DNow!, SSE3, FFXSR, MOV CR8 by
 //! LOCK MOV CR0, the segment limits of EFER.LMSLE, performance counters, TLB geometry in CPUID.
 
 use crate::cache::{Cache, CacheKind};
@@ -15,6 +15,7 @@ use isa::svm::SvmFeatures;
 /// In the order of leaf and bit.
 const FEATURES: &[Feature] = &[
     Feature::Fpu,
+    Feature::Vme,
     Feature::De,
     Feature::Pse,
     Feature::Tsc,

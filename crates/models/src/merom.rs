@@ -1,10 +1,10 @@
 //! Merom: Intel Core 2 of 2006, the Intel processor of the year in which KVM was written.
 //!
 //! What is modelled: VMX as it began: no EPT, no VPID, no unrestricted guest, no virtual NMIs, no NMI-window exiting, no secondary
-//! controls, no PAT or EFER in the VMCS. A hypervisor needs shadow paging here, and an emulator (or virtual-8086 mode, which no model
-//! has) for a guest in real mode. No 1-GByte pages, RDTSCP, x2APIC, PCID or XSAVE.
+//! controls, no PAT or EFER in the VMCS. A hypervisor needs shadow paging here, and an emulator (or virtual-8086 mode)
+//! for a guest in real mode. No 1-GByte pages, RDTSCP, x2APIC, PCID or XSAVE.
 //!
-//! What is not, though the real processor has it: virtual-8086 extensions, machine checks, MTRRs, MMX, SSE3, SSSE3, MONITOR, SMX,
+//! What is not, though the real processor has it: machine checks, MTRRs, MMX, SSE3, SSSE3, MONITOR, SMX,
 //! the dual-monitor treatment of SMM, performance counters.
 
 use crate::cache::{Cache, CacheKind};
@@ -22,6 +22,7 @@ use isa::vmx::{
 /// In the order of leaf and bit.
 const FEATURES: &[Feature] = &[
     Feature::Fpu,
+    Feature::Vme,
     Feature::De,
     Feature::Pse,
     Feature::Tsc,

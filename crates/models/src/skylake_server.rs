@@ -3,9 +3,8 @@
 //! What is modelled: VMX with EPT, VPID, unrestricted guest, virtual NMIs, preemption timer, monitor trap flag, TPR shadow, PAT and EFER in
 //! the VMCS, and the TRUE capability MSRs.
 //!
-//! What is not, though the real processor has it: virtual-8086 extensions, machine checks, MTRRs, MMX, SSE3 to AVX-512, MONITOR, SMX,
-//! RDRAND, RDSEED, CLFLUSHOPT, CLWB, protection keys, TSX, XSAVEOPT and its kin, processor trace, performance counters; of VMX: virtual
-//! APIC and posted interrupts, VMCS shadowing, VM functions, page-modification logging, XSAVES, TSC scaling, PAUSE-loop exiting, RDRAND and
+//! What is not, though the real processor has it: machine checks, MTRRs, MMX, SSE3 to AVX-512, MONITOR, SMX, RDRAND, RDSEED,
+//! CLFLUSHOPT, CLWB, protection keys, TSX, XSAVEOPT and its kin, processor trace, performance counters; of VMX: virtual APIC and posted interrupts, VMCS shadowing, VM functions, page-modification logging, XSAVES, TSC scaling, PAUSE-loop exiting, RDRAND and
 //! RDSEED exiting, mode-based execute control, advanced information for EPT violations, the dual-monitor treatment of SMM.
 
 use crate::cache::{Cache, CacheKind};
@@ -23,6 +22,7 @@ use isa::vmx::{
 /// In the order of leaf and bit.
 const FEATURES: &[Feature] = &[
     Feature::Fpu,
+    Feature::Vme,
     Feature::De,
     Feature::Pse,
     Feature::Tsc,

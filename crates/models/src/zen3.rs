@@ -2,9 +2,9 @@
 //!
 //! What is modelled: SVM with nested paging, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID, decode assists and virtual GIF.
 //!
-//! What is not, though the real processor has it: virtual-8086 extensions, machine checks, MTRRs, MMX, SSE3 to AVX2, MONITOR, RDRAND,
-//! RDSEED, CLFLUSHOPT, CLWB, RDPID, UMIP, protection keys, shadow stacks, FFXSR, XSAVEOPT and its kin, MOV CR8 by LOCK MOV CR0, memory encryption,
-//! performance counters, TLB geometry in CPUID; of SVM: LBR virtualization, PAUSE filter, AVIC, virtual VMLOAD and VMSAVE,
+//! What is not, though the real processor has it: machine checks, MTRRs, MMX, SSE3 to AVX2, MONITOR, RDRAND, RDSEED, CLFLUSHOPT, CLWB,
+//! RDPID, UMIP, protection keys, shadow stacks, FFXSR, XSAVEOPT and its kin, MOV CR8 by LOCK MOV CR0, memory encryption, performance
+//! counters, TLB geometry in CPUID; of SVM: LBR virtualization, PAUSE filter, AVIC, virtual VMLOAD and VMSAVE,
 //! guest-mode execute trap, and what came after.
 
 use crate::cache::{Cache, CacheKind};
@@ -16,6 +16,7 @@ use isa::svm::SvmFeatures;
 /// In the order of leaf and bit.
 const FEATURES: &[Feature] = &[
     Feature::Fpu,
+    Feature::Vme,
     Feature::De,
     Feature::Pse,
     Feature::Tsc,

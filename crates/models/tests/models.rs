@@ -102,9 +102,7 @@ fn features_bring_what_they_need() {
         for (first, second) in needs {
             assert!(!model.has(second) || model.has(first), "{}: {second:?} without {first:?}", model.name);
         }
-        for missing in
-            [Feature::Mmx, Feature::Sse3, Feature::Avx, Feature::Vme, Feature::Mce, Feature::Mtrr, Feature::Rdrand, Feature::Sse42]
-        {
+        for missing in [Feature::Mmx, Feature::Sse3, Feature::Avx, Feature::Mce, Feature::Mtrr, Feature::Rdrand, Feature::Sse42] {
             assert!(!model.has(missing), "{}: {missing:?} is not modelled", model.name);
         }
         assert_eq!(model.has(Feature::Vmx), model.vmx.is_some(), "{}", model.name);

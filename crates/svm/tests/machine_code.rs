@@ -160,3 +160,80 @@ fn each_instruction_exits_when_its_bit_is_set_and_only_then() {
         }
     }
 }
+
+/// A guest in virtual-8086 mode at 0000:1000 with a monitor at level 0 behind its IDT at 0x5000.
+fn v86_guest() -> (Machine, isa::svm::Vmcb) {
+    use isa::segment::{Attributes, SegmentRegister};
+    let mut machine = Machine::new();
+    machine.cpu.rust_host = true;
+    let mut vmcb = guest();
+    for code in [ExitCode::VMMCALL, ExitCode(0x46)] {
+        vmcb.control.intercepts.set(code, true);
+    }
+    let save = &mut vmcb.save;
+    save.rflags = 0x2_3002;
+    // What the VMCB says of the level does not matter.
+    save.cpl = 0;
+    (save.rip, save.rsp) = (0x1000, 0x4000);
+    for (place, selector) in [(&mut save.es, 0x300), (&mut save.cs, 0), (&mut save.ss, 0), (&mut save.ds, 0x200)] {
+        *place = SegmentRegister::virtual_8086(selector).into();
+    }
+    save.idtr = isa::svm::SegmentRegister { base: 0x5000, limit: 0x7ff, ..save.idtr };
+    save.gdtr = isa::svm::SegmentRegister { base: 0x6000, limit: 0x1f, ..save.gdtr };
+    // FS, GS and TR are for VMLOAD; a host in Rust puts them in place itself.
+    machine.cpu.segments[4] = SegmentRegister::virtual_8086(0);
+    machine.cpu.segments[5] = SegmentRegister::virtual_8086(0x123);
+    machine.cpu.tr = SegmentRegister { base: 0x7000, limit: 0x67, attributes: Attributes::from_bits(0x8b), ..machine.cpu.tr };
+    machine.memory.write_u64(0x5000 + 0x20 * 8, 0x0001_8e00_0008_0000).unwrap();
+    machine.memory.write_u64(0x6008, 0x00cf_9b00_0000_ffff).unwrap();
+    machine.memory.write_u64(0x6010, 0x00cf_9300_0000_ffff).unwrap();
+    machine.memory.write_u64(0x7004, 0x10_0000_8000).unwrap();
+    (machine, vmcb)
+}
+
+#[test]
+fn a_guest_in_virtual_8086_mode_leaves_by_vmmcall_and_comes_back() {
+    let (mut machine, vmcb) = v86_guest();
+    machine.set_vmcb(&vmcb);
+    // mov ax, gs; mov ds, ax; vmmcall; mov bx, ds; vmmcall
+    machine.memory.write(0x1000, &[0x8c, 0xe8, 0x8e, 0xd8, 0x0f, 0x01, 0xd9, 0x8c, 0xdb, 0x0f, 0x01, 0xd9]).unwrap();
+    assert!(matches!(machine.with(|svm, cpu| svm.vmrun(cpu, VMCB)), Ok(Vmrun::Entered)));
+    assert_eq!(machine.run(100), RunExit::HostEntry);
+    let mut vmcb = machine.vmcb();
+    assert_eq!((vmcb.control.exit_code, vmcb.save.rip, vmcb.save.cpl), (ExitCode::VMMCALL, 0x1004, 3));
+    assert_eq!((vmcb.save.ds.selector, vmcb.save.ds.base, vmcb.save.rflags & 0x2_3000), (0x123, 0x1230, 0x2_3000));
+    vmcb.save.rip = vmcb.control.next_rip;
+    machine.set_vmcb(&vmcb);
+    assert!(matches!(machine.with(|svm, cpu| svm.vmrun(cpu, VMCB)), Ok(Vmrun::Entered)));
+    assert_eq!(machine.run(100), RunExit::HostEntry);
+    assert_eq!((machine.vmcb().save.rip, machine.cpu.gpr(Gpr::Rbx) & 0xffff), (0x1009, 0x123));
+}
+
+#[test]
+fn in_virtual_8086_mode_the_instructions_of_svm_are_undefined_before_they_exit() {
+    // vmrun, vmload, vmsave, stgi, clgi, invlpga
+    for last in [0xd8, 0xda, 0xdb, 0xdc, 0xdd, 0xdf] {
+        let (mut machine, mut vmcb) = v86_guest();
+        vmcb.control.intercepts.0[4] = u32::MAX;
+        machine.set_vmcb(&vmcb);
+        machine.memory.write(0x1000, &[0x0f, 0x01, last]).unwrap();
+        assert!(matches!(machine.with(|svm, cpu| svm.vmrun(cpu, VMCB)), Ok(Vmrun::Entered)));
+        assert_eq!(machine.run(100), RunExit::HostEntry);
+        assert_eq!(machine.vmcb().control.exit_code.0, 0x46, "0f 01 {last:x}");
+    }
+}
+
+#[test]
+fn an_event_injected_into_virtual_8086_mode_goes_through_the_idt_to_level_0() {
+    let (mut machine, mut vmcb) = v86_guest();
+    vmcb.control.event_injection = isa::svm::EventInformation::new().with_valid(true).with_vector(0x20);
+    machine.set_vmcb(&vmcb);
+    machine.memory.write(0x1_0000, &[0x0f, 0x01, 0xd9]).unwrap();
+    assert!(matches!(machine.with(|svm, cpu| svm.vmrun(cpu, VMCB)), Ok(Vmrun::Entered)));
+    assert_eq!(machine.run(100), RunExit::HostEntry);
+    let vmcb = machine.vmcb();
+    assert_eq!((vmcb.control.exit_code, vmcb.save.rip, vmcb.save.cpl, vmcb.save.cs.selector), (ExitCode::VMMCALL, 0x1_0000, 0, 8));
+    assert_eq!((vmcb.save.rflags, vmcb.save.rsp), (0x3002, 0x8000 - 36));
+    let frame: Vec<u32> = (0..9).map(|word| machine.memory.read_u32(0x8000 - 36 + 4 * word).unwrap()).collect();
+    assert_eq!(frame, [0x1000, 0, 0x2_3002, 0x4000, 0, 0x300, 0x200, 0, 0x123]);
+}

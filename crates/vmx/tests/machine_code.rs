@@ -417,3 +417,86 @@ fn debug_controls_that_are_not_modelled_stop_the_run() {
     assert!(what.to_string().contains("single-stepping on branches"), "{what}");
     assert_eq!(what.text, "vmlaunch");
 }
+
+/// A guest in virtual-8086 mode at 0000:1000, in a VMCS whose host is 64-bit; IOPL 3, a monitor at level 0 behind its IDT at 0x5000.
+fn v86_guest() -> Machine {
+    let mut machine = Machine::new(&models::SKYLAKE_SERVER);
+    let entry = machine.read(F::EntryControls);
+    machine.set(F::EntryControls, entry & !(1 << 9));
+    let cr4 = machine.read(F::GuestCr4);
+    // 32-bit paging with 4-MiB pages.
+    machine.set(F::GuestCr4, cr4 & !(1 << 5) | 1 << 4);
+    machine.memory.write_u32(0xf000, 0x87).expect("RAM");
+    machine.set(F::GuestCr3, 0xf000);
+    machine.set(F::GuestRflags, 0x2_3002);
+    machine.set(F::GuestRip, 0x1000);
+    machine.set(F::GuestRsp, 0x4000);
+    let segments = [
+        (F::GuestEsSelector, F::GuestEsBase, F::GuestEsLimit, F::GuestEsAccessRights, 0x300),
+        (F::GuestCsSelector, F::GuestCsBase, F::GuestCsLimit, F::GuestCsAccessRights, 0),
+        (F::GuestSsSelector, F::GuestSsBase, F::GuestSsLimit, F::GuestSsAccessRights, 0),
+        (F::GuestDsSelector, F::GuestDsBase, F::GuestDsLimit, F::GuestDsAccessRights, 0x200),
+        (F::GuestFsSelector, F::GuestFsBase, F::GuestFsLimit, F::GuestFsAccessRights, 0),
+        (F::GuestGsSelector, F::GuestGsBase, F::GuestGsLimit, F::GuestGsAccessRights, 0x123),
+    ];
+    for (selector, base, limit, rights, value) in segments {
+        machine.set(selector, value);
+        machine.set(base, value << 4);
+        machine.set(limit, 0xffff);
+        machine.set(rights, 0xf3);
+    }
+    machine
+}
+
+#[test]
+fn a_guest_in_virtual_8086_mode_leaves_by_vmcall_and_comes_back() {
+    let mut machine = v86_guest();
+    // mov ax, gs; mov ds, ax; vmcall; mov bx, ds; vmcall
+    machine.load(0x1000, &[0x8c, 0xe8, 0x8e, 0xd8, 0x0f, 0x01, 0xc1, 0x8c, 0xdb, 0x0f, 0x01, 0xc1]);
+    go(&mut machine, true);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestRip), machine.read(F::ExitInstructionLength)), (18, 0x1004, 3));
+    assert_eq!(
+        (machine.read(F::GuestDsSelector), machine.read(F::GuestDsBase), machine.read(F::GuestDsAccessRights)),
+        (0x123, 0x1230, 0xf3)
+    );
+    assert_eq!(machine.read(F::GuestRflags) & 0x2_3000, 0x2_3000);
+    assert!(!machine.cpu.is_v86(), "the host is in 64-bit mode");
+    machine.set(F::GuestRip, 0x1007);
+    go(&mut machine, false);
+    assert_eq!((machine.read(F::GuestRip), machine.cpu.gpr(Gpr::Rbx) & 0xffff), (0x1009, 0x123));
+}
+
+#[test]
+fn in_virtual_8086_mode_other_vmx_instructions_are_undefined_before_they_exit() {
+    // vmclear [0], vmlaunch, vmxoff, vmread ax: what is #UD there does not leave the guest as the instruction.
+    for bytes in [&[0x66, 0x0f, 0xc7, 0x36, 0, 0][..], &[0x0f, 0x01, 0xc2], &[0x0f, 0x01, 0xc4], &[0x0f, 0x78, 0xc0]] {
+        let mut machine = v86_guest();
+        machine.load(0x1000, bytes);
+        machine.set(F::ExceptionBitmap, 1 << 6);
+        go(&mut machine, true);
+        assert_eq!((machine.read(F::ExitReason), machine.read(F::ExitInterruptionInformation)), (0, 0x8000_0306), "{bytes:x?}");
+    }
+}
+
+#[test]
+fn an_event_injected_into_virtual_8086_mode_goes_through_the_idt_to_level_0() {
+    let mut machine = v86_guest();
+    // IDT entry 0x20: level 0 code at 0x1_0000, with the GDT and the TSS at 0x6000 and 0x7000; the handler is VMCALL.
+    machine.memory.write_u64(0x5000 + 0x20 * 8, 0x0001_8e00_0008_0000).expect("RAM");
+    machine.memory.write_u64(0x6008, 0x00cf_9b00_0000_ffff).expect("RAM");
+    machine.memory.write_u64(0x6010, 0x00cf_9300_0000_ffff).expect("RAM");
+    machine.memory.write_u64(0x7004, 0x10_0000_8000).expect("RAM");
+    for (field, value) in [(F::GuestIdtrBase, 0x5000), (F::GuestIdtrLimit, 0x7ff), (F::GuestGdtrBase, 0x6000), (F::GuestGdtrLimit, 0x1f)] {
+        machine.set(field, value);
+    }
+    machine.set(F::GuestTrBase, 0x7000);
+    machine.set(F::EntryInterruptionInformation, 0x8000_0020);
+    machine.set(F::GuestRflags, 0x2_3202);
+    machine.load(0x1_0000, &[0x0f, 0x01, 0xc1]);
+    go(&mut machine, true);
+    assert_eq!((machine.read(F::ExitReason), machine.read(F::GuestRip), machine.read(F::GuestCsSelector)), (18, 0x1_0000, 8));
+    assert_eq!((machine.read(F::GuestRflags), machine.read(F::GuestRsp)), (0x3002, 0x8000 - 36));
+    let frame: Vec<u32> = (0..9).map(|word| machine.memory.read_u32(0x8000 - 36 + 4 * word).expect("RAM")).collect();
+    assert_eq!(frame, [0x1000, 0, 0x2_3202, 0x4000, 0, 0x300, 0x200, 0, 0x123]);
+    assert_eq!(machine.read(F::GuestDsAccessRights) >> 16, 1, "unusable");
+}

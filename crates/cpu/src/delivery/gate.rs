@@ -1,12 +1,14 @@
 //! Delivery of one event through the interrupt vector table or the IDT.
 //!
-//! What is modelled: SDM vol 3, 6.12 "Exception and Interrupt Handling", 6.14 "Exception and Interrupt Handling in 64-bit Mode" and 21.1.4
-//! "Interrupt and Exception Handling" in real-address mode: interrupt and trap gates of 16, 32 and 64 bits, stack switches through the TSS
-//! and the IST, error codes, the image of RFLAGS. What is not: task gates and virtual-8086 mode.
+//! What is modelled: SDM vol 3, 6.12 "Exception and Interrupt Handling", 6.14 "Exception and Interrupt Handling in 64-bit Mode", 21.1.4
+//! "Interrupt and Exception Handling" in real-address mode and 21.3.1.1 "Handling an Interrupt or Exception Through a Protected-Mode Trap or
+//! Interrupt Gate" in virtual-8086 mode: interrupt and trap gates of 16, 32 and 64 bits, stack switches through the TSS and the IST, error
+//! codes, the image of RFLAGS. What is not: task gates.
 
 use crate::operand::mask;
 use crate::state::{Activity, Cpu, Shadow};
 use crate::system::descriptor::{Stack, privilege_of};
+use crate::system::virtual_8086::SAVED;
 use crate::trap::{Event, EventKind, Exit, Intercept, Outcome, TaskSwitchSource, Trap};
 use isa::exception::{SelectorCode, Vector};
 use isa::paging::is_canonical;
@@ -38,8 +40,6 @@ impl Cpu {
         }
         if self.is_real() {
             self.deliver_real(&event)?;
-        } else if self.is_v86() {
-            return Err(Trap::not_modelled("an interrupt or exception in virtual-8086 mode"));
         } else {
             self.deliver_protected(&event)?;
         }
@@ -116,6 +116,12 @@ impl Cpu {
             stack
         };
         let bytes = target.bytes;
+        let v86 = self.is_v86();
+        if v86 {
+            for segment in SAVED.into_iter().rev() {
+                stack.push(self, bytes, u64::from(self.segment(segment).selector.into_bits()))?;
+            }
+        }
         if long || !same_level {
             stack.push(self, bytes, u64::from(old_ss.into_bits()))?;
             stack.push(self, bytes, old_rsp)?;
@@ -125,6 +131,11 @@ impl Cpu {
         stack.push(self, bytes, self.return_rip(event))?;
         if let Some(code) = event.error_code {
             stack.push(self, bytes, u64::from(code))?;
+        }
+        if v86 {
+            for segment in SAVED {
+                self.segments[segment.number()] = SegmentRegister::null(Selector::new());
+            }
         }
         if let Some(segment) = new_ss {
             self.segments[Segment::Ss.number()] = segment;
@@ -181,6 +192,10 @@ impl Cpu {
         }
         if !attributes.p() {
             return Err(Trap::np(code));
+        }
+        // Virtual-8086 mode is left for level 0 only.
+        if self.is_v86() && (attributes.is_conforming() || attributes.dpl() != 0) {
+            return Err(Trap::gp(code));
         }
         let level = if attributes.is_conforming() { self.cpl } else { attributes.dpl() };
         let wide = kind == system::INTERRUPT_GATE || kind == system::TRAP_GATE;

@@ -1,7 +1,7 @@
 //! Far JMP, CALL and RET.
 //!
-//! What is modelled: real-address mode; code segments, conforming or not; call gates of 16, 32 and 64 bits with a change of stack; returns
-//! to the same or an outer level (SDM vol 3, 5.8 "Privilege Level Checking When Transferring Program Control Between Code Segments"). What
+//! What is modelled: real-address and virtual-8086 mode; code segments, conforming or not; call gates of 16, 32 and 64 bits with a change
+//! of stack; returns to the same or an outer level (SDM vol 3, 5.8 "Privilege Level Checking When Transferring Program Control Between Code Segments"). What
 //! is not: task gates and TSS descriptors (hardware task switches).
 
 use super::descriptor::{Stack, privilege_of};
@@ -48,8 +48,11 @@ impl Cpu {
         self.privilege_changed();
     }
 
-    /// CS after a transfer in real-address mode: limit and attributes stay.
+    /// CS after a transfer in real-address mode, where limit and attributes stay, or in virtual-8086 mode.
     pub(crate) fn real_code(&self, selector: Selector) -> SegmentRegister {
+        if self.is_v86() {
+            return SegmentRegister::virtual_8086(selector.into_bits());
+        }
         SegmentRegister { selector, base: u64::from(selector.into_bits()) << 4, ..*self.segment(Segment::Cs) }
     }
 
@@ -151,10 +154,10 @@ fn behind_gate(cpu: &mut Cpu, gate: Gate, calls: bool) -> Outcome<(SegmentRegist
 
 fn jump(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     let (selector, offset, _) = pointer(cpu, instruction)?;
-    if cpu.is_real() {
+    if cpu.has_8086_segments() {
         let code = cpu.real_code(selector);
         cpu.check_offset(code.attributes, code.limit, offset)?;
-        cpu.set_code(code, offset, 0);
+        cpu.set_code(code, offset, cpu.cpl);
         return Ok(Flow::Jump);
     }
     let level = cpu.cpl;
@@ -173,13 +176,13 @@ fn call(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     let back = cpu.next_rip(instruction);
     let old_code = u64::from(cpu.segment(Segment::Cs).selector.into_bits());
     let mut stack = cpu.current_stack();
-    if cpu.is_real() {
+    if cpu.has_8086_segments() {
         let code = cpu.real_code(selector);
         cpu.check_offset(code.attributes, code.limit, offset)?;
         stack.push(cpu, bytes, old_code)?;
         stack.push(cpu, bytes, back)?;
         cpu.set_stack_pointer(stack.pointer, stack.bits);
-        cpu.set_code(code, offset, 0);
+        cpu.set_code(code, offset, cpu.cpl);
         return Ok(Flow::Jump);
     }
     let gate = match destination(cpu, selector, offset, TaskSwitchSource::Call, instruction)? {
@@ -299,12 +302,12 @@ fn ret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     let mut stack = cpu.current_stack();
     let rip = stack.pop(cpu, bytes)?;
     let selector = Selector::from_bits(stack.pop(cpu, bytes)? as u16);
-    if cpu.is_real() {
+    if cpu.has_8086_segments() {
         let code = cpu.real_code(selector);
         cpu.check_offset(code.attributes, code.limit, rip)?;
         stack.skip(released);
         cpu.set_stack_pointer(stack.pointer, stack.bits);
-        cpu.set_code(code, rip, 0);
+        cpu.set_code(code, rip, cpu.cpl);
         return Ok(Flow::Jump);
     }
     let target = cpu.return_target(selector, rip)?;

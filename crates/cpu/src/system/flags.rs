@@ -1,6 +1,6 @@
 //! The system part of RFLAGS: CLI, STI, CLAC, STAC, PUSHF, POPF.
 //!
-//! What is modelled: IOPL, the interrupt shadow of STI, all operand sizes. What is not: CR4.VME and CR4.PVI, which no processor model has.
+//! What is modelled: IOPL, the interrupt shadow of STI, all operand sizes, VIF in the place of IF (CR4.VME and CR4.PVI).
 
 use super::{Entry, Flow};
 use crate::state::{Cpu, Shadow};
@@ -22,11 +22,6 @@ pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
 }
 
 impl Cpu {
-    /// #GP(0) where the privilege level is above IOPL.
-    fn require_io_privilege(&self) -> Outcome {
-        if self.is_real() || self.cpl <= self.system_flags().iopl() { Ok(()) } else { Err(Trap::GP0) }
-    }
-
     /// What POPF and IRET make of a flags image at the present privilege. SDM vol 2, POPF, Table 4-15.
     pub(crate) fn merged_flags(&self, image: u64, bytes: u8, keeps_resume: bool) -> Rflags {
         let mut writable = isa::rflags::DEFINED & !Rflags::new().with_vm(true).into_bits();
@@ -48,13 +43,24 @@ impl Cpu {
 }
 
 fn cli(cpu: &mut Cpu, _: &Instruction) -> Outcome<Flow> {
-    cpu.require_io_privilege()?;
-    cpu.system_flags = cpu.system_flags().with_if(false).into_bits();
+    let flags = cpu.system_flags();
+    let new = match (cpu.has_io_privilege(), cpu.has_virtual_interrupt_flag()) {
+        (true, _) => flags.with_if(false),
+        (false, true) => flags.with_vif(false),
+        (false, false) => return Err(Trap::GP0),
+    };
+    cpu.system_flags = new.into_bits();
     Ok(Flow::Next)
 }
 
 fn sti(cpu: &mut Cpu, _: &Instruction) -> Outcome<Flow> {
-    cpu.require_io_privilege()?;
+    if !cpu.has_io_privilege() {
+        if !cpu.has_virtual_interrupt_flag() || cpu.system_flags().vip() {
+            return Err(Trap::GP0);
+        }
+        cpu.system_flags = cpu.system_flags().with_vif(true).into_bits();
+        return Ok(Flow::End);
+    }
     if !cpu.system_flags().r#if() {
         cpu.system_flags = cpu.system_flags().with_if(true).into_bits();
         cpu.shadow = Shadow::Sti;
@@ -83,18 +89,23 @@ fn stac(cpu: &mut Cpu, _: &Instruction) -> Outcome<Flow> {
 fn pushf(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     cpu.intercept(Intercept::Pushf, instruction)?;
     let bytes = instruction.stack_pointer_increment().unsigned_abs() as u8;
-    let value = cpu.rflags().with_vm(false).with_rf(false).into_bits();
-    cpu.push_value(bytes, value)?;
+    let stands_in = cpu.is_v86() && cpu.require_v86_privilege(bytes)?;
+    let flags = if stands_in { cpu.shown_flags() } else { cpu.rflags() };
+    cpu.push_value(bytes, flags.with_vm(false).with_rf(false).into_bits())?;
     Ok(Flow::Next)
 }
 
 fn popf(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     cpu.intercept(Intercept::Popf, instruction)?;
     let bytes = instruction.stack_pointer_increment().unsigned_abs() as u8;
+    let v86 = cpu.is_v86();
+    let stands_in = v86 && cpu.require_v86_privilege(bytes)?;
     let mut stack = cpu.current_stack();
     let image = stack.pop(cpu, bytes)?;
     let mut flags = cpu.merged_flags(image, bytes, false).with_rf(false);
-    if bytes != 2 {
+    if stands_in {
+        flags = cpu.with_virtual_flag(flags, image)?;
+    } else if bytes != 2 && !v86 {
         flags = flags.with_vif(false).with_vip(false);
     }
     cpu.set_stack_pointer(stack.pointer, stack.bits);

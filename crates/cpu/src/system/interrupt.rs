@@ -1,7 +1,7 @@
 //! INT n, INT3, INTO, INT1 and IRET.
 //!
-//! What is modelled: software events through the IDT of every mode, returns in real-address, protected and long mode, unblocking of NMIs.
-//! What is not: virtual-8086 mode and nested tasks.
+//! What is modelled: software events through the IDT of every mode, returns in and between all modes, unblocking of NMIs.
+//! What is not: nested tasks.
 
 use super::{Entry, Flow};
 use crate::operand::mask;
@@ -34,6 +34,9 @@ fn int(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     let vector = instruction.immediate8();
     if cpu.interception.has(Intercept::IntN) {
         return Err(Trap::Exit(Exit::SoftwareInterrupt { vector, length: instruction.len() as u8 }));
+    }
+    if cpu.is_v86() && cpu.interrupt_in_v86(vector, instruction)? {
+        return Ok(Flow::Jump);
     }
     software(cpu, instruction, EventKind::SoftwareInterrupt, vector)
 }
@@ -71,7 +74,7 @@ fn iret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
         _ => 8,
     };
     if cpu.is_v86() {
-        return Err(Trap::not_modelled("IRET in virtual-8086 mode"));
+        return cpu.iret_in_v86(bytes);
     }
     let long = cpu.long_mode();
     if cpu.is_protected() && cpu.system_flags().nt() {
@@ -95,7 +98,7 @@ fn iret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
         return Ok(Flow::Jump);
     }
     if Rflags::from_bits(image).vm() && cpu.cpl == 0 && !long && bytes != 2 {
-        return Err(Trap::not_modelled("IRET to virtual-8086 mode"));
+        return cpu.enter_v86(stack, rip, selector, image);
     }
     let target = cpu.return_target(selector, rip & mask(u32::from(bytes) * 8))?;
     let flags = cpu.merged_flags(image, bytes, true);

@@ -5,6 +5,7 @@
 //! time when the processor reaches the device. A repeated INS or OUTS is one iteration at a time.
 
 use super::strings::{Shape, repeats};
+use super::virtual_8086::BITMAP_BASE;
 use super::{Entry, Flow};
 use crate::access::Privilege;
 use crate::operand::mask;
@@ -13,9 +14,6 @@ use crate::trap::{Access, Exit, Intercept, Outcome, PortAccess, Trap};
 use iced_x86::{Code, Instruction, OpKind};
 use isa::register::{Gpr, Segment};
 use isa::segment::system::{TSS_AVAILABLE, TSS_BUSY};
-
-/// Offset in the TSS of the word that says where the I/O permission bitmap is. SDM vol 3, 8.2.1 and 8.7.
-const BITMAP_BASE: u64 = 0x66;
 
 /// The function of an instruction, if it is one of these.
 pub(super) fn find(instruction: &Instruction) -> Option<Entry> {

@@ -2,7 +2,7 @@
 //!
 //! What is modelled: loads of data and stack segments with all checks (SDM vol 3, 5.6 "Privilege Level Checking When Accessing Data
 //! Segments", 5.7 "Privilege Level Checking When Loading the SS Register"), LDS and its kin, LGDT, LIDT, LLDT, LTR and their stores, LAR,
-//! LSL, VERR, VERW, user-mode instruction prevention, the interrupt shadow of a load of SS.
+//! LSL, VERR, VERW, ARPL (outside protected mode these are #UD by `select`), user-mode instruction prevention, the interrupt shadow of a load of SS.
 
 use super::descriptor::Found;
 use super::{Entry, Flow};
@@ -30,6 +30,7 @@ pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
         M::Sldt | M::Str => Entry::plain(store_selector),
         M::Lar | M::Lsl => Entry::plain(lar_lsl),
         M::Verr | M::Verw => Entry::plain(verify),
+        M::Arpl => Entry::plain(adjust_privilege),
         _ => None,
     }
 }
@@ -42,6 +43,9 @@ impl Cpu {
 
     /// What loading a data or stack segment register leaves in it.
     pub(crate) fn data_segment(&mut self, segment: Segment, selector: Selector) -> Outcome<SegmentRegister> {
+        if self.is_v86() {
+            return Ok(SegmentRegister::virtual_8086(selector.into_bits()));
+        }
         if self.is_real() {
             // Limit and attributes stay what they were.
             return Ok(SegmentRegister { selector, base: u64::from(selector.into_bits()) << 4, ..*self.segment(segment) });
@@ -232,13 +236,6 @@ fn system_segment(cpu: &mut Cpu, selector: Selector, fits: fn(u8, bool) -> bool)
     Ok((register, found))
 }
 
-fn require_protected_level_0(cpu: &Cpu) -> Outcome {
-    if !cpu.is_protected() {
-        return Err(Trap::UD);
-    }
-    cpu.require_level_0()
-}
-
 fn selector_operand(cpu: &mut Cpu, instruction: &Instruction, operand: u32) -> Outcome<Selector> {
     let value = if instruction.op_kind(operand) == OpKind::Memory {
         let linear = cpu.memory_linear(instruction, 2, Access::Read)?;
@@ -250,7 +247,7 @@ fn selector_operand(cpu: &mut Cpu, instruction: &Instruction, operand: u32) -> O
 }
 
 fn lldt(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    require_protected_level_0(cpu)?;
+    cpu.require_level_0()?;
     cpu.intercept_operand(Intercept::Lldt, instruction)?;
     let selector = selector_operand(cpu, instruction, 0)?;
     cpu.ldtr =
@@ -259,7 +256,7 @@ fn lldt(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 }
 
 fn ltr(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    require_protected_level_0(cpu)?;
+    cpu.require_level_0()?;
     cpu.intercept_operand(Intercept::Ltr, instruction)?;
     let selector = selector_operand(cpu, instruction, 0)?;
     if selector.is_null() {
@@ -276,9 +273,6 @@ fn ltr(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 
 /// SLDT, STR.
 fn store_selector(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    if !cpu.is_protected() {
-        return Err(Trap::UD);
-    }
     cpu.refuse_umip()?;
     let local = instruction.mnemonic() == M::Sldt;
     cpu.intercept_operand(if local { Intercept::Sldt } else { Intercept::Str }, instruction)?;
@@ -313,9 +307,6 @@ fn set_zero_flag(cpu: &mut Cpu, value: bool) {
 }
 
 fn lar_lsl(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    if !cpu.is_protected() {
-        return Err(Trap::UD);
-    }
     let selector = selector_operand(cpu, instruction, 1)?;
     let access = instruction.mnemonic() == M::Lar;
     let long = cpu.long_mode();
@@ -340,13 +331,22 @@ fn lar_lsl(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 }
 
 fn verify(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    if !cpu.is_protected() {
-        return Err(Trap::UD);
-    }
     let selector = selector_operand(cpu, instruction, 0)?;
     let reads = instruction.mnemonic() == M::Verr;
     let fits = |attributes: Attributes| if reads { attributes.is_readable() } else { attributes.is_writable() };
     let found = visible_descriptor(cpu, selector)?.filter(|found| fits(found.descriptor.attributes()));
     set_zero_flag(cpu, found.is_some());
+    Ok(Flow::Next)
+}
+
+/// ARPL.
+fn adjust_privilege(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let selector = Selector::from_bits(cpu.read_operand_for_update(instruction, 0)? as u16);
+    let minimum = Selector::from_bits(cpu.read_register(instruction.op1_register()) as u16).rpl();
+    let raised = selector.rpl() < minimum;
+    if raised {
+        cpu.write_operand(instruction, 0, u64::from(selector.with_rpl(minimum).into_bits()))?;
+    }
+    set_zero_flag(cpu, raised);
     Ok(Flow::Next)
 }
