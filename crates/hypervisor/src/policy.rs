@@ -3,7 +3,7 @@
 //! | policy | foreign instruction | native instruction |
 //! |---|---|---|
 //! | `hypercall-page` | #UD: the guest calls a stub that the hypervisor wrote | user space answers each call |
-//! | `classic-2007` | emulated: every mapping dropped, patched, and the call made in the same exit | answered |
+//! | `classic-2007` | emulated, as all that can be decoded: every mapping dropped, patched, and the call made in the same exit | answered |
 //! | `skip-first-call` | on AMD as today; on Intel patched, and RIP goes on behind it: the call is lost | answered |
 //! | `trap-and-patch` | patched with the guest's own rights, then executed again | answered |
 //! | `patch-or-ud` | the same; where the patch fails, #UD | answered |
@@ -11,6 +11,7 @@
 //! | `direct` | answered in place, nothing is patched | answered |
 
 mod classic;
+mod decoder_2007;
 mod page;
 pub(crate) mod patch;
 mod undefined;
