@@ -21,6 +21,7 @@ use crate::trap::{Access, Outcome, Trap};
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
 use isa::register::Segment;
 use memory::PAGE_BYTES;
+use models::DecodeRules;
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 
@@ -44,8 +45,19 @@ pub(crate) struct Mode {
     pub sse: bool,
     /// Neither real-address nor virtual-8086 mode: there are VEX prefixes and the instructions that look at descriptors.
     pub protected: bool,
+    /// By whose rules.
+    pub rules: DecodeRules,
     /// Base of CS outside 64-bit mode.
     pub base: u32,
+}
+
+/// A decoder of code of 16, 32 or 64 bits by a vendor's rules.
+pub fn decoder_at(bits: u32, bytes: &[u8], rip: u64, rules: DecodeRules) -> Decoder<'_> {
+    let options = match rules {
+        DecodeRules::Intel => DecoderOptions::NONE,
+        DecodeRules::Amd => DecoderOptions::AMD,
+    };
+    Decoder::with_ip(bits, bytes, rip, options)
 }
 
 /// A slot before it is filled.
@@ -306,6 +318,7 @@ impl Cpu {
             single,
             sse: !self.cr0.em() && !self.cr0.ts() && self.cr4.osfxsr(),
             protected: self.is_protected(),
+            rules: self.model.decode_rules(),
             base: if bits == 64 { 0 } else { self.segment(Segment::Cs).base as u32 },
         }
     }
@@ -386,7 +399,7 @@ impl Cpu {
         // before the slice was last used.
         let bytes = unsafe { std::slice::from_raw_parts(page.add((physical % PAGE_BYTES) as usize), available) };
         let maximum = if mode.single { 1 } else { MAXIMUM };
-        let mut decoder = Decoder::with_ip(u32::from(mode.bits), bytes, rip, DecoderOptions::NONE);
+        let mut decoder = decoder_at(u32::from(mode.bits), bytes, rip, mode.rules);
         let mut ends = false;
         let mut second = None;
         while details.len() < maximum && !ends {
@@ -414,7 +427,7 @@ impl Cpu {
                 if !self.is_ram(start) || self.environment().memory.read(start, &mut whole[have..have + more]).is_err() {
                     return Err(Trap::not_modelled(format!("an instruction fetch from physical address {start:#x}, which is not RAM")));
                 }
-                let mut decoder = Decoder::with_ip(u32::from(mode.bits), &whole[..have + more], rip, DecoderOptions::NONE);
+                let mut decoder = decoder_at(u32::from(mode.bits), &whole[..have + more], rip, mode.rules);
                 instruction = decoder.decode();
                 if decoder.last_error() == DecoderError::NoMoreBytes {
                     return Err(Trap::GP0);

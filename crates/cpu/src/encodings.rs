@@ -1,8 +1,9 @@
 //! Every instruction there is, for tests that hold tables together: all opcodes of all maps with a choice of prefixes and ModRM bytes.
 
-use crate::block::Mode;
+use crate::block::{Mode, decoder_at};
 use crate::state::Cpu;
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::Instruction;
+use models::DecodeRules;
 
 /// ModRM bytes: every reg field with a memory and with a register operand, and the special ones of the groups 0F 01 and 0F AE.
 fn modrm() -> impl Iterator<Item = u8> {
@@ -14,11 +15,14 @@ pub(crate) fn for_each_modelled(mut visit: impl FnMut(&Instruction)) {
     let model = models::find("skylake-server").expect("the model exists");
     let cpu = Cpu::new(model, 0, 1, None);
     let mut visit_bytes = |bits: u8, bytes: &[u8]| {
-        let mut decoder = Decoder::new(bits.into(), bytes, DecoderOptions::NONE);
-        let instruction = decoder.decode();
-        let mode = Mode { bits, sse: true, protected: true, ..Mode::default() };
-        if !instruction.is_invalid() && crate::select::is_modelled(&cpu, &instruction, mode) {
-            visit(&instruction);
+        let mut before = None;
+        for rules in [DecodeRules::Intel, DecodeRules::Amd] {
+            let instruction = decoder_at(bits.into(), bytes, 0, rules).decode();
+            let mode = Mode { bits, sse: true, protected: true, rules, ..Mode::default() };
+            if !instruction.is_invalid() && before != Some(instruction) && crate::select::is_modelled(&cpu, &instruction, mode) {
+                visit(&instruction);
+            }
+            before = Some(instruction);
         }
     };
     let maps: [&[u8]; 4] = [&[], &[0x0f], &[0x0f, 0x38], &[0x0f, 0x3a]];

@@ -1,7 +1,7 @@
 //! Which instructions a processor model has.
 
 use crate::state::Cpu;
-use iced_x86::{CpuidFeature, Instruction, Mnemonic};
+use iced_x86::{CpuidFeature, Instruction, Mnemonic, OpKind};
 use isa::cpuid::Feature;
 use models::Capability;
 
@@ -77,6 +77,10 @@ pub(crate) fn supports(cpu: &Cpu, instruction: &Instruction) -> bool {
     // Sandy Bridge's and K10's successors decode these as the older instruction with an ignored REP prefix where they lack them.
     if matches!(instruction.mnemonic(), Mnemonic::Tzcnt | Mnemonic::Lzcnt | Mnemonic::Endbr64 | Mnemonic::Endbr32) {
         return true;
+    }
+    let control = |operand| instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).is_cr();
+    if instruction.has_lock_prefix() && instruction.mnemonic() == Mnemonic::Mov && (control(0) || control(1)) {
+        return cpu.has(Feature::AltMovCr8);
     }
     instruction.cpuid_features().iter().all(|feature| match (feature, need(*feature)) {
         (CpuidFeature::SSE4_2, _) if instruction.mnemonic() == Mnemonic::Crc32 => cpu.model.has_capability(Capability::Crc32),

@@ -382,3 +382,47 @@ fn stack_instructions_of_every_size() {
         assert_eq!((esp, machine.cpu.gpr(Gpr::Rax)), (expected, eax), "{source}");
     }
 }
+
+#[test]
+fn an_operand_size_prefix_narrows_near_branches_of_64_bit_mode_on_amd_only() {
+    // The code is at 0x10000, and there is HLT wherever it may lead: a 16-bit target is below. Bytes; change of the stack pointer and RIP
+    // behind the HLT on Intel; the same on AMD.
+    type Ending = (i64, u64);
+    let rows: [(&[u8], Ending, Ending); 6] = [
+        // CALL and JMP of rel32 on Intel, of rel16 with two more bytes behind it on AMD.
+        (&[0x66, 0xe8, 0x00, 0x80, 0x00, 0x00], (-8, 0x1_8007), (-2, 0x8005)),
+        (&[0x66, 0xe9, 0x00, 0x80, 0x00, 0x00], (0, 0x1_8007), (0, 0x8005)),
+        // JMP rel8
+        (&[0x66, 0xeb, 0x20], (0, 0x1_0024), (0, 0x0024)),
+        // JZ rel8
+        (&[0x66, 0x74, 0x20], (0, 0x1_0024), (0, 0x0024)),
+        // PUSH of 0x18010, then RET
+        (&[0x68, 0x10, 0x80, 0x01, 0x00, 0x66, 0xc3], (0, 0x1_8011), (-6, 0x8011)),
+        // MOV ECX, 0x18010, then JMP RCX or CX
+        (&[0xb9, 0x10, 0x80, 0x01, 0x00, 0x66, 0xff, 0xe1], (0, 0x1_8011), (0, 0x8011)),
+    ];
+    for (bytes, intel, amd) in rows {
+        for (model, (change, rip)) in [(&SKYLAKE_SERVER, intel), (&ZEN3, amd)] {
+            let mut machine = Machine::long_on(model, "nop");
+            machine.memory.write(0, &[0xf4; 0x1000]).unwrap();
+            machine.memory.write(0x8000, &[0xf4; 0x100]).unwrap();
+            machine.memory.write(CODE, &[0xf4; 0x100]).unwrap();
+            machine.memory.write(CODE + 0x8000, &[0xf4; 0x100]).unwrap();
+            machine.memory.write(CODE, bytes).unwrap();
+            let flags = machine.cpu.rflags().with_zf(true);
+            machine.cpu.set_rflags(flags);
+            assert_eq!(machine.run(), cpu::RunExit::Idle, "{} {bytes:x?}", model.name);
+            let rsp = machine.cpu.gpr(Gpr::Rsp).wrapping_sub(STACK) as i64;
+            assert_eq!((rsp, machine.cpu.rip), (change, rip), "{} {bytes:x?}", model.name);
+        }
+    }
+}
+
+#[test]
+fn lock_mov_cr0_is_mov_cr8_on_amd_and_undefined_on_intel() {
+    let source = "mov eax, 5\n db 0xf0\n mov cr0, rax\n db 0xf0\n mov rcx, cr0\n hlt";
+    let mut machine = Machine::long_on(&ZEN3, source);
+    assert_eq!(machine.run_to_handler(), None);
+    assert_eq!((machine.cpu.gpr(Gpr::Rcx), machine.cpu.cr0.into_bits()), (5, 0x8001_0011));
+    assert_eq!(Machine::long_on(&SKYLAKE_SERVER, source).run_to_handler(), Some(6));
+}

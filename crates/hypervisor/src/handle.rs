@@ -17,10 +17,10 @@ use crate::vm::Vm;
 use cpu::apic::register;
 use cpu::state::Shadow;
 use cpu::trap::{Exception, Trap};
-use iced_x86::{Decoder, DecoderOptions};
 use isa::debug::Dr6;
 use isa::exception::Vector;
 use isa::register::Segment;
+use models::DecodeRules;
 use trace::{ByteString, Event, Name, Sink};
 
 /// KVM's numbers of exits to user space.
@@ -65,13 +65,13 @@ pub(crate) fn mode_name(registers: &Registers) -> &'static str {
 }
 
 /// Length of the instruction at the start of some bytes, as far as it can be told.
-pub(crate) fn instruction_length(registers: &Registers, bytes: &[u8]) -> Option<u8> {
+pub(crate) fn instruction_length(registers: &Registers, rules: DecodeRules, bytes: &[u8]) -> Option<u8> {
     let bits = match mode_name(registers) {
         "prot64" => 64,
         "prot32" => 32,
         _ => 16,
     };
-    let instruction = Decoder::new(bits, bytes, DecoderOptions::NONE).decode();
+    let instruction = cpu::block::decoder_at(bits, bytes, registers.rip, rules).decode();
     (!instruction.is_invalid()).then_some(instruction.len() as u8)
 }
 
@@ -166,7 +166,7 @@ impl<B: Backend> Vm<B> {
         let registers = self.silicon(vcpu, |backend, cpu| backend.save(cpu));
         self.begin_emulation(vcpu, &registers);
         let length = match self.emulator.fetch(&mut self.memory, &mut self.code) {
-            Ok((bytes, count)) => instruction_length(&registers, &bytes[..count]),
+            Ok((bytes, count)) => instruction_length(&registers, self.model.decode_rules(), &bytes[..count]),
             Err(_) => None,
         };
         length.ok_or_else(|| self.not_modelled(vcpu, "an exit of an instruction that cannot be decoded"))
@@ -186,7 +186,7 @@ impl<B: Backend> Vm<B> {
         if told {
             match self.emulator.fetch(&mut self.memory, &mut self.code) {
                 Ok((bytes, count)) => {
-                    let length = instruction_length(&registers, &bytes[..count]).map_or(count, usize::from);
+                    let length = instruction_length(&registers, self.model.decode_rules(), &bytes[..count]).map_or(count, usize::from);
                     self.emit_emulation(vcpu, &registers, &bytes[..length.min(count)], sink);
                 }
                 Err(Trap::Exception(exception)) => {

@@ -118,6 +118,7 @@ features! {
     LongMode 0x8000_0001 0 Edx 29 "Long mode.";
     Lahf64 0x8000_0001 0 Ecx 0 "LAHF and SAHF in 64-bit mode.";
     Svm 0x8000_0001 0 Ecx 2 "Secure virtual machine (AMD).";
+    AltMovCr8 0x8000_0001 0 Ecx 4 "LOCK MOV CR0 is MOV CR8 (AMD).";
     Lzcnt 0x8000_0001 0 Ecx 5 "LZCNT.";
     Prefetchw 0x8000_0001 0 Ecx 8 "PREFETCH and PREFETCHW.";
     Topoext 0x8000_0001 0 Ecx 22 "Leaves 8000_001D and 8000_001E exist (AMD).";

@@ -3,8 +3,7 @@
 //! What is modelled: SVM as it began: revision 1 and no feature of leaf 8000_000A. No nested paging, so a hypervisor needs shadow paging;
 //! no next RIP and no decode assists, so it has to decode instructions itself; no flush by ASID, so a flush takes every guest's entries.
 //!
-//! What is not, though the real processor has it: machine checks, MTRRs, MMX, 3DNow!, SSE3, FFXSR, MOV CR8 by
-//! LOCK MOV CR0, the segment limits of EFER.LMSLE, performance counters, TLB geometry in CPUID.
+//! What is not, though the real processor has it: machine checks, MTRRs, MMX, 3DNow!, SSE3, FFXSR, the segment limits of EFER.LMSLE, performance counters, TLB geometry in CPUID.
 
 use crate::cache::{Cache, CacheKind};
 use crate::model::{CpuModel, MsrValue, SvmCapabilities, Vendor};
@@ -39,6 +38,7 @@ const FEATURES: &[Feature] = &[
     Feature::LongMode,
     Feature::Lahf64,
     Feature::Svm,
+    Feature::AltMovCr8,
 ];
 
 /// Athlon 64 X2 4600+.

@@ -23,6 +23,6 @@ pub use cpuid::{CpuidContext, CpuidRow};
 pub use export::{ControlDump, CpuidDump, ModelExport};
 pub use k8_rev_f::K8_REV_F;
 pub use merom::MEROM;
-pub use model::{Capability, CpuModel, MODELS, SvmCapabilities, UnknownCpuModel, Vendor, default_for, find};
+pub use model::{Capability, CpuModel, DecodeRules, MODELS, SvmCapabilities, UnknownCpuModel, Vendor, default_for, find};
 pub use skylake_server::SKYLAKE_SERVER;
 pub use zen3::ZEN3;

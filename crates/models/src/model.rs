@@ -36,6 +36,17 @@ impl Vendor {
     }
 }
 
+/// By whose rules the bytes of an instruction are read, where the vendors differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DecodeRules {
+    /// SDM vol 2, chapter 2 "Instruction Format": near branches of 64-bit mode have 64 bits whatever the prefixes (appendix A.2.1, "f64").
+    #[default]
+    Intel,
+    /// APM vol 3, 1.2.2 "Operand-Size Override Prefix" and the pages of CALL, JMP, Jcc, LOOP and RET: an operand-size prefix makes near
+    /// branches of 64-bit mode 16 bits wide; far pointers in memory have no 64-bit offset; UD0 has no ModRM byte; LOCK MOV CR0 is MOV CR8.
+    Amd,
+}
+
 /// Something a model can do that no CPUID bit tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -119,6 +130,14 @@ impl CpuModel {
         let full_family = if family == 15 { family + (self.signature >> 20 & 0xff) } else { family };
         let full_model = if extended { model | (self.signature >> 12 & 0xf0) } else { model };
         (full_family, full_model, self.signature & 0xf)
+    }
+
+    /// By whose rules it decodes.
+    pub const fn decode_rules(&self) -> DecodeRules {
+        match self.vendor {
+            Vendor::Intel => DecodeRules::Intel,
+            Vendor::Amd => DecodeRules::Amd,
+        }
     }
 
     /// True where CPUID reports the feature (for SYSCALL on Intel: in 64-bit mode).

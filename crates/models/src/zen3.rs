@@ -3,7 +3,7 @@
 //! What is modelled: SVM with nested paging, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID, decode assists and virtual GIF.
 //!
 //! What is not, though the real processor has it: machine checks, MTRRs, MMX, SSE3 to AVX2, MONITOR, RDRAND, RDSEED, CLFLUSHOPT, CLWB,
-//! RDPID, UMIP, protection keys, shadow stacks, FFXSR, XSAVEOPT and its kin, MOV CR8 by LOCK MOV CR0, memory encryption, performance
+//! RDPID, UMIP, protection keys, shadow stacks, FFXSR, XSAVEOPT and its kin, memory encryption, performance
 //! counters, TLB geometry in CPUID; of SVM: LBR virtualization, PAUSE filter, AVIC, virtual VMLOAD and VMSAVE,
 //! guest-mode execute trap, and what came after.
 
@@ -55,6 +55,7 @@ const FEATURES: &[Feature] = &[
     Feature::LongMode,
     Feature::Lahf64,
     Feature::Svm,
+    Feature::AltMovCr8,
     Feature::Lzcnt,
     Feature::Prefetchw,
     Feature::Topoext,

@@ -46,7 +46,8 @@ impl<B: Backend> Vm<B> {
         let bytes = &bytes[..count];
         let decoded = decode(bytes, registers.is_64bit());
         let call = matches!(decoded.kind, Kind::Vmcall | Kind::Vmmcall);
-        let length = if call { decoded.length } else { instruction_length(&registers, bytes).map_or(count, usize::from) };
+        let length =
+            if call { decoded.length } else { instruction_length(&registers, self.model.decode_rules(), bytes).map_or(count, usize::from) };
         self.emit_emulation(vcpu, &registers, &bytes[..length.min(count)], sink);
         match checked(&registers, decoded, forced) {
             Some(exception) => {
