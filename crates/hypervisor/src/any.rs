@@ -117,6 +117,11 @@ passed_on! {
     fn take_serial((&mut self)) -> Vec<u8>;
     /// See [`Vm::pause_at`].
     fn pause_at((&mut self), moment: Moment) -> PauseId;
+    /// See [`Vm::hold`].
+    ///
+    /// # Errors
+    /// See there.
+    fn hold((&mut self), cycles: u64, sink: &mut dyn Sink) -> Result<(), Stop>;
     /// See [`Vm::interrupt`].
     fn interrupt((&mut self), vcpu: u32, vector: u8);
     /// See [`Vm::nmi`].

@@ -58,6 +58,22 @@ impl<B: Backend> Vm<B> {
         Ok(())
     }
 
+    /// Holds every virtual CPU for so many cycles, as user space does that stops its threads: the guest's time goes on, and its timers and
+    /// devices with it; what they have for it waits.
+    ///
+    /// # Errors
+    /// A virtual CPU could not be fetched out of its guest.
+    pub fn hold(&mut self, cycles: u64, sink: &mut dyn Sink) -> Result<(), Stop> {
+        self.pause_all(sink)?;
+        let now = self.cpus.iter().map(|cpu| cpu.now()).max().unwrap_or(0);
+        let then = now.saturating_add(cycles.saturating_mul(timing::TICKS_PER_CYCLE));
+        for cpu in &mut self.cpus {
+            cpu.set_now(then);
+        }
+        self.advance(then);
+        Ok(())
+    }
+
     /// Takes the guest off its host. Every virtual CPU must be out of it.
     pub(crate) fn pack(mut self) -> Parcel {
         let mut records = Vec::with_capacity(self.vcpus.len());

@@ -305,7 +305,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Brings every virtual CPU that waits, and the board, to a time at which something happens.
-    fn advance(&mut self, to: u64) {
+    pub(crate) fn advance(&mut self, to: u64) {
         let cycle = to.div_ceil(TICKS_PER_CYCLE);
         self.common.board.advance(cycle);
         for vcpu in 0..self.vcpus.len() {

@@ -19,6 +19,9 @@ pub struct File {
     pub title: String,
     /// One sentence: what a reader learns from this scenario.
     pub teaches: String,
+    /// The edge cases of docs/edge-cases.md that it shows: `"E7"`.
+    #[serde(default)]
+    pub shows: Vec<String>,
     /// The machine the guest starts on.
     #[serde(default)]
     pub machine: Machine,
@@ -253,6 +256,8 @@ pub enum Action {
     Register(RegisterAction),
     /// Sends bytes to the serial port.
     SerialInput(String),
+    /// Holds every CPU for a while, as a monitor's `stop` and `cont` do: time goes on, timers and devices with it.
+    Pause(PauseAction),
     /// Ends the run.
     Stop(String),
 }
@@ -331,6 +336,15 @@ pub struct RegisterAction {
     pub name: String,
     /// Its new value.
     pub value: Quantity,
+}
+
+/// How long.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PauseAction {
+    /// Cycles of simulated time.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
+    pub cycles: u64,
 }
 
 /// When to give up.

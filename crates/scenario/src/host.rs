@@ -23,6 +23,9 @@ use trace::Sink;
 /// What is said when every CPU sleeps.
 pub const ASLEEP: &str = "every CPU sleeps, and nothing can wake one";
 
+/// What is said where only a hypervisor could do something.
+pub const NOBODY: &str = "without a hypervisor there is nobody who could";
+
 /// Why a run is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
@@ -127,6 +130,11 @@ pub trait Host {
     fn interrupt(&mut self, vcpu: u32, vector: u8);
     /// A non-maskable interrupt for a CPU.
     fn nmi(&mut self, vcpu: u32);
+    /// Holds every CPU for so many cycles, while time, timers and devices go on.
+    ///
+    /// # Errors
+    /// Says why they cannot be held.
+    fn hold(&mut self, cycles: u64, sink: &mut dyn Sink) -> Result<(), String>;
     /// Moves the guest to another CPU model.
     ///
     /// # Errors
@@ -408,7 +416,7 @@ impl Host for BareHost {
     }
 
     fn protect(&mut self, _: Range<u64>, _: Access) -> Result<(), String> {
-        Err("without a hypervisor there is nobody who could".to_owned())
+        Err(NOBODY.to_owned())
     }
 
     fn take_serial(&mut self) -> Vec<u8> {
@@ -425,6 +433,10 @@ impl Host for BareHost {
 
     fn nmi(&mut self, vcpu: u32) {
         self.machine.cpus[vcpu as usize].nmi_pending = true;
+    }
+
+    fn hold(&mut self, _: u64, _: &mut dyn Sink) -> Result<(), String> {
+        Err(NOBODY.to_owned())
     }
 
     fn migrate(&mut self, _: &'static CpuModel, _: Policy, _: &mut dyn Sink) -> Result<(), String> {

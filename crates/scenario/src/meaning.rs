@@ -3,6 +3,7 @@
 use crate::diagnostic::nearest;
 use crate::file::{Action, Expect, MemoryExpectation, Moment, Policy, Vendor};
 use crate::guest::Image;
+use crate::host::NOBODY;
 use crate::load::{Loader, Variant, vendor_of};
 use crate::quantity::Quantity;
 use crate::register::{Place, Register};
@@ -249,13 +250,18 @@ impl Checker<'_, '_> {
             Action::Protect(protect) => {
                 let path = [path, &["protect"]].concat();
                 if self.variants.iter().any(|variant| variant.policy == Policy::None) {
-                    self.report(&path, "without a hypervisor there is nobody who could".to_owned(), None);
+                    self.report(&path, NOBODY.to_owned(), None);
                 }
                 let address_path = [&path[..], &["address"]].concat();
                 self.ram(&protect.address, protect.size.0, &address_path);
                 let address = self.quantity(&protect.address, &address_path).unwrap_or_default();
                 if address & 0xfff != 0 || protect.size.0 == 0 || protect.size.0 & 0xfff != 0 {
                     self.report(&path, "only whole pages of 4K can be protected".to_owned(), None);
+                }
+            }
+            Action::Pause(_) => {
+                if self.variants.iter().any(|variant| variant.policy == Policy::None) {
+                    self.report(&[path, &["pause"]].concat(), NOBODY.to_owned(), None);
                 }
             }
             Action::SerialInput(_) | Action::Stop(_) => {}

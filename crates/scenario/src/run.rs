@@ -333,6 +333,7 @@ impl Director<'_> {
             }
             Action::Register(register) => format!("set {} to {:#x}", register.name, value(&register.value)),
             Action::SerialInput(text) => format!("serial input {text:?}"),
+            Action::Pause(pause) => format!("pause of {} cycles", pause.cycles),
             Action::Stop(why) => format!("stop: {why}"),
         };
         let cycle = self.host.totals().cycles;
@@ -367,6 +368,11 @@ impl Director<'_> {
                 }
             }
             Action::SerialInput(text) => self.host.serial_input(text.as_bytes()),
+            Action::Pause(pause) => {
+                if let Err(message) = self.host.hold(pause.cycles, sink) {
+                    return Some(Ending::new(Stop::Unsupported, format!("the machine cannot pause: {message}")));
+                }
+            }
             Action::Stop(why) => return Some(Ending::new(Stop::Script, why.clone())),
         }
         None

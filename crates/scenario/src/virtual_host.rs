@@ -199,6 +199,11 @@ impl Host for VirtualHost {
         }
     }
 
+    fn hold(&mut self, cycles: u64, sink: &mut dyn Sink) -> Result<(), String> {
+        let vm = self.vm.as_mut().ok_or("the guest was lost in a move")?;
+        vm.hold(cycles, sink).map_err(|stop| format!("a CPU does not leave its guest: {stop:?}"))
+    }
+
     fn migrate(&mut self, to: &'static CpuModel, chosen: Policy, sink: &mut dyn Sink) -> Result<(), String> {
         hypervisor::check_model(to).map_err(|error| error.to_string())?;
         self.last = self.totals();
