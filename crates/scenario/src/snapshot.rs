@@ -1,7 +1,7 @@
 //! The tree of reviewed traces, and its comparison with what a run printed.
 //!
 //! The files are insta's: a YAML header between two lines `---`, then the text. `cargo insta review` works on them through the test
-//! `corpus` of this crate; `trapline test` only reads them, or accepts a run as a whole.
+//! `corpus` of this crate, which lies beside them; `trapline test` only reads them, or accepts a run as a whole.
 
 use std::fmt::Write as _;
 use std::io;
@@ -132,7 +132,7 @@ pub fn accept(path: &Path, text: &str) -> Comparison {
     if compare(path, text) == Comparison::Equal {
         return Comparison::Equal;
     }
-    let file = format!("---\nsource: crates/scenario/tests/corpus.rs\n---\n{}\n", text.trim_end());
+    let file = format!("---\nsource: crates/scenario/../../snapshots/corpus.rs\n---\n{}\n", text.trim_end());
     let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(path, file));
     match written {
         Ok(()) => Comparison::Accepted,

@@ -1,6 +1,7 @@
 //! The corpus: every scenario on every machine of its matrix comes true, and its trace is the reviewed one.
 //!
-//! `cargo insta review` (or `INSTA_UPDATE=always`) accepts changed traces; `trapline test scenarios` compares with the same files.
+//! `cargo insta review` (or `INSTA_UPDATE=always`) accepts changed traces; `trapline test scenarios` compares with the same files. The test
+//! belongs to the crate `scenario` and lies here because `cargo insta` finds pending traces in the folders of tests only.
 
 use scenario::load::Scenario;
 use scenario::run::{Options, run};
