@@ -7,9 +7,10 @@
 //! pointers of pages.
 #![expect(unsafe_code, reason = "host pointers to guest pages, and the environment of the present run")]
 
+use crate::block::lines_of;
 use crate::bus::Environment;
 use crate::state::Cpu;
-use crate::tlb::{SoftwareEntry, SoftwareTlb, Translation};
+use crate::tlb::{CodePageEntry, EMPTY, SoftwareEntry, SoftwareTlb, Translation};
 use crate::trap::{Access, Exception, Outcome, Trap};
 use isa::debug::BreakpointKind;
 use isa::exception::Vector;
@@ -127,10 +128,23 @@ impl Cpu {
     }
 
     /// Reads 1, 2, 4 or 8 bytes; `access` is `Write` for the read half of a read-modify-write.
+    #[inline]
     pub fn load_as(&mut self, linear: u64, bytes: u8, access: Access, privilege: Privilege) -> Outcome<u64> {
         if let Some(pointer) = self.known_page(linear, bytes, access, privilege) {
             // SAFETY: the software TLB has the page for this very access, and its pointers are good while `forget_old_pages` has not run.
             return Ok(unsafe { read_host(pointer, bytes) });
+        }
+        self.load_translated(linear, bytes, access, privilege)
+    }
+
+    /// A read that the software TLB's halves cannot serve.
+    #[inline(never)]
+    fn load_translated(&mut self, linear: u64, bytes: u8, access: Access, privilege: Privilege) -> Outcome<u64> {
+        if access == Access::Write
+            && let Some(page) = self.known_code_page(linear, bytes, privilege)
+        {
+            // SAFETY: as in `load_as`.
+            return Ok(unsafe { read_host(page.host(linear), bytes) });
         }
         self.check_linear(linear, bytes, privilege)?;
         let in_page = 4096 - (linear & 0xfff);
@@ -153,10 +167,27 @@ impl Cpu {
     }
 
     /// Writes 1, 2, 4 or 8 bytes.
+    #[inline]
     pub fn store_as(&mut self, linear: u64, bytes: u8, value: u64, privilege: Privilege) -> Outcome {
         if let Some(pointer) = self.known_page(linear, bytes, Access::Write, privilege) {
             // SAFETY: as in `load_as`; pages in the half for writes are this memory's own and hold no code.
             unsafe { write_host(pointer, bytes, value) };
+            return Ok(());
+        }
+        self.store_translated(linear, bytes, value, privilege)
+    }
+
+    /// A write that the software TLB's half for writes cannot serve.
+    #[inline(never)]
+    fn store_translated(&mut self, linear: u64, bytes: u8, value: u64, privilege: Privilege) -> Outcome {
+        if let Some(&page) = self.known_code_page(linear, bytes, privilege) {
+            let physical = page.physical | linear & 0xfff;
+            if page.lines & lines_of(physical & 0xfff, bytes.into()) != 0 {
+                self.store_code(page.host(linear), physical, bytes, value);
+            } else {
+                // SAFETY: as in `load_as`; no decoded instruction lies in these bytes.
+                unsafe { write_host(page.host(linear), bytes, value) };
+            }
             return Ok(());
         }
         self.check_linear(linear, bytes, privilege)?;
@@ -181,14 +212,32 @@ impl Cpu {
         Ok(())
     }
 
+    /// Whether what is cached in the present context is good for accesses of a privilege.
+    #[inline]
+    fn context_serves(&self, privilege: Privilege) -> bool {
+        // RFLAGS.AC lifts SMAP for the program, and so in what is cached for it, but not for the processor itself.
+        (self.cpl == 3) == (privilege == Privilege::User)
+            && !(privilege == Privilege::Implicit && self.cr4.smap() && self.system_flags().ac())
+    }
+
     /// The host pointer of an access that the software TLB can serve: one within a page, at the privilege that its context stands for.
     #[inline]
     fn known_page(&self, linear: u64, bytes: u8, access: Access, privilege: Privilege) -> Option<*mut u8> {
-        // RFLAGS.AC lifts SMAP for the program, and so in what is cached for it, but not for the processor itself.
-        if (self.cpl == 3) != (privilege == Privilege::User) || privilege == Privilege::Implicit && self.cr4.smap() {
+        if !self.context_serves(privilege) {
             return None;
         }
         self.inline_host(linear, bytes.into(), access == Access::Write)
+    }
+
+    /// The page with code that a write goes to, if it is known with what it holds now.
+    #[inline]
+    fn known_code_page(&self, linear: u64, bytes: u8, privilege: Privilege) -> Option<&CodePageEntry> {
+        if !self.context_serves(privilege) {
+            return None;
+        }
+        // SAFETY: as in `environment`, which needs more than a shared borrow of the processor.
+        let environment = unsafe { self.environment.as_ref() }?;
+        self.software_tlb.code_page(linear, bytes.into(), self.context).filter(|page| page.layout == environment.code.layout())
     }
 
     /// A linear address that may have run over the end of its address space.
@@ -248,51 +297,74 @@ impl Cpu {
             return self.device_store(physical, bytes, value);
         }
         let environment = self.environment();
-        let beside_code = environment.memory.has_code(physical >> 12);
-        if beside_code && environment.code.may_hold(physical, bytes.into()) {
-            return self.store_code(physical, bytes, value);
-        }
+        let has_code = environment.memory.has_code(physical >> 12);
         let Some(pointer) = environment.memory.write_pointer(physical >> 12) else {
             return self.device_store(physical, bytes, value);
         };
-        if beside_code {
-            // Each store to such a page has to be looked at.
-            self.forget_old_pages();
+        if has_code {
+            let (lines, layout) = (environment.code.lines(physical >> 12), environment.code.layout());
+            self.fill_code_page(page, linear, pointer, CodePageEntry { entry: EMPTY, physical: physical & !0xfff, lines, layout });
+            if lines & lines_of(physical & 0xfff, bytes.into()) != 0 {
+                self.store_code(pointer.wrapping_add((physical & 0xfff) as usize), physical, bytes, value);
+                return Ok(());
+            }
         } else {
             self.fill(page, linear, true, pointer);
         }
-        // SAFETY: as in `load_page`; `write_pointer` made the page this memory's own.
+        // SAFETY: as in `load_as`; `write_pointer` made the page this memory's own.
         unsafe { write_host(pointer.add((physical & 0xfff) as usize), bytes, value) };
         Ok(())
     }
 
-    /// A store to a page with decoded code: blocks that hold the bytes are dropped, and the running block is left behind this instruction.
-    #[cold]
-    fn store_code(&mut self, physical: u64, bytes: u8, value: u64) -> Outcome {
+    /// A store to a line with decoded code: blocks that hold the bytes are void, and the running block is left behind this instruction.
+    fn store_code(&mut self, pointer: *mut u8, physical: u64, bytes: u8, value: u64) {
+        // SAFETY: the callers have the pointer of this memory's own page for the bytes, which lie in it.
+        unsafe { write_host(pointer, bytes, value) };
         let environment = self.environment();
-        let written = environment.memory.write(physical, &value.to_le_bytes()[..usize::from(bytes)]);
-        debug_assert!(written.is_ok(), "the page is RAM");
-        if environment.drop_written_code() {
+        let mut found = environment.code.invalidate(physical, bytes.into());
+        if environment.memory.has_code_writes() {
+            found |= environment.drop_written_code();
+        }
+        if found {
             self.charge(self.model.costs.self_modifying_code.ticks.into());
             self.leave = true;
         }
-        self.forget_old_pages();
-        Ok(())
     }
 
     /// Puts a page of RAM into the software TLB if nothing needs to see its accesses.
     fn fill(&mut self, page: &Translation, linear: u64, write: bool, pointer: *const u8) {
         self.forget_old_pages();
-        if self.watches() || self.checks_alignment() || !self.may_reuse(page) {
+        if !self.may_keep(page) {
             return;
         }
-        let entry = SoftwareEntry { tag: linear & !0xfff | self.context, addend: (pointer as u64).wrapping_sub(linear & !0xfff) };
+        let entry = self.entry(linear, pointer);
         let slot = SoftwareTlb::slot(linear);
         self.software_tlb.read[slot] = entry;
-        // The processor itself, with CR0.WP clear, may write in a user program's name what the program may not.
-        if write && (page.writable || self.cpl != 3) {
+        if write && self.may_rewrite(page) {
             self.software_tlb.write[slot] = entry;
         }
+    }
+
+    /// Keeps a page with code for further writes, on the same conditions.
+    fn fill_code_page(&mut self, page: &Translation, linear: u64, pointer: *const u8, found: CodePageEntry) {
+        self.forget_old_pages();
+        if self.may_keep(page) && self.may_rewrite(page) {
+            let entry = self.entry(linear, pointer);
+            self.software_tlb.set_code_page(linear, CodePageEntry { entry, ..found });
+        }
+    }
+
+    fn entry(&self, linear: u64, pointer: *const u8) -> SoftwareEntry {
+        SoftwareEntry { tag: linear & !0xfff | self.context, addend: (pointer as u64).wrapping_sub(linear & !0xfff) }
+    }
+
+    fn may_keep(&self, page: &Translation) -> bool {
+        !self.watches() && !self.checks_alignment() && self.may_reuse(page)
+    }
+
+    /// The processor itself, with CR0.WP clear, may write in a user program's name what the program may not.
+    fn may_rewrite(&self, page: &Translation) -> bool {
+        page.writable || self.cpl != 3
     }
 
     /// Clears the software TLB if host pointers handed out before are void: a page was copied, or now holds code.
@@ -344,6 +416,34 @@ impl Cpu {
         let last = linear.wrapping_add(length - 1);
         (last & !0xfff | self.context == entry.tag)
             .then(|| std::ptr::with_exposed_provenance_mut(linear.wrapping_add(entry.addend) as usize))
+    }
+
+    /// Writes words of eight bytes below each other, the last one at `linear`. `false`, with nothing done, if ordinary accesses are needed.
+    #[inline]
+    pub(crate) fn store_words(&mut self, linear: u64, words: &[u64], privilege: Privilege) -> bool {
+        if !self.context_serves(privilege) {
+            return false;
+        }
+        let Some(host) = self.inline_host(linear, words.len() as u64 * 8, true) else { return false };
+        for (place, word) in words.iter().rev().enumerate() {
+            // SAFETY: all of them lie in the page of `host`; else as in `store_as`.
+            unsafe { write_host(host.add(8 * place), 8, *word) };
+        }
+        true
+    }
+
+    /// Reads words of eight bytes above each other. `false`, with nothing done, if ordinary accesses are needed.
+    #[inline]
+    pub(crate) fn load_words(&self, linear: u64, into: &mut [u64], privilege: Privilege) -> bool {
+        if !self.context_serves(privilege) {
+            return false;
+        }
+        let Some(host) = self.inline_host(linear, into.len() as u64 * 8, false) else { return false };
+        for (place, word) in into.iter_mut().enumerate() {
+            // SAFETY: all of them lie in the page of `host`; else as in `load_as`.
+            *word = unsafe { read_host(host.add(8 * place), 8) };
+        }
+        true
     }
 
     /// Copies elements of `bytes` bytes upwards, one after the other, each run inside one page. `false`, with nothing done, if an ordinary

@@ -5,16 +5,20 @@
 //! registered on both pages.
 //!
 //! **Invalidation.** A write to a page with blocks reports the bytes written (`Memory::take_code_writes`). The first slot of blocks that hold
-//! any of them becomes a handler that leads back to the engine, so links and jump caches need no search; the engine then decodes the block
-//! again, in place if it has as many instructions as before. A block that was replaced is freed when there are many, together with
-//! everything else, while no handler runs ([`CodeCache::tidy`]).
+//! any of them becomes a handler that leads back to the engine, so links and jump caches need no search; the engine then brings the block up
+//! to date (`block/refresh.rs`) or decodes it again, in place if it has as many instructions as before. A block that was replaced is freed
+//! when there are many, together with everything else, while no handler runs ([`CodeCache::tidy`]).
+//!
+//! Whoever makes something of blocks has two functions to listen to: [`Block::set_stale`], the only one through which a block that stands
+//! ceases to be what its bytes say, and [`CodeCache::tidy`], the only one that frees blocks. A stale block comes back through
+//! [`Block::set_fresh`] alone, with its old bytes or with others.
 //!
 //! This is one of the modules that `docs/architecture.md` allows `unsafe`: a block's slots are a union.
 #![expect(unsafe_code, reason = "the slots of a block are a union of header, instructions and links")]
 
 use crate::bus::Environment;
 use crate::direct::{fall_through, stale};
-use crate::insn::{Header, Insn, Links, UNLINKABLE};
+use crate::insn::{Handler, Header, Insn, Links, UNLINKABLE};
 use crate::state::{Cpu, ZERO_REGISTER};
 use crate::system::Function;
 use crate::trap::{Access, Outcome, Trap};
@@ -24,6 +28,8 @@ use memory::PAGE_BYTES;
 use models::DecodeRules;
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
+
+mod refresh;
 
 /// The largest number of instructions in a block.
 pub(crate) const MAXIMUM: usize = 64;
@@ -104,8 +110,16 @@ pub struct Block {
     length: u64,
     rip: u64,
     mode: Mode,
-    /// Its bytes were overwritten; it waits to be decoded again in its place.
+    /// Some of its bytes were overwritten; it waits to be brought up to date.
     stale: bool,
+    /// The bytes it was decoded from, for [`Cpu::refresh`]; of a block over two pages none.
+    bytes: Vec<u8>,
+    /// The handler of its first instruction while it is not stale.
+    first: Handler,
+    /// One bit for each instruction whose flags somebody may look at.
+    live: u64,
+    /// Its last instruction is a terminator.
+    terminated: bool,
 }
 
 impl Block {
@@ -122,6 +136,10 @@ impl Block {
             rip: 0,
             mode: Mode::default(),
             stale: true,
+            bytes: Vec::new(),
+            first: stale,
+            live: 0,
+            terminated: false,
         })
     }
 
@@ -149,9 +167,16 @@ impl Block {
         self.second.is_none()
     }
 
+    /// Some of its bytes were overwritten: whoever enters it is led back to the engine. The one place where that happens.
     fn set_stale(&mut self) {
         self.stale = true;
         self.slots[1].get_mut().insn.handler = stale;
+    }
+
+    /// It is again what its bytes say.
+    fn set_fresh(&mut self) {
+        self.stale = false;
+        self.slots[1].get_mut().insn.handler = self.first;
     }
 
     fn overlaps(&self, address: u64, length: u64) -> bool {
@@ -179,11 +204,14 @@ impl CodePage {
         }
         found
     }
+}
 
-    fn lines_of(offset: u64, length: u64) -> u64 {
-        let (first, last) = (offset / 64, (offset + length - 1).min(PAGE_BYTES - 1) / 64);
-        (u64::MAX >> (63 - (last - first))) << first
-    }
+/// One bit for each 64 bytes of a page that hold some of `length` bytes from an offset.
+#[inline]
+pub(crate) const fn lines_of(offset: u64, length: u64) -> u64 {
+    let end = offset + length - 1;
+    let (first, last) = (offset / 64, if end < PAGE_BYTES { end / 64 } else { 63 });
+    (u64::MAX >> (63 - (last - first))) << first
 }
 
 /// All decoded code of a machine.
@@ -197,6 +225,7 @@ pub struct CodeCache {
     scratch: Vec<Detail>,
     count: usize,
     generation: u64,
+    layout: u64,
 }
 
 impl std::fmt::Debug for CodeCache {
@@ -211,7 +240,7 @@ unsafe impl Send for CodeCache {}
 impl CodeCache {
     /// An empty cache.
     pub fn new() -> Self {
-        Self { generation: 1, ..Self::default() }
+        Self { generation: 1, layout: 1, ..Self::default() }
     }
 
     /// Changes whenever entries of blocks handed out before must be forgotten.
@@ -219,23 +248,28 @@ impl CodeCache {
         self.generation
     }
 
-    fn lookup(&self, frame: u64, rip: u64, mode: Mode) -> Option<&Block> {
-        self.pages.get(&frame)?.blocks.get(&(rip, mode)).map(|block| &**block).filter(|block| !block.stale)
+    fn lookup(&mut self, frame: u64, rip: u64, mode: Mode) -> Option<&mut Block> {
+        self.pages.get_mut(&frame)?.blocks.get_mut(&(rip, mode)).map(|block| &mut **block)
     }
 
-    /// Whether some block may hold one of the bytes: exact to 64 bytes.
-    pub(crate) fn may_hold(&self, address: u64, length: u64) -> bool {
-        let page = self.pages.get(&(address / PAGE_BYTES));
-        page.is_some_and(|page| page.lines & CodePage::lines_of(address % PAGE_BYTES, length) != 0)
+    /// Which lines of a page may hold code: see [`lines_of`].
+    pub(crate) fn lines(&self, frame: u64) -> u64 {
+        self.pages.get(&frame).map_or(0, |page| page.lines)
     }
 
-    /// Makes the blocks stale that hold any of the bytes. Returns whether there were any.
-    fn invalidate(&mut self, address: u64, length: u64) -> bool {
+    /// Changes, and is never zero, whenever [`Self::lines`] changes for some page.
+    #[inline]
+    pub(crate) fn layout(&self) -> u64 {
+        self.layout
+    }
+
+    /// Makes the blocks stale that hold any of the bytes, which lie in one page. Returns whether there were any.
+    pub(crate) fn invalidate(&mut self, address: u64, length: u64) -> bool {
         let frame = address / PAGE_BYTES;
-        if !self.may_hold(address, length) {
+        let Some(page) = self.pages.get_mut(&frame) else { return false };
+        if page.lines & lines_of(address % PAGE_BYTES, length) == 0 {
             return false;
         }
-        let Some(page) = self.pages.get_mut(&frame) else { return false };
         let mut found = page.invalidate(address, length);
         if !page.previous.is_empty() {
             for frame in page.previous.clone() {
@@ -245,11 +279,16 @@ impl CodeCache {
         found
     }
 
-    /// Frees what is stale, and everything when there is too much. Only while no handler runs. Returns whether entries are void.
-    fn tidy(&mut self, memory: &mut memory::Memory) -> bool {
-        if self.replaced.len() < MAXIMUM_REPLACED && self.count < MAXIMUM_BLOCKS {
-            return false;
+    /// Frees what is stale, and everything when there is too much; then the generation is another. Only while no handler runs.
+    #[inline]
+    fn tidy(&mut self, memory: &mut memory::Memory) {
+        if self.replaced.len() >= MAXIMUM_REPLACED || self.count >= MAXIMUM_BLOCKS {
+            self.clear(memory);
         }
+    }
+
+    #[cold]
+    fn clear(&mut self, memory: &mut memory::Memory) {
         for frame in self.pages.keys() {
             memory.unmark_code(*frame);
         }
@@ -257,7 +296,7 @@ impl CodeCache {
         self.replaced.clear();
         self.count = 0;
         self.generation += 1;
-        true
+        self.layout += 1;
     }
 
     /// The block to build for an address: the stale one of that place if it has as many instructions, else a new one.
@@ -278,14 +317,16 @@ impl CodeCache {
         let on_first = block.second.map_or(block.length, |_| PAGE_BYTES - block.physical % PAGE_BYTES);
         if let Some(second) = block.second {
             let next = self.pages.entry(second / PAGE_BYTES).or_default();
-            next.lines |= CodePage::lines_of(0, block.length - on_first);
+            let lines = next.lines | lines_of(0, block.length - on_first);
+            self.layout += u64::from(std::mem::replace(&mut next.lines, lines) != lines);
             if !next.previous.contains(&frame) {
                 next.previous.push(frame);
             }
             memory.mark_code(second / PAGE_BYTES);
         }
         let page = self.pages.entry(frame).or_default();
-        page.lines |= CodePage::lines_of(block.physical % PAGE_BYTES, on_first);
+        let lines = page.lines | lines_of(block.physical % PAGE_BYTES, on_first);
+        self.layout += u64::from(std::mem::replace(&mut page.lines, lines) != lines);
         memory.mark_code(frame);
         page.blocks.insert((block.rip, block.mode), block);
         self.count += 1;
@@ -304,6 +345,7 @@ impl Environment<'_> {
     }
 
     /// See [`CodeCache::tidy`].
+    #[inline]
     pub(crate) fn tidy_code(&mut self) {
         self.code.tidy(self.memory);
     }
@@ -333,12 +375,20 @@ impl Cpu {
             return Err(Trap::not_modelled(format!("an instruction fetch from physical address {physical:#x}, which is not RAM")));
         }
         let rip = self.rip;
-        let known = self.environment().code.lookup(physical / PAGE_BYTES, rip, mode);
-        let known = known.filter(|block| block.physical == physical).map(|block| (block.entry(), block.second));
-        if let Some((entry, second)) = known {
-            // A block over two pages is still the same code if its second page is still mapped to the same place.
-            if second == self.second_page(linear, second)? {
-                return Ok(entry);
+        let known = self.environment().code.lookup(physical / PAGE_BYTES, rip, mode).filter(|block| block.physical == physical);
+        if let Some(block) = known {
+            if block.stale {
+                let block = std::ptr::from_mut(block);
+                // SAFETY: the code cache keeps the block, and `refresh` reaches nothing of the cache but it.
+                if let Some(entry) = self.refresh(unsafe { &mut *block }) {
+                    return Ok(entry);
+                }
+            } else {
+                let (entry, second) = (block.entry(), block.second);
+                // A block over two pages is still the same code if its second page is still mapped to the same place.
+                if second == self.second_page(linear, second)? {
+                    return Ok(entry);
+                }
             }
         }
         let block = self.decode(linear, physical, mode)?;
@@ -472,6 +522,8 @@ impl Cpu {
                 first.handler = handler;
             }
         }
+        // SAFETY: the slot is an instruction.
+        block.first = unsafe { slots[1].get_mut().insn.handler };
         // A terminator uses the slot behind it for its links; another last instruction is followed by the fall-through handler.
         let links_at = if terminated { count + 1 } else { count + 2 };
         if !terminated {
@@ -501,7 +553,10 @@ impl Cpu {
         block.length = end.wrapping_sub(rip);
         block.rip = rip;
         block.mode = mode;
-        block.stale = false;
+        block.live = refresh::live_bits(&live[..count]);
+        block.terminated = terminated;
+        self.keep_bytes(&mut block);
+        block.set_fresh();
         block
     }
 

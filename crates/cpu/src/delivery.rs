@@ -8,6 +8,8 @@ mod boundary;
 mod gate;
 pub(crate) mod log;
 
+pub(crate) use gate::KnownGates;
+
 use crate::engine::RunExit;
 use crate::operand::segment_of;
 use crate::state::{Activity, Cpu};

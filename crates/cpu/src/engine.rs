@@ -133,10 +133,13 @@ impl Cpu {
                 self.set_resume_flag(false);
             }
             let known = self.jumps.0[JumpCache::slot(self.rip)];
-            let found = if known.rip == self.rip && known.context == self.context { Ok(known.entry) } else { self.find_block(false) };
+            let hit = known.rip == self.rip && known.context == self.context;
+            let found = if hit { Ok(known.entry) } else { self.find_block(false) };
             match found {
                 Ok(entry) => {
-                    self.remember(entry, from);
+                    if !hit || !from.is_null() {
+                        self.remember(entry, from);
+                    }
                     // SAFETY: the entry is in the code cache, and the header precedes it; see `direct`.
                     let cost = unsafe { (*entry.sub(1).cast::<Header>()).cost };
                     if i64::from(cost) > self.budget {

@@ -6,9 +6,11 @@
 
 use crate::apic::LocalApic;
 use crate::bus::Environment;
+use crate::delivery::KnownGates;
 use crate::extension::{Extension, Interception};
 use crate::flags;
 use crate::insn::Insn;
+use crate::system::descriptor::KnownSegments;
 use crate::tlb::{JumpCache, SoftwareTlb, Tlb};
 use crate::trap::{Event, Trap};
 use isa::control::{Cr0, Cr4, Efer};
@@ -180,6 +182,9 @@ pub struct Cpu {
     pub cpu_count: u32,
     pub(crate) extension: Option<Box<dyn Extension>>,
     pub(crate) tlb: Tlb,
+    /// What the last gates and descriptors were found to be.
+    pub(crate) known_gates: KnownGates,
+    pub(crate) known_segments: KnownSegments,
     /// Time at which the budget is used up, in ticks.
     pub(crate) slice_end: u64,
     pub(crate) memory_generation: u64,
@@ -267,6 +272,8 @@ impl Cpu {
             cpu_count,
             extension,
             tlb: Tlb::new(),
+            known_gates: KnownGates::new(),
+            known_segments: KnownSegments::new(),
             slice_end: 0,
             memory_generation: 0,
             code_generation: 0,

@@ -9,12 +9,17 @@
 //! just takes the next number; the table is cleared only when the numbers run out. An access that crosses a page never matches, because the
 //! tag is computed from its last byte.
 //!
+//! **Pages with code.** A page that holds decoded code is never in the half for writes: each store to it has to be looked at. A third, small
+//! table keeps where such a page is and which of its 64-byte lines hold code, so that looking takes a comparison.
+//!
 //! **Jump cache.** RIP and context -> decoded block.
 
 use crate::insn::Insn;
 
 /// Entries of each half of the software TLB.
 pub(crate) const SOFTWARE_ENTRIES: usize = 4096;
+/// Entries of the table of pages with code that are written.
+const CODE_PAGE_ENTRIES: usize = 16;
 /// Entries of the jump cache.
 pub(crate) const JUMP_ENTRIES: usize = 4096;
 /// Entries of the architectural TLB for 4-KiB pages; a real one of 2006 to 2021 has 256 to 2048.
@@ -32,12 +37,36 @@ pub(crate) struct SoftwareEntry {
     pub addend: u64,
 }
 
-const EMPTY: SoftwareEntry = SoftwareEntry { tag: 0xfff, addend: 0 };
+pub(crate) const EMPTY: SoftwareEntry = SoftwareEntry { tag: 0xfff, addend: 0 };
 
-/// Both halves: a page in `write` may be read through it as well.
+/// A page with decoded code that may be written, each store looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CodePageEntry {
+    /// As in [`SoftwareEntry`].
+    pub entry: SoftwareEntry,
+    /// Physical address of the page.
+    pub physical: u64,
+    /// One bit for each 64 bytes of it that hold code.
+    pub lines: u64,
+    /// What `lines` is good for: see `CodeCache::layout`.
+    pub layout: u64,
+}
+
+impl CodePageEntry {
+    /// The host's address of a byte of the page.
+    #[inline]
+    pub(crate) fn host(&self, linear: u64) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut(linear.wrapping_add(self.entry.addend) as usize)
+    }
+}
+
+const NO_CODE_PAGE: CodePageEntry = CodePageEntry { entry: EMPTY, physical: 0, lines: 0, layout: 0 };
+
+/// Both halves: a page in `write` may be read through it as well. And the pages with code that may be written.
 pub(crate) struct SoftwareTlb {
     pub read: Box<[SoftwareEntry; SOFTWARE_ENTRIES]>,
     pub write: Box<[SoftwareEntry; SOFTWARE_ENTRIES]>,
+    code: [CodePageEntry; CODE_PAGE_ENTRIES],
     last_context: u64,
     /// Changes when the entries of contexts that are not in force may be void: see [`crate::state::ContextMark`].
     pub epoch: u64,
@@ -45,7 +74,13 @@ pub(crate) struct SoftwareTlb {
 
 impl SoftwareTlb {
     pub(crate) fn new() -> Self {
-        Self { read: Box::new([EMPTY; SOFTWARE_ENTRIES]), write: Box::new([EMPTY; SOFTWARE_ENTRIES]), last_context: 0, epoch: 0 }
+        Self {
+            read: Box::new([EMPTY; SOFTWARE_ENTRIES]),
+            write: Box::new([EMPTY; SOFTWARE_ENTRIES]),
+            code: [NO_CODE_PAGE; CODE_PAGE_ENTRIES],
+            last_context: 0,
+            epoch: 0,
+        }
     }
 
     /// A context that no entry has, and whether the numbers began anew: whatever else is kept by context is then void.
@@ -68,13 +103,32 @@ impl SoftwareTlb {
     pub(crate) fn clear(&mut self) {
         self.read.fill(EMPTY);
         self.write.fill(EMPTY);
+        self.code.fill(NO_CODE_PAGE);
         self.epoch += 1;
+    }
+
+    const fn code_slot(linear: u64) -> usize {
+        (linear >> 12) as usize & (CODE_PAGE_ENTRIES - 1)
+    }
+
+    /// The page with code that holds all `length` bytes of a store, if it is known in a context.
+    #[inline]
+    pub(crate) fn code_page(&self, linear: u64, length: u64, context: u64) -> Option<&CodePageEntry> {
+        let found = &self.code[Self::code_slot(linear)];
+        let last = linear.wrapping_add(length - 1);
+        (last & !0xfff | context == found.entry.tag).then_some(found)
+    }
+
+    /// Keeps a page with code.
+    pub(crate) fn set_code_page(&mut self, linear: u64, found: CodePageEntry) {
+        self.code[Self::code_slot(linear)] = found;
     }
 
     /// Removes one 4-KiB page in every context.
     pub(crate) fn forget(&mut self, linear: u64) {
         self.read[Self::slot(linear)] = EMPTY;
         self.write[Self::slot(linear)] = EMPTY;
+        self.code[Self::code_slot(linear)] = NO_CODE_PAGE;
     }
 }
 

@@ -167,6 +167,11 @@ impl Descriptor {
         Attributes::from_bits((self.0 >> 40) as u32 & 0xf0ff)
     }
 
+    /// Whether the accessed flag of a code or data descriptor is set.
+    pub const fn is_accessed(self) -> bool {
+        self.0 & 1 << 40 != 0
+    }
+
     /// The segment register that a load of this descriptor leaves.
     pub const fn load(self, selector: Selector) -> SegmentRegister {
         SegmentRegister { selector, base: self.base(), limit: self.limit(), attributes: self.attributes() }

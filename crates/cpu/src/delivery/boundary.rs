@@ -20,6 +20,9 @@ impl Cpu {
     pub(crate) fn boundary(&mut self) -> Result<(), RunExit> {
         let cycles = self.cycles();
         self.apic.advance(cycles);
+        if self.is_quiet() {
+            return Ok(());
+        }
         if let Some(event) = self.inject.take() {
             return self.deliver_event(event);
         }
@@ -48,6 +51,21 @@ impl Cpu {
             return Ok(());
         }
         self.take_interrupt()
+    }
+
+    /// Whether nothing is set that anything in [`Self::boundary`] looks at.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        self.activity == Activity::Active
+            && !self.guest_mode
+            && !self.nmi_pending
+            && !self.init_pending
+            && self.pending_debug == 0
+            && self.interception.tpr_threshold == 0
+            && self.sipi_pending.is_none()
+            && self.inject.is_none()
+            && self.virtual_interrupt.is_none()
+            && !(self.physical_interrupt_flag.unwrap_or(self.system_flags().r#if()) && self.interrupt_pending())
     }
 
     /// INIT and start-up signals. Returns whether one was taken.

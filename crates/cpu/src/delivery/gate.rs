@@ -14,9 +14,10 @@ use isa::exception::{SelectorCode, Vector};
 use isa::paging::is_canonical;
 use isa::register::Segment;
 use isa::rflags::Rflags;
-use isa::segment::{Gate, SegmentRegister, Selector, system};
+use isa::segment::{Descriptor, Gate, SegmentRegister, Selector, system};
 
 /// Where a gate leads, checked.
+#[derive(Clone, Copy, Debug)]
 struct Target {
     code: SegmentRegister,
     rip: u64,
@@ -27,6 +28,35 @@ struct Target {
     /// An interrupt gate, which clears IF.
     masks: bool,
     ist: u8,
+}
+
+/// What the checks of a gate depend on beside its bytes and those of the code segment's descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Circumstances {
+    long: bool,
+    v86: bool,
+    cpl: u8,
+    /// INT n, INT3 or INTO, for which the gate's DPL counts.
+    by_program: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct KnownGate {
+    gate: Gate,
+    circumstances: Circumstances,
+    descriptor: Descriptor,
+    target: Target,
+}
+
+/// Where the last gates led, one for each vector modulo 32. Whether a gate passes and where it leads depends on its bytes, the circumstances
+/// and the bytes of the descriptor alone: if all are the same, so is the target. Gate and descriptor are read each time.
+#[derive(Debug)]
+pub(crate) struct KnownGates([Option<KnownGate>; 32]);
+
+impl KnownGates {
+    pub(crate) const fn new() -> Self {
+        Self([None; 32])
+    }
 }
 
 impl Cpu {
@@ -48,7 +78,7 @@ impl Cpu {
         self.shadow = Shadow::None;
         self.trace_cancelled = true;
         self.monitor_pending = self.guest_mode && self.interception.has(Intercept::MonitorTrap);
-        self.privilege_changed();
+        self.leave = true;
         Ok(())
     }
 
@@ -82,10 +112,8 @@ impl Cpu {
         self.set_stack_pointer(stack.pointer, stack.bits);
         let flags = self.rflags();
         self.set_rflags(flags.with_if(false).with_tf(false).with_ac(false).with_rf(false));
-        let cs = &mut self.segments[Segment::Cs.number()];
-        cs.selector = Selector::from_bits((entry >> 16) as u16);
-        cs.base = (entry >> 16 & 0xffff) << 4;
-        self.rip = entry & 0xffff;
+        let code = self.real_code(Selector::from_bits((entry >> 16) as u16));
+        self.set_code(code, entry & 0xffff, self.cpl);
         Ok(())
     }
 
@@ -107,7 +135,7 @@ impl Cpu {
                 new_ss = Some(null);
             }
             let segment = new_ss.unwrap_or(*self.segment(Segment::Ss));
-            Stack { segment, pointer: pointer & !0xf, bits: 64, flat: true, privilege: privilege_of(target.level), fault: Trap::SS0 }
+            Stack { segment, pointer: pointer & !0xf, bits: 64, flat: true, privilege: privilege_of(target.level), fault: 0 }
         } else if same_level {
             self.current_stack()
         } else {
@@ -115,23 +143,23 @@ impl Cpu {
             new_ss = Some(stack.segment);
             stack
         };
-        let bytes = target.bytes;
         let v86 = self.is_v86();
         if v86 {
             for segment in SAVED.into_iter().rev() {
-                stack.push(self, bytes, u64::from(self.segment(segment).selector.into_bits()))?;
+                stack.push(self, target.bytes, u64::from(self.segment(segment).selector.into_bits()))?;
             }
         }
-        if long || !same_level {
-            stack.push(self, bytes, u64::from(old_ss.into_bits()))?;
-            stack.push(self, bytes, old_rsp)?;
-        }
-        stack.push(self, bytes, self.pushed_flags(event).into_bits())?;
-        stack.push(self, bytes, u64::from(self.segment(Segment::Cs).selector.into_bits()))?;
-        stack.push(self, bytes, self.return_rip(event))?;
-        if let Some(code) = event.error_code {
-            stack.push(self, bytes, u64::from(code))?;
-        }
+        let words = [
+            u64::from(old_ss.into_bits()),
+            old_rsp,
+            self.pushed_flags(event).into_bits(),
+            u64::from(self.segment(Segment::Cs).selector.into_bits()),
+            self.return_rip(event),
+            u64::from(event.error_code.unwrap_or(0)),
+        ];
+        let first = if long || !same_level { 0 } else { 2 };
+        let end = if event.error_code.is_some() { 6 } else { 5 };
+        stack.push_all(self, target.bytes, &words[first..end])?;
         if v86 {
             for segment in SAVED {
                 self.segments[segment.number()] = SegmentRegister::null(Selector::new());
@@ -140,12 +168,15 @@ impl Cpu {
         if let Some(segment) = new_ss {
             self.segments[Segment::Ss.number()] = segment;
         }
-        self.segments[Segment::Cs.number()] = target.code;
-        self.cpl = target.level;
-        self.rip = target.rip;
+        // The status flags stay.
+        let system = self.system_flags();
+        let system = system.with_tf(false).with_nt(false).with_rf(false).with_vm(false).with_if(system.r#if() && !target.masks);
+        self.system_flags = system.into_bits();
+        self.set_code(target.code, target.rip, target.level);
+        if v86 {
+            self.privilege_changed();
+        }
         self.set_stack_pointer(stack.pointer, stack.bits);
-        let flags = self.rflags().with_tf(false).with_nt(false).with_rf(false).with_vm(false);
-        self.set_rflags(flags.with_if(flags.r#if() && !target.masks));
         Ok(())
     }
 
@@ -161,30 +192,23 @@ impl Cpu {
         let low = self.load_system(at, 8)?;
         let high = if long { self.load_system(at.wrapping_add(8), 8)? } else { 0 };
         let gate = Gate { low, high };
-        let attributes = gate.attributes();
-        let kind = attributes.kind();
-        let allowed = match kind {
-            system::INTERRUPT_GATE | system::TRAP_GATE => true,
-            system::INTERRUPT_GATE16 | system::TRAP_GATE16 | system::TASK_GATE => !long,
-            _ => false,
-        };
         let by_program = matches!(event.kind, EventKind::SoftwareInterrupt | EventKind::SoftwareException);
-        if attributes.s() || !allowed || by_program && attributes.dpl() < self.cpl {
-            return Err(Trap::gp(code));
-        }
-        if !attributes.p() {
-            return Err(Trap::np(code));
-        }
-        let selector = gate.selector();
-        if kind == system::TASK_GATE {
-            return Err(self.task_switch(selector, TaskSwitchSource::Gate, event.length, event.error_code));
+        let circumstances = Circumstances { long, v86: self.is_v86(), cpl: self.cpl, by_program };
+        let slot = usize::from(event.vector & 31);
+        let known = self.known_gates.0[slot].is_some_and(|known| known.gate == gate && known.circumstances == circumstances);
+        if !known {
+            self.check_gate(event, gate, circumstances)?;
         }
         let external = event.external();
-        if selector.is_null() {
-            return Err(Trap::gp(external));
-        }
+        let selector = gate.selector();
         let code = selector.error_code() | external;
-        let found = self.find_descriptor(selector, Trap::gp(code))?;
+        let found = self.find_descriptor(selector, || Trap::gp(code))?;
+        if known
+            && let Some(known) = &self.known_gates.0[slot]
+            && known.descriptor == found.descriptor
+        {
+            return Ok(known.target);
+        }
         let attributes = found.descriptor.attributes();
         let mode_fits = !long || attributes.l() && !attributes.db();
         if !attributes.is_code() || attributes.dpl() > self.cpl || !mode_fits {
@@ -198,15 +222,16 @@ impl Cpu {
             return Err(Trap::gp(code));
         }
         let level = if attributes.is_conforming() { self.cpl } else { attributes.dpl() };
+        let kind = gate.attributes().kind();
         let wide = kind == system::INTERRUPT_GATE || kind == system::TRAP_GATE;
         let rip = if wide { gate.offset() } else { gate.offset() & 0xffff };
         let inside = if long { is_canonical(rip) } else { rip <= u64::from(found.descriptor.limit()) };
         if !inside {
             return Err(Trap::gp(external));
         }
-        let code = self.access_descriptor(selector.with_rpl(level), found)?;
-        Ok(Target {
-            code,
+        let segment = self.access_descriptor(selector.with_rpl(level), found)?;
+        let target = Target {
+            code: segment,
             rip,
             level,
             bytes: if long {
@@ -218,7 +243,36 @@ impl Cpu {
             },
             masks: kind & 1 == 0,
             ist: if long { gate.ist() } else { 0 },
-        })
+        };
+        let KnownGates(gates) = &mut self.known_gates;
+        gates[slot] = found.descriptor.is_accessed().then_some(KnownGate { gate, circumstances, descriptor: found.descriptor, target });
+        Ok(target)
+    }
+
+    /// Checks a gate by itself.
+    fn check_gate(&self, event: &Event, gate: Gate, circumstances: Circumstances) -> Outcome {
+        let Circumstances { long, cpl, by_program, .. } = circumstances;
+        let code = idt_code(event);
+        let attributes = gate.attributes();
+        let kind = attributes.kind();
+        let allowed = match kind {
+            system::INTERRUPT_GATE | system::TRAP_GATE => true,
+            system::INTERRUPT_GATE16 | system::TRAP_GATE16 | system::TASK_GATE => !long,
+            _ => false,
+        };
+        if attributes.s() || !allowed || by_program && attributes.dpl() < cpl {
+            return Err(Trap::gp(code));
+        }
+        if !attributes.p() {
+            return Err(Trap::np(code));
+        }
+        if kind == system::TASK_GATE {
+            return Err(self.task_switch(gate.selector(), TaskSwitchSource::Gate, event.length, event.error_code));
+        }
+        if gate.selector().is_null() {
+            return Err(Trap::gp(event.external()));
+        }
+        Ok(())
     }
 
     /// A hardware task switch: taken by the silicon of a guest, else not modelled.

@@ -11,6 +11,42 @@ use isa::paging::is_canonical;
 use isa::register::{Gpr, Segment};
 use isa::segment::{Descriptor, SegmentRegister, Selector, system};
 
+/// What a segment descriptor is looked at for, as far as the checks depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The code segment of a far return or IRET from a privilege level, in long mode or not.
+    Return { from: u8, long: bool },
+    /// The stack segment of a privilege level.
+    Stack { level: u8 },
+}
+
+/// The last descriptors that passed the checks of a purpose, with the registers that they were loaded to. What a descriptor is found to be
+/// depends on its eight bytes, the selector and the purpose alone: if all are the same, so is the register. The bytes are read each time.
+#[derive(Debug)]
+pub(crate) struct KnownSegments([Option<(Purpose, Selector, Descriptor, SegmentRegister)>; 8]);
+
+impl KnownSegments {
+    pub(crate) const fn new() -> Self {
+        Self([None; 8])
+    }
+
+    const fn slot(selector: Selector) -> usize {
+        selector.index() as usize & 7
+    }
+
+    /// The register that a descriptor is loaded to, if it is known to pass, and to need no write of its accessed flag.
+    #[inline]
+    pub(crate) fn find(&self, purpose: Purpose, selector: Selector, descriptor: Descriptor) -> Option<&SegmentRegister> {
+        let (for_, of, bytes, register) = self.0[Self::slot(selector)].as_ref()?;
+        (*for_ == purpose && *of == selector && *bytes == descriptor).then_some(register)
+    }
+
+    /// Keeps what was found; `descriptor` is as it was read, before its accessed flag was set.
+    pub(crate) fn keep(&mut self, purpose: Purpose, selector: Selector, descriptor: Descriptor, register: SegmentRegister) {
+        self.0[Self::slot(selector)] = descriptor.is_accessed().then_some((purpose, selector, descriptor, register));
+    }
+}
+
 /// A descriptor as it was read, and where it lies.
 #[derive(Clone, Copy)]
 pub(crate) struct Found {
@@ -22,6 +58,7 @@ pub(crate) struct Found {
 
 impl Cpu {
     /// Where the descriptor of a selector lies; `None` when its table ends before its last byte.
+    #[inline]
     fn descriptor_address(&self, selector: Selector, bytes: u64) -> Option<u64> {
         let (base, limit) = if selector.ti() {
             if !self.ldtr.is_usable() {
@@ -41,8 +78,9 @@ impl Cpu {
     }
 
     /// The descriptor of a selector; `outside` is the fault when the table has none. The null selector has one as any other.
-    pub(crate) fn find_descriptor(&mut self, selector: Selector, outside: Trap) -> Outcome<Found> {
-        let address = self.descriptor_address(selector, 8).ok_or(outside)?;
+    #[inline]
+    pub(crate) fn find_descriptor(&mut self, selector: Selector, outside: impl FnOnce() -> Trap) -> Outcome<Found> {
+        let address = self.descriptor_address(selector, 8).ok_or_else(outside)?;
         Ok(Found { descriptor: Descriptor(self.load_system(address, 8)?), address })
     }
 
@@ -55,7 +93,7 @@ impl Cpu {
     /// Sets the accessed flag of a code or data descriptor, and returns the register that loads it.
     pub(crate) fn access_descriptor(&mut self, selector: Selector, found: Found) -> Outcome<SegmentRegister> {
         let mut descriptor = found.descriptor;
-        if descriptor.0 & 1 << 40 == 0 {
+        if !descriptor.is_accessed() {
             descriptor.0 |= 1 << 40;
             self.store_system(found.address.wrapping_add(5), 1, descriptor.0 >> 40 & 0xff)?;
         }
@@ -98,7 +136,7 @@ impl Cpu {
             return Err(Trap::ts(external));
         }
         let code = selector.error_code() | external;
-        let found = self.find_descriptor(selector, Trap::ts(code))?;
+        let found = self.find_descriptor(selector, || Trap::ts(code))?;
         let attributes = found.descriptor.attributes();
         if selector.rpl() != level || attributes.dpl() != level || !attributes.is_writable() {
             return Err(Trap::ts(code));
@@ -108,7 +146,7 @@ impl Cpu {
         }
         let segment = self.access_descriptor(selector, found)?;
         let bits = if segment.attributes.db() { 32 } else { 16 };
-        Ok(Stack { segment, pointer, bits, flat: false, privilege: privilege_of(level), fault: Trap::ss(code) })
+        Ok(Stack { segment, pointer, bits, flat: false, privilege: privilege_of(level), fault: code })
     }
 
     /// A stack pointer from the 64-bit TSS: RSP0 to RSP2, or IST1 to IST7 with `index` 1 to 7. SDM vol 3, 8.7 "Task Management in 64-Bit
@@ -130,7 +168,7 @@ impl Cpu {
             bits,
             flat: bits == 64,
             privilege: self.privilege(),
-            fault: Trap::SS0,
+            fault: 0,
         }
     }
 
@@ -156,13 +194,13 @@ pub(crate) struct Stack {
     /// No segment: 64-bit mode.
     pub flat: bool,
     pub privilege: Privilege,
-    /// The fault when an access is outside the segment or not canonical.
-    pub fault: Trap,
+    /// The error code of the #SS when an access is outside the segment or not canonical.
+    pub fault: u32,
 }
 
 impl Stack {
     fn linear(&self, cpu: &Cpu, offset: u64, bytes: u8) -> Outcome<u64> {
-        cpu.stack_linear(&self.segment, self.flat, offset, u64::from(bytes)).ok_or_else(|| self.fault.clone())
+        cpu.stack_linear(&self.segment, self.flat, offset, u64::from(bytes)).ok_or_else(|| Trap::ss(self.fault))
     }
 
     /// Pushes.
@@ -172,6 +210,22 @@ impl Stack {
         cpu.store_as(linear, bytes, value & mask(u32::from(bytes) * 8), self.privilege)?;
         self.pointer = pointer;
         Ok(())
+    }
+
+    /// Pushes several words.
+    #[inline]
+    pub(crate) fn push_all(&mut self, cpu: &mut Cpu, bytes: u8, words: &[u64]) -> Outcome {
+        let bottom = self.pointer.wrapping_sub(8 * words.len() as u64);
+        if self.flat && bytes == 8 && cpu.store_words(bottom, words, self.privilege) {
+            self.pointer = bottom;
+            return Ok(());
+        }
+        words.iter().try_for_each(|word| self.push(cpu, bytes, *word))
+    }
+
+    /// Reads quadwords from the top upwards. `false`, with nothing done, if they have to be popped one by one.
+    pub(crate) fn peek_all(&self, cpu: &Cpu, bytes: u8, into: &mut [u64]) -> bool {
+        self.flat && bytes == 8 && cpu.load_words(self.pointer, into, self.privilege)
     }
 
     /// Pops.

@@ -4,7 +4,7 @@
 //! of stack; returns to the same or an outer level (SDM vol 3, 5.8 "Privilege Level Checking When Transferring Program Control Between Code Segments"). What
 //! is not: task gates and TSS descriptors (hardware task switches).
 
-use super::descriptor::{Stack, privilege_of};
+use super::descriptor::{Purpose, Stack, privilege_of};
 use super::{Entry, Flow};
 use crate::operand::mask;
 use crate::state::Cpu;
@@ -42,10 +42,14 @@ fn pointer(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<(Selector, u64, 
 impl Cpu {
     /// Puts a code segment and RIP in place.
     pub(crate) fn set_code(&mut self, code: SegmentRegister, rip: u64, level: u8) {
-        self.segments[Segment::Cs.number()] = code;
-        self.cpl = level;
+        let old = std::mem::replace(&mut self.segments[Segment::Cs.number()], code);
         self.rip = rip;
-        self.privilege_changed();
+        self.leave = true;
+        // Neither the context nor the decoding mode depends on anything else of CS.
+        if (old.base, old.attributes, self.cpl) != (code.base, code.attributes, level) {
+            self.cpl = level;
+            self.privilege_changed();
+        }
     }
 
     /// CS after a transfer in real-address mode, where limit and attributes stay, or in virtual-8086 mode.
@@ -88,7 +92,7 @@ fn destination(
         return Err(Trap::GP0);
     }
     let code = selector.error_code();
-    let found = cpu.find_descriptor(selector, Trap::gp(code))?;
+    let found = cpu.find_descriptor(selector, || Trap::gp(code))?;
     let attributes = found.descriptor.attributes();
     if attributes.is_code() {
         let allowed =
@@ -136,7 +140,7 @@ fn behind_gate(cpu: &mut Cpu, gate: Gate, calls: bool) -> Outcome<(SegmentRegist
         return Err(Trap::GP0);
     }
     let code = selector.error_code();
-    let found = cpu.find_descriptor(selector, Trap::gp(code))?;
+    let found = cpu.find_descriptor(selector, || Trap::gp(code))?;
     let attributes = found.descriptor.attributes();
     let long = cpu.long_mode();
     let level_fits = attributes.dpl() <= cpu.cpl && (calls || attributes.is_conforming() || attributes.dpl() == cpu.cpl);
@@ -210,7 +214,7 @@ fn call(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
             let pointer = cpu.long_stack_pointer(level, 0, 0)?;
             let mut segment = SegmentRegister::null(Selector::new().with_rpl(level));
             segment.attributes.set_dpl(level);
-            Stack { segment, pointer, bits: 64, flat: true, privilege: privilege_of(level), fault: Trap::SS0 }
+            Stack { segment, pointer, bits: 64, flat: true, privilege: privilege_of(level), fault: 0 }
         } else {
             cpu.inner_stack(level, 0)?
         };
@@ -248,9 +252,14 @@ impl Cpu {
             return Err(Trap::GP0);
         }
         let code = selector.error_code();
-        let found = self.find_descriptor(selector, Trap::gp(code))?;
-        let attributes = found.descriptor.attributes();
+        let found = self.find_descriptor(selector, || Trap::gp(code))?;
         let level = selector.rpl();
+        let purpose = Purpose::Return { from: self.cpl, long: self.long_mode() };
+        if let Some(&code) = self.known_segments.find(purpose, selector, found.descriptor) {
+            self.check_offset(code.attributes, code.limit, rip)?;
+            return Ok(Return { code, rip, level });
+        }
+        let attributes = found.descriptor.attributes();
         let fits = attributes.is_code()
             && level >= self.cpl
             && if attributes.is_conforming() { attributes.dpl() <= level } else { attributes.dpl() == level };
@@ -261,7 +270,9 @@ impl Cpu {
             return Err(Trap::np(code));
         }
         self.check_offset(attributes, found.descriptor.limit(), rip)?;
-        Ok(Return { code: self.access_descriptor(selector, found)?, rip, level })
+        let code = self.access_descriptor(selector, found)?;
+        self.known_segments.keep(purpose, selector, found.descriptor, code);
+        Ok(Return { code, rip, level })
     }
 
     /// Whether code of a segment runs in 64-bit mode.
@@ -269,9 +280,11 @@ impl Cpu {
         self.long_mode() && code.attributes.l()
     }
 
-    /// Goes to an outer level with its stack; data segments that it may not use become null.
+    /// Goes to the same or an outer level with its stack; data segments that an outer level may not use become null. SDM vol 2, IRET:
+    /// "RETURN-TO-OUTER-PRIVILEGE-LEVEL" does so, "RETURN-TO-SAME-PRIVILEGE-LEVEL" does not.
     pub(super) fn set_outer(&mut self, target: &Return, stack: SegmentRegister, pointer: u64) {
         let long = self.runs_long(&target.code);
+        let outwards = target.level > self.cpl;
         self.segments[Segment::Ss.number()] = stack;
         self.set_code(target.code, target.rip, target.level);
         let bits = if long {
@@ -282,6 +295,9 @@ impl Cpu {
             16
         };
         self.set_stack_pointer(pointer, bits);
+        if !outwards {
+            return;
+        }
         for segment in [Segment::Es, Segment::Ds, Segment::Fs, Segment::Gs] {
             let register = self.segment(segment);
             let attributes = register.attributes;

@@ -38,7 +38,8 @@ impl Cpu {
         if bytes == 2 {
             writable &= 0xffff;
         }
-        Rflags::from_bits(self.rflags().into_bits() & !writable | image & writable)
+        // All status flags are writable.
+        Rflags::from_bits(self.system_flags & !writable | image & writable)
     }
 }
 

@@ -85,9 +85,16 @@ fn iret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
         return Err(cpu.task_switch(Selector::from_bits(link as u16), TaskSwitchSource::Iret, instruction.len() as u8, None));
     }
     let mut stack = cpu.current_stack();
-    let rip = stack.pop(cpu, bytes)?;
-    let selector = Selector::from_bits(stack.pop(cpu, bytes)? as u16);
-    let image = stack.pop(cpu, bytes)?;
+    // RIP, CS, RFLAGS, and where they are popped at all RSP and SS.
+    let mut frame = [0; 5];
+    let whole = stack.peek_all(cpu, bytes, &mut frame);
+    if !whole {
+        for word in &mut frame[..3] {
+            *word = stack.pop(cpu, bytes)?;
+        }
+    }
+    let [rip, selector, image, ..] = frame;
+    let selector = Selector::from_bits(selector as u16);
     if cpu.is_real() {
         let code = cpu.real_code(selector);
         cpu.check_offset(code.attributes, code.limit, rip)?;
@@ -108,8 +115,13 @@ fn iret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
         cpu.set_rflags(flags);
         return Ok(Flow::Jump);
     }
-    let pointer = stack.pop(cpu, bytes)?;
-    let outer = Selector::from_bits(stack.pop(cpu, bytes)? as u16);
+    if !whole {
+        for word in &mut frame[3..] {
+            *word = stack.pop(cpu, bytes)?;
+        }
+    }
+    let [.., pointer, outer] = frame;
+    let outer = Selector::from_bits(outer as u16);
     let segment = cpu.stack_segment(outer, target.level, cpu.runs_long(&target.code), Trap::gp)?;
     cpu.set_outer(&target, segment, pointer);
     cpu.set_rflags(flags);

@@ -4,7 +4,7 @@
 //! Segments", 5.7 "Privilege Level Checking When Loading the SS Register"), LDS and its kin, LGDT, LIDT, LLDT, LTR and their stores, LAR,
 //! LSL, VERR, VERW, ARPL (outside protected mode these are #UD by `select`), user-mode instruction prevention, the interrupt shadow of a load of SS.
 
-use super::descriptor::Found;
+use super::descriptor::{Found, Purpose};
 use super::{Entry, Flow};
 use crate::operand::{mask, segment_of};
 use crate::state::{Cpu, Shadow};
@@ -63,7 +63,7 @@ impl Cpu {
             return Ok(null);
         }
         let code = selector.error_code();
-        let found = self.find_descriptor(selector, Trap::gp(code))?;
+        let found = self.find_descriptor(selector, || Trap::gp(code))?;
         let attributes = found.descriptor.attributes();
         let guarded = !attributes.is_conforming();
         if !attributes.is_readable() || guarded && (selector.rpl() > attributes.dpl() || self.cpl > attributes.dpl()) {
@@ -86,7 +86,11 @@ impl Cpu {
             return Ok(null);
         }
         let code = selector.error_code();
-        let found = self.find_descriptor(selector, fault(code))?;
+        let found = self.find_descriptor(selector, || fault(code))?;
+        let purpose = Purpose::Stack { level };
+        if let Some(register) = self.known_segments.find(purpose, selector, found.descriptor) {
+            return Ok(*register);
+        }
         let attributes = found.descriptor.attributes();
         if selector.rpl() != level || attributes.dpl() != level || !attributes.is_writable() {
             return Err(fault(code));
@@ -94,7 +98,9 @@ impl Cpu {
         if !attributes.p() {
             return Err(Trap::ss(code));
         }
-        self.access_descriptor(selector, found)
+        let register = self.access_descriptor(selector, found)?;
+        self.known_segments.keep(purpose, selector, found.descriptor, register);
+        Ok(register)
     }
 
     /// Puts a segment register in place. Bases outside FS and GS never matter to decoded 64-bit code; elsewhere they are looked up.
@@ -216,7 +222,7 @@ fn system_segment(cpu: &mut Cpu, selector: Selector, fits: fn(u8, bool) -> bool)
     if selector.ti() {
         return Err(Trap::gp(code));
     }
-    let found = cpu.find_descriptor(selector, Trap::gp(code))?;
+    let found = cpu.find_descriptor(selector, || Trap::gp(code))?;
     let attributes = found.descriptor.attributes();
     if attributes.s() || !fits(attributes.kind(), cpu.long_mode()) {
         return Err(Trap::gp(code));
@@ -291,7 +297,7 @@ fn visible_descriptor(cpu: &mut Cpu, selector: Selector) -> Outcome<Option<Found
     if selector.is_null() {
         return Ok(None);
     }
-    let found = match cpu.find_descriptor(selector, Trap::GP0) {
+    let found = match cpu.find_descriptor(selector, || Trap::GP0) {
         Ok(found) => found,
         Err(trap) if trap == Trap::GP0 => return Ok(None),
         Err(other) => return Err(other),
