@@ -2,11 +2,12 @@
 //!
 //! What is modelled: interception of exceptions, the double- and triple-fault ladder (SDM vol 3, Table 6-5 "Conditions for Generating a
 //! Double Fault"), delivery through the IDT of all modes (`delivery/gate.rs`), and what is looked at between instructions
-//! (`delivery/boundary.rs`). What is not: hardware task switches, which end the run with an error.
+//! (`delivery/boundary.rs`). Task switches are in `delivery/task.rs`.
 
 mod boundary;
 mod gate;
 pub(crate) mod log;
+pub(crate) mod task;
 
 pub(crate) use gate::KnownGates;
 

@@ -31,5 +31,6 @@ pub mod tlb;
 pub mod trap;
 
 pub use delivery::log::{Delivered, Delivery};
+pub use delivery::task::TaskSwitch;
 pub use engine::RunExit;
 pub use state::Cpu;

@@ -138,6 +138,8 @@ pub struct Cpu {
     pub sipi_pending: Option<u8>,
     /// DR6 bits of debug exceptions that wait for the instruction boundary.
     pub pending_debug: u64,
+    /// What a task switch by an instruction raised in the new task: taken before anything else there.
+    pub(crate) task_fault: Option<Trap>,
     /// The event being delivered through the IDT, while it is.
     pub delivering: Option<Event>,
     /// An event that VM entry injects: delivered before the next instruction.
@@ -250,6 +252,7 @@ impl Cpu {
             init_pending: false,
             sipi_pending: None,
             pending_debug: 0,
+            task_fault: None,
             delivering: None,
             inject: None,
             deliveries: None,
@@ -331,6 +334,7 @@ impl Cpu {
         self.init_pending = false;
         self.sipi_pending = None;
         self.pending_debug = 0;
+        self.task_fault = None;
         self.delivering = None;
         self.inject = None;
         self.flush_tlb();

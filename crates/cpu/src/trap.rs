@@ -221,6 +221,8 @@ pub enum Exit {
         length: u8,
         /// Error code pushed on the new stack, if any.
         error_code: Option<u32>,
+        /// RFLAGS.RF as it would be saved in the old TSS.
+        resume_flag: bool,
     },
     /// The preemption timer counted down (VMX).
     PreemptionTimer,

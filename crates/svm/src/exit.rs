@@ -139,13 +139,13 @@ impl Svm {
                 Report { info_1: if assists { info.into_bits() } else { 0 }, ..Report::instruction(code, length) }
             }
             Exit::Nested(fault) => nested(&fault, self.nested.is_some_and(|root| root.tells_fetches)),
-            Exit::TaskSwitch { selector, source, error_code, .. } => {
+            Exit::TaskSwitch { selector, source, error_code, resume_flag, .. } => {
                 let info = TaskSwitchInfo::new()
                     .with_error_code(error_code.unwrap_or(0))
                     .with_has_error_code(error_code.is_some())
                     .with_iret(source == TaskSwitchSource::Iret)
                     .with_jump(source == TaskSwitchSource::Jump)
-                    .with_resume_flag(cpu.rflags().rf());
+                    .with_resume_flag(resume_flag);
                 Report { info_1: u64::from(selector), info_2: info.into_bits(), ..Report::plain(ExitCode::TASK_SWITCH) }
             }
             Exit::Sipi { .. } | Exit::NmiWindow | Exit::PreemptionTimer | Exit::MonitorTrap | Exit::TprBelowThreshold => return None,

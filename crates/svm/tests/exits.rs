@@ -117,7 +117,7 @@ fn each_exit_reports_its_code_and_details() {
         (nested(Access::Read, true, true, false), ExitCode::NPF, 0x2_0000_0007, 0xfee0_0123, None),
         (nested(Access::Fetch, false, true, true), ExitCode::NPF, 0x1_0000_001d, 0xfee0_0123, None),
         (
-            Exit::TaskSwitch { selector: 0x28, source: TaskSwitchSource::Jump, length: 7, error_code: None },
+            Exit::TaskSwitch { selector: 0x28, source: TaskSwitchSource::Jump, length: 7, error_code: None, resume_flag: false },
             ExitCode::TASK_SWITCH,
             0x28,
             1 << 38,

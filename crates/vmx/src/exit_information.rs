@@ -122,7 +122,7 @@ impl Information {
                 Information { qualification: qualification.into_bits(), ..Information::instruction(ExitReason::MovDr, *length) }
             }
             Exit::Nested(fault) => nested(fault, fields),
-            Exit::TaskSwitch { selector, source, length, .. } => {
+            Exit::TaskSwitch { selector, source, length, resume_flag, .. } => {
                 let source = match source {
                     TaskSwitchSource::Call => isa::vmx::TaskSwitchSource::Call,
                     TaskSwitchSource::Iret => isa::vmx::TaskSwitchSource::Iret,
@@ -130,7 +130,13 @@ impl Information {
                     TaskSwitchSource::Gate => isa::vmx::TaskSwitchSource::TaskGateInIdt,
                 };
                 let qualification = TaskSwitchQualification::new().with_selector(*selector).with_source(source);
-                Information { qualification: qualification.into_bits(), ..Information::instruction(ExitReason::TaskSwitch, *length) }
+                // SDM 28.3.3 "Saving RIP, RSP, RFLAGS, and SSP": RF as it would be saved in the old TSS.
+                let resume = if *resume_flag { ResumeFlag::Set } else { ResumeFlag::Clear };
+                Information {
+                    qualification: qualification.into_bits(),
+                    resume,
+                    ..Information::instruction(ExitReason::TaskSwitch, *length)
+                }
             }
             Exit::PreemptionTimer => Information::new(ExitReason::PreemptionTimerExpired),
             Exit::MonitorTrap => Information::new(ExitReason::MonitorTrapFlag),

@@ -83,7 +83,12 @@ fn reasons_qualifications_and_lengths() {
         (Exit::NmiWindow, R::NmiWindow, 0, 0),
         (Exit::MonitorTrap, R::MonitorTrapFlag, 0, 0),
         (Exit::PreemptionTimer, R::PreemptionTimerExpired, 0, 0),
-        (Exit::TaskSwitch { selector: 0x28, source: TaskSwitchSource::Jump, length: 7, error_code: None }, R::TaskSwitch, 0x8000_0028, 7),
+        (
+            Exit::TaskSwitch { selector: 0x28, source: TaskSwitchSource::Jump, length: 7, error_code: None, resume_flag: false },
+            R::TaskSwitch,
+            0x8000_0028,
+            7,
+        ),
         (operand(Intercept::Invlpg, 7, MEMORY), R::Invlpg, 0x10, 5),
         (operand(Intercept::Vmread, 3, MEMORY), R::Vmread, 0x10, 5),
         (operand(Intercept::Lidt, 3, MEMORY), R::GdtrOrIdtrAccess, 0x10, 5),

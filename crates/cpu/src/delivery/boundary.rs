@@ -23,6 +23,9 @@ impl Cpu {
         if self.is_quiet() {
             return Ok(());
         }
+        if let Some(trap) = self.task_fault.take() {
+            return self.raise(trap, None);
+        }
         if let Some(event) = self.inject.take() {
             return self.deliver_event(event);
         }
@@ -64,6 +67,7 @@ impl Cpu {
             && self.interception.tpr_threshold == 0
             && self.sipi_pending.is_none()
             && self.inject.is_none()
+            && self.task_fault.is_none()
             && self.virtual_interrupt.is_none()
             && !(self.physical_interrupt_flag.unwrap_or(self.system_flags().r#if()) && self.interrupt_pending())
     }

@@ -3,13 +3,14 @@
 //! What is modelled: SDM vol 3, 6.12 "Exception and Interrupt Handling", 6.14 "Exception and Interrupt Handling in 64-bit Mode", 21.1.4
 //! "Interrupt and Exception Handling" in real-address mode and 21.3.1.1 "Handling an Interrupt or Exception Through a Protected-Mode Trap or
 //! Interrupt Gate" in virtual-8086 mode: interrupt and trap gates of 16, 32 and 64 bits, stack switches through the TSS and the IST, error
-//! codes, the image of RFLAGS. What is not: task gates.
+//! codes, the image of RFLAGS; task gates lead to `delivery/task.rs`.
 
+use super::task::TaskSwitch;
 use crate::operand::mask;
 use crate::state::{Activity, Cpu, Shadow};
 use crate::system::descriptor::{Stack, privilege_of};
 use crate::system::virtual_8086::SAVED;
-use crate::trap::{Event, EventKind, Exit, Intercept, Outcome, TaskSwitchSource, Trap};
+use crate::trap::{Event, EventKind, Intercept, Outcome, TaskSwitchSource, Trap};
 use isa::exception::{SelectorCode, Vector};
 use isa::paging::is_canonical;
 use isa::register::Segment;
@@ -60,8 +61,8 @@ impl KnownGates {
 }
 
 impl Cpu {
-    /// Delivers an event. On success the processor is at its handler; on `Err` nothing but memory below the stack has changed, and
-    /// `delivering` keeps the event for whoever handles the trap.
+    /// Delivers an event. On success the processor is at its handler; on `Err` nothing but memory below the stack has changed (or the
+    /// fault is one of a new task), and `delivering` keeps the event for whoever handles the trap.
     pub(crate) fn deliver(&mut self, event: Event) -> Outcome {
         self.delivering = Some(event);
         self.log_event(&event);
@@ -119,7 +120,7 @@ impl Cpu {
 
     fn deliver_protected(&mut self, event: &Event) -> Outcome {
         let long = self.long_mode();
-        let target = self.gate(event, long)?;
+        let Some(target) = self.gate(event, long)? else { return Ok(()) };
         let external = event.external();
         let same_level = target.level == self.cpl;
         let (old_ss, old_rsp) = (self.segment(Segment::Ss).selector, self.regs[4]);
@@ -180,8 +181,29 @@ impl Cpu {
         Ok(())
     }
 
-    /// Reads and checks the gate of an event and the code segment behind it.
-    fn gate(&mut self, event: &Event, long: bool) -> Outcome<Target> {
+    /// Delivers an event through a task gate.
+    fn enter_task(&mut self, event: &Event, selector: Selector) -> Outcome {
+        let switch = TaskSwitch {
+            selector,
+            source: TaskSwitchSource::Gate,
+            back: self.return_rip(event),
+            flags: self.pushed_flags(event),
+            length: event.length,
+            error_code: event.error_code,
+        };
+        match self.switch_tasks(&switch)? {
+            None => Ok(()),
+            // Where an instruction is the cause, RIP would be taken back to it.
+            Some(trap) if event.external() == 0 || event.kind == EventKind::PrivilegedSoftware => {
+                self.task_fault = Some(trap);
+                Ok(())
+            }
+            Some(trap) => Err(trap),
+        }
+    }
+
+    /// Reads and checks the gate of an event and the code segment behind it; nothing is left to do behind a task gate.
+    fn gate(&mut self, event: &Event, long: bool) -> Outcome<Option<Target>> {
         let code = idt_code(event);
         let bytes = if long { 16 } else { 8 };
         let offset = u64::from(event.vector) * bytes;
@@ -199,6 +221,10 @@ impl Cpu {
         if !known {
             self.check_gate(event, gate, circumstances)?;
         }
+        let kind = gate.attributes().kind();
+        if kind == system::TASK_GATE {
+            return self.enter_task(event, gate.selector()).map(|()| None);
+        }
         let external = event.external();
         let selector = gate.selector();
         let code = selector.error_code() | external;
@@ -207,7 +233,7 @@ impl Cpu {
             && let Some(known) = &self.known_gates.0[slot]
             && known.descriptor == found.descriptor
         {
-            return Ok(known.target);
+            return Ok(Some(known.target));
         }
         let attributes = found.descriptor.attributes();
         let mode_fits = !long || attributes.l() && !attributes.db();
@@ -222,7 +248,6 @@ impl Cpu {
             return Err(Trap::gp(code));
         }
         let level = if attributes.is_conforming() { self.cpl } else { attributes.dpl() };
-        let kind = gate.attributes().kind();
         let wide = kind == system::INTERRUPT_GATE || kind == system::TRAP_GATE;
         let rip = if wide { gate.offset() } else { gate.offset() & 0xffff };
         let inside = if long { is_canonical(rip) } else { rip <= u64::from(found.descriptor.limit()) };
@@ -246,7 +271,7 @@ impl Cpu {
         };
         let KnownGates(gates) = &mut self.known_gates;
         gates[slot] = found.descriptor.is_accessed().then_some(KnownGate { gate, circumstances, descriptor: found.descriptor, target });
-        Ok(target)
+        Ok(Some(target))
     }
 
     /// Checks a gate by itself.
@@ -266,21 +291,10 @@ impl Cpu {
         if !attributes.p() {
             return Err(Trap::np(code));
         }
-        if kind == system::TASK_GATE {
-            return Err(self.task_switch(gate.selector(), TaskSwitchSource::Gate, event.length, event.error_code));
-        }
-        if gate.selector().is_null() {
+        if kind != system::TASK_GATE && gate.selector().is_null() {
             return Err(Trap::gp(event.external()));
         }
         Ok(())
-    }
-
-    /// A hardware task switch: taken by the silicon of a guest, else not modelled.
-    pub(crate) fn task_switch(&self, selector: Selector, source: TaskSwitchSource, length: u8, error_code: Option<u32>) -> Trap {
-        if self.guest_mode && self.interception.has(Intercept::TaskSwitch) {
-            return Trap::Exit(Exit::TaskSwitch { selector: selector.into_bits(), source, length, error_code });
-        }
-        Trap::not_modelled("a hardware task switch")
     }
 }
 

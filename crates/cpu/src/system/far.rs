@@ -1,11 +1,12 @@
 //! Far JMP, CALL and RET.
 //!
 //! What is modelled: real-address and virtual-8086 mode; code segments, conforming or not; call gates of 16, 32 and 64 bits with a change
-//! of stack; returns to the same or an outer level (SDM vol 3, 5.8 "Privilege Level Checking When Transferring Program Control Between Code Segments"). What
-//! is not: task gates and TSS descriptors (hardware task switches).
+//! of stack; returns to the same or an outer level (SDM vol 3, 5.8 "Privilege Level Checking When Transferring Program Control Between Code
+//! Segments"); task gates and TSS descriptors.
 
 use super::descriptor::{Purpose, Stack, privilege_of};
 use super::{Entry, Flow};
+use crate::delivery::task::TaskSwitch;
 use crate::operand::mask;
 use crate::state::Cpu;
 use crate::trap::{Access, Outcome, TaskSwitchSource, Trap};
@@ -40,6 +41,20 @@ fn pointer(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<(Selector, u64, 
 }
 
 impl Cpu {
+    /// Switches tasks for an instruction. A fault of the new task is taken at the next instruction boundary, where RIP is the new task's.
+    pub(super) fn switch_by_instruction(&mut self, selector: Selector, source: TaskSwitchSource, instruction: &Instruction) -> Outcome {
+        let switch = TaskSwitch {
+            selector,
+            source,
+            back: self.next_rip(instruction),
+            flags: self.rflags().with_rf(false),
+            length: instruction.len() as u8,
+            error_code: None,
+        };
+        self.task_fault = self.switch_tasks(&switch)?;
+        Ok(())
+    }
+
     /// Puts a code segment and RIP in place.
     pub(crate) fn set_code(&mut self, code: SegmentRegister, rip: u64, level: u8) {
         let old = std::mem::replace(&mut self.segments[Segment::Cs.number()], code);
@@ -76,8 +91,10 @@ impl Cpu {
 enum Destination {
     /// A code segment at the present level.
     Code(SegmentRegister),
-    /// A call gate, with its selector's code for faults.
+    /// A call gate.
     Gate(Gate),
+    /// Another task, which runs already.
+    Task,
 }
 
 /// Looks a far pointer's selector up and checks a direct transfer.
@@ -121,7 +138,8 @@ fn destination(
     }
     if !matches!(kind, system::CALL_GATE | system::CALL_GATE16) {
         let task = if kind == system::TASK_GATE { Gate { low: found.descriptor.0, high: 0 }.selector() } else { selector };
-        return Err(cpu.task_switch(task, source, instruction.len() as u8, None));
+        cpu.switch_by_instruction(task, source, instruction)?;
+        return Ok(Destination::Task);
     }
     let mut gate = Gate { low: found.descriptor.0, high: 0 };
     if long {
@@ -171,6 +189,7 @@ fn jump(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
             let (code, offset, level) = behind_gate(cpu, gate, false)?;
             cpu.set_code(code, offset, level);
         }
+        Destination::Task => {}
     }
     Ok(Flow::Jump)
 }
@@ -198,6 +217,7 @@ fn call(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
             return Ok(Flow::Jump);
         }
         Destination::Gate(gate) => gate,
+        Destination::Task => return Ok(Flow::Jump),
     };
     let (code, offset, level) = behind_gate(cpu, gate, true)?;
     let long = cpu.long_mode();

@@ -1,7 +1,7 @@
 //! INT n, INT3, INTO, INT1 and IRET.
 //!
-//! What is modelled: software events through the IDT of every mode, returns in and between all modes, unblocking of NMIs.
-//! What is not: nested tasks.
+//! What is modelled: software events through the IDT of every mode, returns in and between all modes, to the task that was interrupted by this
+//! one, unblocking of NMIs.
 
 use super::{Entry, Flow};
 use crate::operand::mask;
@@ -82,7 +82,8 @@ fn iret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
             return Err(Trap::GP0);
         }
         let link = cpu.load_system(cpu.table_address(cpu.tr.base), 2)?;
-        return Err(cpu.task_switch(Selector::from_bits(link as u16), TaskSwitchSource::Iret, instruction.len() as u8, None));
+        cpu.switch_by_instruction(Selector::from_bits(link as u16), TaskSwitchSource::Iret, instruction)?;
+        return Ok(Flow::Jump);
     }
     let mut stack = cpu.current_stack();
     // RIP, CS, RFLAGS, and where they are popped at all RSP and SS.

@@ -53,6 +53,12 @@ impl Cpu {
         if segment == Segment::Ss {
             return self.stack_segment(selector, self.cpl, self.is_64bit(), Trap::gp);
         }
+        self.described_segment(segment, selector, Trap::gp)
+    }
+
+    /// What loading a data segment register leaves in it outside real-address and virtual-8086 mode; `fault` makes #GP or #TS of a selector
+    /// code.
+    pub(crate) fn described_segment(&mut self, segment: Segment, selector: Selector, fault: fn(u32) -> Trap) -> Outcome<SegmentRegister> {
         if selector.is_null() {
             let mut null = SegmentRegister::null(selector);
             if self.model.vendor == Vendor::Amd {
@@ -63,11 +69,11 @@ impl Cpu {
             return Ok(null);
         }
         let code = selector.error_code();
-        let found = self.find_descriptor(selector, || Trap::gp(code))?;
+        let found = self.find_descriptor(selector, || fault(code))?;
         let attributes = found.descriptor.attributes();
         let guarded = !attributes.is_conforming();
         if !attributes.is_readable() || guarded && (selector.rpl() > attributes.dpl() || self.cpl > attributes.dpl()) {
-            return Err(Trap::gp(code));
+            return Err(fault(code));
         }
         if !attributes.p() {
             return Err(Trap::np(code));
