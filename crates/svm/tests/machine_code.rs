@@ -237,3 +237,77 @@ fn an_event_injected_into_virtual_8086_mode_goes_through_the_idt_to_level_0() {
     let frame: Vec<u32> = (0..9).map(|word| machine.memory.read_u32(0x8000 - 36 + 4 * word).unwrap()).collect();
     assert_eq!(frame, [0x1000, 0, 0x2_3002, 0x4000, 0, 0x300, 0x200, 0, 0x123]);
 }
+
+/// A guest in 32-bit protected mode at 0x1000 whose GDT at 0x6000 has an available TSS at 0x28, a busy one at 0x30, and whose IDT at 0x5000
+/// leads vectors 6 and 0x20 through task gates to the first.
+fn task_guest(code: &[u8]) -> (Machine, isa::svm::Vmcb) {
+    let (mut machine, mut vmcb) = v86_guest();
+    let flat = guest().save;
+    let save = &mut vmcb.save;
+    (save.es, save.cs, save.ss, save.ds) = (flat.es, flat.cs, flat.ss, flat.ds);
+    save.rflags = 2;
+    save.gdtr.limit = 0x3f;
+    vmcb.control.intercepts.set(ExitCode(0x46), false);
+    vmcb.control.intercepts.set(ExitCode::TASK_SWITCH, true);
+    machine.memory.write_u64(0x6028, 0x0000_8900_7200_0067).unwrap();
+    machine.memory.write_u64(0x6030, 0x0000_8b00_7400_0067).unwrap();
+    for vector in [6, 0x20] {
+        machine.memory.write_u64(0x5000 + vector * 8, 0x0000_8500_0028_0000).unwrap();
+    }
+    machine.cpu.tr.selector = isa::segment::Selector::from_bits(0x30);
+    machine.memory.write(0x1000, code).unwrap();
+    (machine, vmcb)
+}
+
+#[test]
+fn a_task_switch_exits_behind_the_checks_of_the_new_tss() {
+    // Code; EXITINFO2; EXITINTINFO.
+    let rows: [(&[u8], u64, u64); 4] = [
+        (&[0xea, 0, 0, 0, 0, 0x28, 0], 1 << 38, 0),
+        (&[0x9a, 0, 0, 0, 0, 0x28, 0], 0, 0),
+        (&[0xcd, 0x20], 0, 0x8000_0420),
+        (&[0x0f, 0x0b], 1 << 48, 0x8000_0306),
+    ];
+    for (code, info_2, event) in rows {
+        let (mut machine, vmcb) = task_guest(code);
+        machine.set_vmcb(&vmcb);
+        assert!(matches!(machine.with(|svm, cpu| svm.vmrun(cpu, VMCB)), Ok(Vmrun::Entered)));
+        assert_eq!(machine.run(100), RunExit::HostEntry);
+        let vmcb = machine.vmcb();
+        let control = &vmcb.control;
+        assert_eq!((control.exit_code, control.exit_info_1, control.exit_info_2), (ExitCode::TASK_SWITCH, 0x28, info_2), "{code:x?}");
+        assert_eq!((control.exit_int_info.into_bits(), vmcb.save.rip), (event, 0x1000), "{code:x?}");
+        assert_eq!(machine.memory.read_u64(0x6028), Ok(0x0000_8900_7200_0067), "nothing has happened");
+    }
+    // What the processor refuses does not exit as a task switch: a busy TSS, IRET with NT set to a task that is not.
+    for (code, vector, error) in [(&[0xea, 0, 0, 0, 0, 0x30, 0][..], 13, 0x30), (&[0xcf], 10, 0x28)] {
+        let (mut machine, mut vmcb) = task_guest(code);
+        vmcb.save.rflags = 0x4002;
+        vmcb.control.intercepts.set(ExitCode::exception(vector), true);
+        machine.set_vmcb(&vmcb);
+        machine.memory.write_u32(0x7000, 0x28).unwrap();
+        assert!(matches!(machine.with(|svm, cpu| svm.vmrun(cpu, VMCB)), Ok(Vmrun::Entered)));
+        assert_eq!(machine.run(100), RunExit::HostEntry);
+        let control = machine.vmcb().control;
+        assert_eq!((control.exit_code, control.exit_info_1), (ExitCode::exception(vector), error), "{code:x?}");
+    }
+}
+
+#[test]
+fn without_the_intercept_a_guest_switches_tasks_by_itself() {
+    let (mut machine, mut vmcb) = task_guest(&[0xea, 0, 0, 0, 0, 0x28, 0]);
+    vmcb.control.intercepts.set(ExitCode::TASK_SWITCH, false);
+    // CR3 and CR0 writes are intercepted, but a task switch is neither.
+    vmcb.control.intercepts.set(ExitCode::cr_write(0), true);
+    vmcb.control.intercepts.set(ExitCode::cr_write(3), true);
+    machine.set_vmcb(&vmcb);
+    for (offset, word) in [(0x20, 0x1800), (0x24, 2), (0x28, 0xaaaa), (0x38, 0x9000), (0x48, 16), (0x4c, 8), (0x50, 16), (0x54, 16)] {
+        machine.memory.write_u32(0x7200 + offset, word).unwrap();
+    }
+    machine.memory.write(0x1800, &[0x0f, 0x01, 0xd9]).unwrap();
+    assert!(matches!(machine.with(|svm, cpu| svm.vmrun(cpu, VMCB)), Ok(Vmrun::Entered)));
+    assert_eq!(machine.run(100), RunExit::HostEntry);
+    let save = machine.vmcb().save;
+    assert_eq!((machine.vmcb().control.exit_code, save.rip, save.rax, save.rsp), (ExitCode::VMMCALL, 0x1800, 0xaaaa, 0x9000));
+    assert_eq!((machine.cpu.tr.selector.into_bits(), save.cr0 & 8), (0x28, 8));
+}

@@ -500,3 +500,64 @@ fn an_event_injected_into_virtual_8086_mode_goes_through_the_idt_to_level_0() {
     assert_eq!(frame, [0x1000, 0, 0x2_3202, 0x4000, 0, 0x300, 0x200, 0, 0x123]);
     assert_eq!(machine.read(F::GuestDsAccessRights) >> 16, 1, "unusable");
 }
+
+/// A guest in 32-bit protected mode at 0x1000 whose GDT at 0x6000 has an available TSS at 0x28, a busy one at 0x30, and whose IDT at 0x5000
+/// leads vectors 6 and 0x20 through task gates to the first.
+fn task_guest(code: &[u8]) -> Machine {
+    let mut machine = v86_guest();
+    machine.set(F::GuestRflags, 2);
+    let segments = [
+        (F::GuestEsSelector, F::GuestEsBase, F::GuestEsLimit, F::GuestEsAccessRights, 16, 0xc093),
+        (F::GuestCsSelector, F::GuestCsBase, F::GuestCsLimit, F::GuestCsAccessRights, 8, 0xc09b),
+        (F::GuestSsSelector, F::GuestSsBase, F::GuestSsLimit, F::GuestSsAccessRights, 16, 0xc093),
+        (F::GuestDsSelector, F::GuestDsBase, F::GuestDsLimit, F::GuestDsAccessRights, 16, 0xc093),
+        (F::GuestFsSelector, F::GuestFsBase, F::GuestFsLimit, F::GuestFsAccessRights, 16, 0xc093),
+        (F::GuestGsSelector, F::GuestGsBase, F::GuestGsLimit, F::GuestGsAccessRights, 16, 0xc093),
+    ];
+    for (selector, base, limit, rights, value, attributes) in segments {
+        machine.set(selector, value);
+        machine.set(base, 0);
+        machine.set(limit, 0xffff_ffff);
+        machine.set(rights, attributes);
+    }
+    machine.memory.write_u64(0x6028, 0x0000_8900_7200_0067).expect("RAM");
+    machine.memory.write_u64(0x6030, 0x0000_8b00_7400_0067).expect("RAM");
+    for vector in [6, 0x20] {
+        machine.memory.write_u64(0x5000 + vector * 8, 0x0000_8500_0028_0000).expect("RAM");
+    }
+    for (field, value) in [(F::GuestIdtrBase, 0x5000), (F::GuestIdtrLimit, 0x7ff), (F::GuestGdtrBase, 0x6000), (F::GuestGdtrLimit, 0x3f)] {
+        machine.set(field, value);
+    }
+    machine.set(F::GuestTrBase, 0x7000);
+    machine.load(0x1000, code);
+    machine
+}
+
+#[test]
+fn a_task_switch_exits_behind_the_checks_of_the_new_tss() {
+    // Code; source of the switch; length; IDT-vectoring information; RF in the saved RFLAGS.
+    let rows: [(&[u8], u64, u64, u64, bool); 4] = [
+        (&[0xea, 0, 0, 0, 0, 0x28, 0], 2, 7, 0, false),
+        (&[0x9a, 0, 0, 0, 0, 0x28, 0], 0, 7, 0, false),
+        (&[0xcd, 0x20], 3, 2, 0x8000_0420, false),
+        (&[0x0f, 0x0b], 3, 0, 0x8000_0306, true),
+    ];
+    for (code, source, length, vectoring, resume) in rows {
+        let mut machine = task_guest(code);
+        go(&mut machine, true);
+        assert_eq!((machine.read(F::ExitReason), machine.read(F::ExitQualification)), (9, source << 30 | 0x28), "{code:x?}");
+        assert_eq!((machine.read(F::ExitInstructionLength), machine.read(F::IdtVectoringInformation)), (length, vectoring), "{code:x?}");
+        assert_eq!((machine.read(F::GuestRip), machine.read(F::GuestRflags) >> 16 & 1 != 0), (0x1000, resume), "{code:x?}");
+        assert_eq!(machine.memory.read_u64(0x6028), Ok(0x0000_8900_7200_0067), "nothing has happened");
+    }
+    // What the processor refuses does not exit as a task switch: a busy TSS, IRET with NT set to a task that is not.
+    for (code, vector, error) in [(&[0xea, 0, 0, 0, 0, 0x30, 0][..], 13, 0x30), (&[0xcf], 10, 0x28)] {
+        let mut machine = task_guest(code);
+        machine.set(F::GuestRflags, 0x4002);
+        machine.memory.write_u32(0x7000, 0x28).expect("RAM");
+        machine.set(F::ExceptionBitmap, 1 << vector);
+        go(&mut machine, true);
+        let found = (machine.read(F::ExitReason), machine.read(F::ExitInterruptionInformation), machine.read(F::ExitInterruptionErrorCode));
+        assert_eq!(found, (0, 0x8000_0b00 | vector, error), "{code:x?}");
+    }
+}
