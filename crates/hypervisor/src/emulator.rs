@@ -13,7 +13,7 @@ use cpu::block::CodeCache;
 use cpu::bus::{Bus, Environment};
 use cpu::extension::{AfterExit, Completion, Extension, Interception, NestedAccess, NestedPage};
 use cpu::trap::{Access, ControlAccess, Exception, Exit, NestedFault, NotModelled, Outcome, PortAccess, Trap, VendorInstruction};
-use cpu::{Cpu, RunExit};
+use cpu::{Cpu, RunExit, TaskSwitch};
 use memory::Memory;
 use models::CpuModel;
 
@@ -278,6 +278,14 @@ impl Emulator {
             RunExit::NotModelled(what) => Step::NotModelled(what),
             RunExit::Shutdown => Step::Failed,
         }
+    }
+
+    /// Switches the guest's task. Beside what came of it the bits of DR6 of a #DB behind it.
+    pub fn switch_tasks(&mut self, memory: &mut Memory, code: &mut CodeCache, switch: &TaskSwitch) -> (Result<Option<Trap>, Trap>, u64) {
+        let mut devices = NoDevices;
+        let mut bus = DeviceBus(&mut devices);
+        let outcome = self.cpu.with_environment(&mut Environment { memory, code, bus: &mut bus }, |cpu| cpu.switch_tasks(switch));
+        (outcome, std::mem::take(&mut self.cpu.pending_debug))
     }
 
     /// The registers after an instruction.

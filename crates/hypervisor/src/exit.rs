@@ -3,7 +3,7 @@
 //! An [`Exit`] is neutral where the meanings of both vendors coincide; whatever else there is, is [`Exit::Vendor`] and no business of
 //! common code. The raw words go into the trace beside it ([`ExitInfo`]).
 
-use cpu::trap::Access;
+use cpu::trap::{Access, TaskSwitchSource};
 use trace::Name;
 
 /// Why the guest was left.
@@ -73,6 +73,8 @@ pub enum Exit {
     PerformanceCounter,
     /// VM entry failed its checks of the guest's state, or VMRUN those of the VMCB.
     EntryFailure,
+    /// A hardware task switch, which did not happen.
+    TaskSwitch(TaskSwitch),
     /// Anything else, by the vendor's number.
     Vendor(u64),
 }
@@ -88,6 +90,21 @@ pub struct Port {
     pub input: bool,
     /// INS or OUTS.
     pub string: bool,
+}
+
+/// A hardware task switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskSwitch {
+    /// Selector of the new TSS.
+    pub selector: u16,
+    /// What caused it.
+    pub source: TaskSwitchSource,
+    /// An instruction caused it: the old task goes on behind it.
+    pub by_instruction: bool,
+    /// Error code for the new stack.
+    pub error_code: Option<u32>,
+    /// RFLAGS.RF as it is to be saved.
+    pub resume_flag: bool,
 }
 
 /// The words of `kvm_exit`.

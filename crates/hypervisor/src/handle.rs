@@ -6,6 +6,7 @@ mod cpuid;
 mod memory;
 pub(crate) mod msr;
 mod port;
+mod task;
 
 use crate::backend::Backend;
 use crate::emulator::Step;
@@ -123,6 +124,7 @@ impl<B: Backend> Vm<B> {
                 let reasons = self.silicon(vcpu, |backend, cpu| backend.explain(cpu));
                 Err(Stop::EntryFailure { vcpu: vcpu as u32, reasons })
             }
+            Exit::TaskSwitch(switch) => self.task_switch(vcpu, report, switch, sink),
             Exit::Vendor(number) => Err(self.not_modelled(vcpu, &format!("a VM exit of kind {number:#x}"))),
         }
     }
@@ -160,7 +162,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// The length of the instruction at RIP, where the silicon did not tell.
-    fn decode_length(&mut self, vcpu: usize) -> Result<u8, Stop> {
+    pub(crate) fn decode_length(&mut self, vcpu: usize) -> Result<u8, Stop> {
         let costs = self.model.costs;
         self.charge(vcpu, &costs.emulate_decode);
         let registers = self.silicon(vcpu, |backend, cpu| backend.save(cpu));

@@ -155,7 +155,6 @@ pub(crate) struct Common {
 #[derive(Debug)]
 pub struct Vm<B: Backend> {
     pub(crate) model: &'static CpuModel,
-    #[expect(clippy::vec_box, reason = "processors are large and made in a box")]
     pub(crate) cpus: Vec<Box<Cpu>>,
     pub(crate) vcpus: Vec<Vcpu<B>>,
     pub(crate) memory: Memory,

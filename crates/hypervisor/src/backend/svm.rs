@@ -8,13 +8,13 @@
 mod guest_state;
 
 use super::{Backend, EntryRefused, Setup, TscSetting, Unfit, Window};
-use crate::exit::{Exit, ExitInfo, Port, Report};
+use crate::exit::{Exit, ExitInfo, Port, Report, TaskSwitch};
 use crate::nested::Format;
 use crate::state::Registers;
 use ::svm::{Svm, Vmrun};
 use cpu::extension::Extension;
 use cpu::state::{Cpu, Shadow};
-use cpu::trap::{Access, Event, EventKind};
+use cpu::trap::{Access, Event, EventKind, TaskSwitchSource};
 use guest_state::{fill_save_area, read_save_area};
 use isa::control::Efer;
 use isa::msr;
@@ -22,8 +22,8 @@ use isa::register::Gpr;
 use isa::rflags::Rflags;
 use isa::svm::control::{InterruptState, NestedControl, TlbControl, VirtualInterrupt};
 use isa::svm::{
-    ControlArea, CrInfo, EventInformation, EventType, ExitCode, Intercepts, IoInfo, MsrPermissions, NestedPageFaultInfo, SaveArea, Vmcb,
-    exit_info,
+    ControlArea, CrInfo, EventInformation, EventType, ExitCode, Intercepts, IoInfo, MsrPermissions, NestedPageFaultInfo, SaveArea,
+    TaskSwitchInfo, Vmcb, exit_info,
 };
 use models::{CpuModel, Vendor};
 use std::mem::offset_of;
@@ -73,6 +73,7 @@ const ALWAYS: &[ExitCode] = &[
     ExitCode::MONITOR,
     ExitCode::MWAIT,
     ExitCode::XSETBV,
+    ExitCode::TASK_SWITCH,
     ExitCode::CR0_SEL_WRITE,
     ExitCode::CR4_WRITE,
     ExitCode::CR8_WRITE,
@@ -259,7 +260,7 @@ impl Backend for SvmBackend {
         };
         let next = self.read(cpu, place!(control.next_rip));
         let length = (next != 0).then(|| next.wrapping_sub(self.rip) as u8).filter(|length| (1..=15).contains(length));
-        Report { exit: self.classify(code, info1, info2), rip: self.rip, length, info }
+        Report { exit: self.classify(code, info1, info2, event), rip: self.rip, length, info }
     }
 
     fn rip(&self) -> u64 {
@@ -439,7 +440,7 @@ impl Backend for SvmBackend {
 
 impl SvmBackend {
     /// The neutral word for an exit.
-    fn classify(&self, code: ExitCode, info1: u64, info2: u64) -> Exit {
+    fn classify(&self, code: ExitCode, info1: u64, info2: u64, event: EventInformation) -> Exit {
         if let Some(vector) = code.exception_vector() {
             let with_code = matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30);
             return Exit::Exception { vector, error_code: with_code.then_some(info1 as u32), detail: if vector == 14 { info2 } else { 0 } };
@@ -473,6 +474,31 @@ impl SvmBackend {
                     Access::Read
                 };
                 Exit::NestedFault { guest_physical: info2, access, error_code: info1, malformed: fault.reserved_bit() }
+            }
+            ExitCode::TASK_SWITCH => {
+                let task = TaskSwitchInfo::from_bits(info2);
+                let source = if task.iret() {
+                    TaskSwitchSource::Iret
+                } else if task.jump() {
+                    TaskSwitchSource::Jump
+                } else if event.valid() {
+                    TaskSwitchSource::Gate
+                } else {
+                    TaskSwitchSource::Call
+                };
+                // APM 15.20: INT3 and INTO come as exceptions.
+                let software = match event.event_type() {
+                    EventType::SoftwareInterrupt => true,
+                    EventType::Exception => matches!(event.vector(), 3 | 4),
+                    _ => false,
+                };
+                Exit::TaskSwitch(TaskSwitch {
+                    selector: info1 as u16,
+                    source,
+                    by_instruction: source != TaskSwitchSource::Gate || software,
+                    error_code: task.has_error_code().then(|| task.error_code()),
+                    resume_flag: task.resume_flag(),
+                })
             }
             ExitCode::CR0_SEL_WRITE => self.control(0, true, info1),
             ExitCode(number @ 0..=15) => self.control(number as u8, false, info1),

@@ -7,13 +7,13 @@ mod controls;
 mod guest_state;
 
 use super::{Backend, EntryRefused, Setup, TscSetting, Unfit, Window};
-use crate::exit::{Exit, ExitInfo, Port, Report};
+use crate::exit::{Exit, ExitInfo, Port, Report, TaskSwitch};
 use crate::nested::Format;
 use crate::state::Registers;
 use ::vmx::{EntryOutcome, Vmx};
 use controls::{capabilities, entry_controls, exit_controls, pin_based, primary, secondary, write_msr_bitmap};
 use cpu::state::{Cpu, Shadow};
-use cpu::trap::{Access, Event, EventKind};
+use cpu::trap::{Access, Event, EventKind, TaskSwitchSource};
 use guest_state::{GUEST_CR0, GUEST_CR4, load_fields, save_fields, shadow_of};
 use isa::control::{Cr0, Efer};
 use isa::debug::Dr6;
@@ -24,6 +24,7 @@ use isa::vmx::VmcsField as F;
 use isa::vmx::{
     ControlRegisterAccessType, ControlRegisterQualification, EptEntry, EptPointer, EptViolationQualification, ExitReason, ExitReasonField,
     Interruptibility, InterruptionInformation, InterruptionType, InveptType, IoQualification, PrimaryControls, SecondaryControls,
+    TaskSwitchQualification,
 };
 use models::{CpuModel, Vendor};
 use trace::Name;
@@ -451,6 +452,25 @@ fn classify(
                 malformed: reason == ExitReason::EptMisconfiguration,
             }
         }
+        ExitReason::TaskSwitch => {
+            let task = TaskSwitchQualification::from_bits(qualification);
+            let source = match task.source() {
+                isa::vmx::TaskSwitchSource::Call => TaskSwitchSource::Call,
+                isa::vmx::TaskSwitchSource::Iret => TaskSwitchSource::Iret,
+                isa::vmx::TaskSwitchSource::Jmp => TaskSwitchSource::Jump,
+                isa::vmx::TaskSwitchSource::TaskGateInIdt => TaskSwitchSource::Gate,
+            };
+            let event = InterruptionInformation::from_bits(read(vmx, cpu, F::IdtVectoringInformation) as u32);
+            let outside = event.valid() && !event.interruption_type().is_software();
+            let code = (outside && event.error_code_valid()).then(|| read(vmx, cpu, F::IdtVectoringErrorCode) as u32);
+            Exit::TaskSwitch(TaskSwitch {
+                selector: task.selector(),
+                source,
+                by_instruction: source != TaskSwitchSource::Gate || !outside,
+                error_code: code,
+                resume_flag: Rflags::from_bits(read(vmx, cpu, F::GuestRflags)).rf(),
+            })
+        }
         ExitReason::Vmclear
         | ExitReason::Vmlaunch
         | ExitReason::Vmptrld
@@ -484,6 +504,7 @@ fn has_length(reason: ExitReason) -> bool {
             | ExitReason::Wrmsr
             | ExitReason::Xsetbv
             | ExitReason::IoInstruction
+            | ExitReason::TaskSwitch
             | ExitReason::ControlRegisterAccess
     )
 }
