@@ -139,7 +139,7 @@ impl Cpu {
 
     /// A read that the software TLB's halves cannot serve.
     #[inline(never)]
-    fn load_translated(&mut self, linear: u64, bytes: u8, access: Access, privilege: Privilege) -> Outcome<u64> {
+    pub(crate) fn load_translated(&mut self, linear: u64, bytes: u8, access: Access, privilege: Privilege) -> Outcome<u64> {
         if access == Access::Write
             && let Some(page) = self.known_code_page(linear, bytes, privilege)
         {
@@ -179,7 +179,7 @@ impl Cpu {
 
     /// A write that the software TLB's half for writes cannot serve.
     #[inline(never)]
-    fn store_translated(&mut self, linear: u64, bytes: u8, value: u64, privilege: Privilege) -> Outcome {
+    pub(crate) fn store_translated(&mut self, linear: u64, bytes: u8, value: u64, privilege: Privilege) -> Outcome {
         if let Some(&page) = self.known_code_page(linear, bytes, privilege) {
             let physical = page.physical | linear & 0xfff;
             if page.lines & lines_of(physical & 0xfff, bytes.into()) != 0 {

@@ -26,7 +26,7 @@ use crate::sse::double::fast_double;
 use crate::state::Cpu;
 use crate::system::Flow;
 use crate::tlb::{JumpCache, SoftwareTlb};
-use crate::trap::Trap;
+use crate::trap::{Access, Trap};
 
 /// The direct interpretation. With `SLOW`, accesses may leave the inline path.
 #[derive(Clone, Copy)]
@@ -107,14 +107,14 @@ fn keep<T>(cpu: &mut Cpu, outcome: Result<T, Trap>) -> Result<T, Stopped> {
 #[cold]
 #[inline(never)]
 fn slow_load(cpu: &mut Cpu, address: u64, bytes: u8, update: bool) -> Result<u64, Stopped> {
-    let outcome = if update { cpu.load_for_update(address, bytes) } else { cpu.load(address, bytes) };
+    let outcome = cpu.load_translated(address, bytes, if update { Access::Write } else { Access::Read }, cpu.privilege());
     keep(cpu, outcome)
 }
 
 #[cold]
 #[inline(never)]
 fn slow_store(cpu: &mut Cpu, address: u64, bytes: u8, value: u64) -> Result<(), Stopped> {
-    let outcome = cpu.store(address, bytes, value);
+    let outcome = cpu.store_translated(address, bytes, value, cpu.privilege());
     keep(cpu, outcome)
 }
 

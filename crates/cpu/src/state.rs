@@ -369,10 +369,12 @@ impl Cpu {
         let old = self.system_flags;
         (self.flag_result, self.flag_aux) = flags::from_status(bits);
         self.system_flags = bits & !rflags::STATUS;
+        const ALIGNMENT_CHECK: u64 = Rflags::new().with_ac(true).into_bits();
+        const VIRTUAL_8086: u64 = Rflags::new().with_vm(true).into_bits();
         // AC decides what SMAP and alignment checks allow.
-        if (old ^ bits) & Rflags::new().with_ac(true).into_bits() != 0 && (self.cr4.smap() || self.cr0.am()) {
+        if (old ^ bits) & ALIGNMENT_CHECK != 0 && (self.cr4.smap() || self.cr0.am()) {
             self.context_changed();
-        } else if (old ^ bits) & Rflags::new().with_vm(true).into_bits() != 0 {
+        } else if (old ^ bits) & VIRTUAL_8086 != 0 {
             self.privilege_changed();
         }
     }

@@ -7,6 +7,7 @@ use common::{CODE, Machine, STACK};
 use cpu::RunExit;
 use cpu::block::CodeCache;
 use isa::register::Gpr;
+use models::CpuModel;
 
 /// Where the tests put what they rewrite: the last bytes of a page, so that it goes on in the next.
 const PLACE: u64 = CODE + 0x2fe8;
@@ -14,8 +15,8 @@ const PLACE: u64 = CODE + 0x2fe8;
 const WINDOW: u64 = 48;
 
 /// A user program at [`PLACE`] with something in its registers.
-fn at_place() -> Machine {
-    let mut machine = Machine::long("hlt").into_user();
+fn at_place(model: &'static CpuModel) -> Machine {
+    let mut machine = Machine::long_on(model, "hlt").into_user();
     for (number, register) in machine.cpu.regs[..16].iter_mut().enumerate() {
         *register = 0x20_0000 + 0x1111 * number as u64;
     }
@@ -92,6 +93,13 @@ const SNIPPETS: &[&str] = &[
     "call $+5",
     "ret",
     "bswap eax",
+    "mov bl, 7",
+    "add cx, 0x1234",
+    "and rdx, -5",
+    "test rsi, 0x70000",
+    "mov word [rsp-48], 0x1234",
+    "cmp byte [rsp-48], 3",
+    "mov ah, 5",
     "hlt",
 ];
 
@@ -102,15 +110,24 @@ fn what_was_decoded_before_never_shows() {
         .iter()
         .map(|text| assembler::assemble(text, &options).unwrap_or_else(|errors| panic!("{text}: {errors:?}")).bytes)
         .collect();
+    for model in [&models::SKYLAKE_SERVER, &models::ZEN3] {
+        rewrite_at_random(model, &snippets);
+    }
+}
+
+fn rewrite_at_random(model: &'static CpuModel, snippets: &[Vec<u8>]) {
     let mut numbers = Numbers(0x1234_5678_9abc_def1);
-    let mut warm = at_place();
+    let mut warm = at_place(model);
     warm.memory.write(PLACE, &[0x90; WINDOW as usize]).unwrap();
     for round in 0..6000 {
         // Long enough that many states of the code are met again, and that neighbours change in turn.
         for _ in 0..=numbers.below(3) {
             let at = PLACE + numbers.below(WINDOW);
             match numbers.below(4) {
-                0 => warm.memory.write(at, &[numbers.below(256) as u8]).unwrap(),
+                0 => {
+                    let byte = if numbers.below(4) == 0 { 0x66 } else { numbers.below(256) as u8 };
+                    warm.memory.write(at, &[byte]).unwrap();
+                }
                 // The same length with another value: mostly an immediate, a displacement or a ModR/M byte.
                 1 => {
                     let byte = warm.memory.read_u8(at).unwrap();
@@ -126,8 +143,8 @@ fn what_was_decoded_before_never_shows() {
             }
         }
         let Machine { memory, .. } = &mut warm;
-        let mut cold = Machine { memory: memory.snapshot(), code: CodeCache::new(), ..at_place() };
-        warm.cpu = at_place().cpu;
+        let mut cold = Machine { memory: memory.snapshot(), code: CodeCache::new(), ..at_place(model) };
+        warm.cpu = at_place(model).cpu;
         let instructions = 1 + numbers.below(24);
         let (expected, found) = (state(&mut cold, instructions), state(&mut warm, instructions));
         assert!(found == expected, "round {round}: {:x?} for {:x?}", &found, &expected);

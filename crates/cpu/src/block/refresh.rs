@@ -1,22 +1,60 @@
 //! Blocks that are needed again after some of their bytes were overwritten.
 //!
-//! What is modelled: nothing of its own. A block keeps the bytes it was decoded from; where they are as before it is good as it stands, and
-//! where instructions of the same lengths have come in their places only those are decoded. Everything else is decoded from the start
+//! What is modelled: nothing of its own. A block keeps the bytes it was decoded from; where they are as before it is good as it stands,
+//! where another immediate is all that is new that is patched, and where instructions of the same lengths have come in the old ones' places
+//! only those are decoded. Everything else is decoded from the start
 //! ([`Cpu::find_block`]): blocks over two pages, 16-bit code, other lengths or costs, another end, a changed branch at the end, and changes
 //! that make other instructions' flags visible.
 
-use super::{BLANK, Block, MAXIMUM, Mode, Slot};
+use super::{BLANK, Block, MAXIMUM, Mode, Slot, decoder_at};
 use crate::direct::stale;
 use crate::insn::Insn;
 use crate::select::{choose, ends_block, fuse, live_flags};
 use crate::state::Cpu;
-use iced_x86::{Decoder, DecoderError, DecoderOptions};
+use iced_x86::{DecoderError, Instruction, Mnemonic as M, OpKind};
 use isa::register::Segment;
 use memory::PAGE_BYTES;
 
 /// One bit for each instruction of [`live_flags`].
 pub(super) fn live_bits(live: &[bool]) -> u64 {
     live.iter().rev().fold(0, |bits, live| bits << 1 | u64::from(*live))
+}
+
+/// Whether an instruction's immediate is nothing but a number to its handler, its cost and everything else that is chosen for it.
+fn has_plain_immediate(instruction: &Instruction) -> bool {
+    let known = matches!(instruction.mnemonic(), M::Mov | M::Add | M::Adc | M::Sub | M::Sbb | M::And | M::Or | M::Xor | M::Cmp | M::Test);
+    known && instruction.op_count() == 2
+}
+
+/// Gives an instruction another immediate, if that is all in which its bytes differ. Returns it as slots have it.
+fn new_immediate(instruction: &mut Instruction, old: &[u8], new: &[u8]) -> Option<u64> {
+    let bytes = match instruction.op1_kind() {
+        OpKind::Immediate8 | OpKind::Immediate8to16 | OpKind::Immediate8to32 | OpKind::Immediate8to64 => 1,
+        OpKind::Immediate16 => 2,
+        OpKind::Immediate32 | OpKind::Immediate32to64 => 4,
+        OpKind::Immediate64 => 8,
+        _ => return None,
+    };
+    // An immediate is the end of its instruction. SDM vol 2, 2.1 "Instruction Format for Protected Mode, Real-address Mode, and
+    // Virtual-8086 Mode".
+    let front = old.len() - bytes;
+    if !has_plain_immediate(instruction) || old[..front] != new[..front] {
+        return None;
+    }
+    let mut value = [0; 8];
+    value[..bytes].copy_from_slice(&new[front..]);
+    let unsigned = u64::from_le_bytes(value);
+    match instruction.op1_kind() {
+        OpKind::Immediate8 => instruction.set_immediate8(unsigned as u8),
+        OpKind::Immediate8to16 => instruction.set_immediate8to16(i16::from(unsigned as i8)),
+        OpKind::Immediate8to32 => instruction.set_immediate8to32(i32::from(unsigned as i8)),
+        OpKind::Immediate8to64 => instruction.set_immediate8to64(i64::from(unsigned as i8)),
+        OpKind::Immediate16 => instruction.set_immediate16(unsigned as u16),
+        OpKind::Immediate32 => instruction.set_immediate32(unsigned as u32),
+        OpKind::Immediate32to64 => instruction.set_immediate32to64(i64::from(unsigned as i32)),
+        _ => instruction.set_immediate64(unsigned),
+    }
+    Some(instruction.immediate(1))
 }
 
 impl Cpu {
@@ -68,14 +106,20 @@ impl Cpu {
 
     /// Decodes the instructions anew whose bytes have changed. On `None` some may be, and the block is still stale.
     fn renew(&self, block: &mut Block, bytes: &[u8]) -> Option<()> {
-        let Mode { bits, single, .. } = block.mode;
+        let Mode { bits, single, rules, .. } = block.mode;
         let last = block.details.len() - 1;
         let mut changed = 0u64;
         let mut at = 0;
         for (number, detail) in block.details.iter_mut().enumerate() {
             let length = detail.instruction.len();
-            if bytes[at..at + length] != block.bytes[at..at + length] {
-                let mut decoder = Decoder::with_ip(u32::from(bits), &bytes[at..], detail.instruction.ip(), DecoderOptions::NONE);
+            let (old, new) = (&block.bytes[at..at + length], &bytes[at..at + length]);
+            if new != old {
+                if let Some(immediate) = new_immediate(&mut detail.instruction, old, new) {
+                    block.slots[number + 1].get_mut().insn.immediate = immediate;
+                    at += length;
+                    continue;
+                }
+                let mut decoder = decoder_at(u32::from(bits), &bytes[at..], detail.instruction.ip(), rules);
                 let instruction = decoder.decode();
                 let fits = decoder.last_error() != DecoderError::NoMoreBytes
                     && instruction.len() == length
@@ -87,6 +131,9 @@ impl Cpu {
                 changed |= 1 << number;
             }
             at += length;
+        }
+        if changed == 0 {
+            return Some(());
         }
         // The links of a branch are its target's.
         if changed >> last & 1 != 0 && block.terminated || live_bits(&live_flags(&block.details)[..=last]) != block.live {

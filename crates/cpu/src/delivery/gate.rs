@@ -6,6 +6,7 @@
 //! codes, the image of RFLAGS; task gates lead to `delivery/task.rs`.
 
 use super::task::TaskSwitch;
+use crate::access::Privilege;
 use crate::operand::mask;
 use crate::state::{Activity, Cpu, Shadow};
 use crate::system::descriptor::{Stack, privilege_of};
@@ -30,6 +31,11 @@ struct Target {
     masks: bool,
     ist: u8,
 }
+
+/// The flags that delivery clears, and the one that an interrupt gate clears as well. SDM vol 3, 6.12.1.3 "Flag Usage By Exception- or
+/// Interrupt-Handler Procedure".
+const CLEARED: u64 = Rflags::new().with_tf(true).with_nt(true).with_rf(true).with_vm(true).into_bits();
+const INTERRUPTS: u64 = Rflags::new().with_if(true).into_bits();
 
 /// What the checks of a gate depend on beside its bytes and those of the code segment's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,9 +176,7 @@ impl Cpu {
             self.segments[Segment::Ss.number()] = segment;
         }
         // The status flags stay.
-        let system = self.system_flags();
-        let system = system.with_tf(false).with_nt(false).with_rf(false).with_vm(false).with_if(system.r#if() && !target.masks);
-        self.system_flags = system.into_bits();
+        self.system_flags &= !if target.masks { CLEARED | INTERRUPTS } else { CLEARED };
         self.set_code(target.code, target.rip, target.level);
         if v86 {
             self.privilege_changed();
@@ -211,9 +215,12 @@ impl Cpu {
             return Err(Trap::gp(code));
         }
         let at = self.table_address(self.idtr.base.wrapping_add(offset));
-        let low = self.load_system(at, 8)?;
-        let high = if long { self.load_system(at.wrapping_add(8), 8)? } else { 0 };
-        let gate = Gate { low, high };
+        let mut words = [0; 2];
+        if !(long && self.load_words(at, &mut words, Privilege::Implicit)) {
+            words[0] = self.load_system(at, 8)?;
+            words[1] = if long { self.load_system(at.wrapping_add(8), 8)? } else { 0 };
+        }
+        let gate = Gate { low: words[0], high: words[1] };
         let by_program = matches!(event.kind, EventKind::SoftwareInterrupt | EventKind::SoftwareException);
         let circumstances = Circumstances { long, v86: self.is_v86(), cpl: self.cpl, by_program };
         let slot = usize::from(event.vector & 31);

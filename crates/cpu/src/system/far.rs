@@ -56,6 +56,7 @@ impl Cpu {
     }
 
     /// Puts a code segment and RIP in place.
+    #[inline]
     pub(crate) fn set_code(&mut self, code: SegmentRegister, rip: u64, level: u8) {
         let old = std::mem::replace(&mut self.segments[Segment::Cs.number()], code);
         self.rip = rip;
@@ -76,6 +77,7 @@ impl Cpu {
     }
 
     /// #GP(0) for an offset outside a code segment.
+    #[inline]
     pub(crate) fn check_offset(&self, attributes: Attributes, limit: u32, offset: u64) -> Outcome {
         let inside = if self.long_mode() && attributes.l() { is_canonical(offset) } else { offset <= u64::from(limit) };
         if inside { Ok(()) } else { Err(Trap::GP0) }
@@ -267,6 +269,7 @@ pub(super) struct Return {
 
 impl Cpu {
     /// Checks the code segment of a far return or IRET. SDM vol 2, RET and IRET.
+    #[inline]
     pub(super) fn return_target(&mut self, selector: Selector, rip: u64) -> Outcome<Return> {
         if selector.is_null() {
             return Err(Trap::GP0);
@@ -302,6 +305,7 @@ impl Cpu {
 
     /// Goes to the same or an outer level with its stack; data segments that an outer level may not use become null. SDM vol 2, IRET:
     /// "RETURN-TO-OUTER-PRIVILEGE-LEVEL" does so, "RETURN-TO-SAME-PRIVILEGE-LEVEL" does not.
+    #[inline]
     pub(super) fn set_outer(&mut self, target: &Return, stack: SegmentRegister, pointer: u64) {
         let long = self.runs_long(&target.code);
         let outwards = target.level > self.cpl;

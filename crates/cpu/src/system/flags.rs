@@ -23,16 +23,20 @@ pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
 
 impl Cpu {
     /// What POPF and IRET make of a flags image at the present privilege. SDM vol 2, POPF, Table 4-15.
+    #[inline]
     pub(crate) fn merged_flags(&self, image: u64, bytes: u8, keeps_resume: bool) -> Rflags {
-        let mut writable = isa::rflags::DEFINED & !Rflags::new().with_vm(true).into_bits();
+        const VIRTUAL_8086: u64 = Rflags::new().with_vm(true).into_bits();
+        const RESUME: u64 = Rflags::new().with_rf(true).into_bits();
+        const PRIVILEGED: u64 = Rflags::new().with_vif(true).with_vip(true).with_iopl(3).into_bits();
+        const INTERRUPTS: u64 = Rflags::new().with_if(true).into_bits();
+        let mut writable = isa::rflags::DEFINED & !VIRTUAL_8086;
         if !keeps_resume {
-            writable &= !Rflags::new().with_rf(true).into_bits();
+            writable &= !RESUME;
         }
         if self.cpl != 0 {
-            let virtual_flags = Rflags::new().with_vif(true).with_vip(true);
-            writable &= !(virtual_flags.into_bits() | Rflags::new().with_iopl(3).into_bits());
+            writable &= !PRIVILEGED;
             if self.cpl > self.system_flags().iopl() {
-                writable &= !Rflags::new().with_if(true).into_bits();
+                writable &= !INTERRUPTS;
             }
         }
         if bytes == 2 {

@@ -82,6 +82,7 @@ impl Cpu {
     }
 
     /// What loading SS at a privilege level leaves in it; `fault` makes #GP or #TS of a selector code.
+    #[inline]
     pub(crate) fn stack_segment(&mut self, selector: Selector, level: u8, long: bool, fault: fn(u32) -> Trap) -> Outcome<SegmentRegister> {
         if selector.is_null() {
             if !long || level == 3 || selector.rpl() != level {
