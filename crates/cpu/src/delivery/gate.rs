@@ -208,11 +208,10 @@ impl Cpu {
 
     /// Reads and checks the gate of an event and the code segment behind it; nothing is left to do behind a task gate.
     fn gate(&mut self, event: &Event, long: bool) -> Outcome<Option<Target>> {
-        let code = idt_code(event);
         let bytes = if long { 16 } else { 8 };
         let offset = u64::from(event.vector) * bytes;
         if offset + bytes - 1 > u64::from(self.idtr.limit) {
-            return Err(Trap::gp(code));
+            return Err(Trap::gp(idt_code(event)));
         }
         let at = self.table_address(self.idtr.base.wrapping_add(offset));
         let mut words = [0; 2];
