@@ -43,6 +43,8 @@ pub struct Setup {
     pub nested_root: u64,
     /// Number of the virtual CPU, from zero.
     pub number: u32,
+    /// Do without unrestricted guests, where the vendor has them.
+    pub restricted: bool,
     /// MSRs that the guest may access without an exit.
     pub passed_msrs: &'static [u32],
 }
@@ -110,6 +112,8 @@ pub trait Backend: Sized + std::fmt::Debug {
 
     // ---- Run ------------------------------------------------------------------------------------------------------------------------
 
+    /// Whether an entry would be refused for a state that the guest brought about by itself, so that software must emulate. `emulation_required`
+    fn refuses(&mut self, cpu: &mut Cpu) -> bool;
     /// Enters the guest; the processor's next run executes it. `Ok(false)` where the entry failed its checks: there is a report. `vcpu_run`
     fn enter(&mut self, cpu: &mut Cpu) -> Result<bool, EntryRefused>;
     /// After an exit: why. `get_exit_info`, `handle_exit`
@@ -166,6 +170,8 @@ pub trait Backend: Sized + std::fmt::Debug {
     fn load(&mut self, cpu: &mut Cpu, registers: &Registers);
     /// Saves the registers. `get_segment`, `cache_reg`, ...
     fn save(&mut self, cpu: &mut Cpu) -> Registers;
+    /// Puts what the guest wrote into registers where the processor in guest mode has something else. `decache_cr3`
+    fn show(&self, registers: &mut Registers);
     /// Why an entry failed: the rules that were broken. `dump_vmcs`, `dump_vmcb`
     fn explain(&mut self, cpu: &mut Cpu) -> Vec<String>;
 }

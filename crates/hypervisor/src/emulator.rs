@@ -12,7 +12,8 @@ use cpu::apic::IcrMessage;
 use cpu::block::CodeCache;
 use cpu::bus::{Bus, Environment};
 use cpu::extension::{AfterExit, Completion, Extension, Interception, NestedAccess, NestedPage};
-use cpu::trap::{Access, ControlAccess, Exception, Exit, NestedFault, NotModelled, Outcome, PortAccess, Trap, VendorInstruction};
+use cpu::state::TscScale;
+use cpu::trap::{Access, ControlAccess, Event, Exception, Exit, NestedFault, NotModelled, Outcome, PortAccess, Trap, VendorInstruction};
 use cpu::{Cpu, RunExit, TaskSwitch};
 use memory::Memory;
 use models::CpuModel;
@@ -193,12 +194,13 @@ impl Emulator {
         self.cpu.with_extension(|extension, _| extension.as_any().downcast_mut::<SlotView>().map(call)).flatten().unwrap_or_default()
     }
 
-    /// Puts the guest's registers into the spare processor. `now` is the time in ticks.
-    pub fn begin(&mut self, registers: &Registers, features: u128, now: u64) {
+    /// Puts the guest's registers into the spare processor. `now` is the time in ticks, `tsc` the guest's view of the time-stamp counter.
+    pub fn begin(&mut self, registers: &Registers, features: u128, now: u64, tsc: TscScale) {
         let cpu = &mut self.cpu;
         registers.put(cpu);
         cpu.features = features;
         cpu.set_now(now);
+        cpu.guest_tsc = tsc;
         cpu.guest_mode = true;
         cpu.nested_paging = true;
         cpu.interception = Interception { exceptions: u32::MAX, ..Interception::default() };
@@ -286,6 +288,19 @@ impl Emulator {
         let mut bus = DeviceBus(&mut devices);
         let outcome = self.cpu.with_environment(&mut Environment { memory, code, bus: &mut bus }, |cpu| cpu.switch_tasks(switch));
         (outcome, std::mem::take(&mut self.cpu.pending_debug))
+    }
+
+    /// Delivers an event through the interrupt table of the program that was put in.
+    pub fn deliver(&mut self, memory: &mut Memory, code: &mut CodeCache, event: Event) -> Step {
+        self.cpu.inject = Some(event);
+        let begun = self.cpu.instructions();
+        let mut devices = NoDevices;
+        let mut bus = DeviceBus(&mut devices);
+        match self.cpu.run(&mut Environment { memory, code, bus: &mut bus }, u64::MAX, begun) {
+            RunExit::Instructions => Step::Done { debug: None },
+            RunExit::NotModelled(what) => Step::NotModelled(what),
+            _ => Step::Failed,
+        }
     }
 
     /// The registers after an instruction.

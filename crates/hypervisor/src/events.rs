@@ -126,7 +126,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Takes the interrupt that waits.
-    fn take_interrupt(&mut self, vcpu: usize) -> u8 {
+    pub(crate) fn take_interrupt(&mut self, vcpu: usize) -> u8 {
         let apic = &mut self.vcpus[vcpu].software.apic;
         if !apic.extint() {
             return apic.acknowledge();
@@ -194,6 +194,14 @@ impl<B: Backend> Vm<B> {
     }
 
     fn inject(&mut self, vcpu: usize, event: &Event, reinjected: bool, sink: &mut dyn Sink) {
+        self.tell_injection(vcpu, event, reinjected, sink);
+        let costs = self.model.costs;
+        self.charge(vcpu, &costs.inject_event);
+        self.silicon(vcpu, |backend, cpu| backend.inject(cpu, event));
+    }
+
+    /// The line of an injection.
+    pub(crate) fn tell_injection(&self, vcpu: usize, event: &Event, reinjected: bool, sink: &mut dyn Sink) {
         match event.kind {
             EventKind::External | EventKind::SoftwareInterrupt => {
                 let software = event.kind == EventKind::SoftwareInterrupt;
@@ -204,9 +212,6 @@ impl<B: Backend> Vm<B> {
                 self.emit(vcpu, sink, trace::Event::InjectException { vector: event.vector, error_code: event.error_code, reinjected });
             }
         }
-        let costs = self.model.costs;
-        self.charge(vcpu, &costs.inject_event);
-        self.silicon(vcpu, |backend, cpu| backend.inject(cpu, event));
     }
 
     /// The time of a virtual CPU in cycles, for its devices.

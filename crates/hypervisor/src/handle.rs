@@ -6,6 +6,7 @@ mod cpuid;
 mod memory;
 pub(crate) mod msr;
 mod port;
+mod refused;
 mod task;
 
 use crate::backend::Backend;
@@ -176,7 +177,8 @@ impl<B: Backend> Vm<B> {
 
     /// Readies the spare processor.
     pub(crate) fn begin_emulation(&mut self, vcpu: usize, registers: &Registers) {
-        self.emulator.begin(registers, self.common.guest_features, self.cpus[vcpu].now());
+        let tsc = self.guest_tsc_scale();
+        self.emulator.begin(registers, self.common.guest_features, self.cpus[vcpu].now(), tsc);
     }
 
     /// Executes the instruction at RIP on the spare processor, devices included. `told` has it announced as KVM's emulator does.

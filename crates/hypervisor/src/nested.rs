@@ -147,6 +147,8 @@ pub struct NestedTables {
     next: u64,
     end: u64,
     mappings: u64,
+    /// A page of the hypervisor's own that the guest-physical address space has as well, and keeps: guest-physical, host-physical.
+    fixed: Option<(u64, u64)>,
 }
 
 /// Shifts of the levels, from the top.
@@ -159,8 +161,8 @@ impl NestedTables {
     }
 
     /// Empty tables in a range of host-physical pages.
-    pub fn new(format: Format, pages: Range<u64>) -> Self {
-        Self { format, root: pages.start, next: pages.start + 0x1000, end: pages.end, mappings: 0 }
+    pub fn new(format: Format, pages: Range<u64>, fixed: Option<(u64, u64)>) -> Self {
+        Self { format, root: pages.start, next: pages.start + 0x1000, end: pages.end, mappings: 0, fixed }
     }
 
     /// Host-physical address of the top table.
@@ -182,7 +184,31 @@ impl NestedTables {
             page += 0x1000;
         }
         self.next = self.root + 0x1000;
+        self.map_fixed(memory);
         std::mem::take(&mut self.mappings)
+    }
+
+    /// Maps the page that is always there; it does not count as a mapping.
+    pub fn map_fixed(&mut self, memory: &mut Memory) {
+        let Some((address, page)) = self.fixed else { return };
+        let mut table = self.root;
+        for shift in &LEVELS[..3] {
+            table = self.table_below(memory, table + (address >> shift & 0x1ff) * 8);
+        }
+        let _ = memory.write_u64(table + (address >> 12 & 0x1ff) * 8, (self.format.page)(page, false, true));
+    }
+
+    /// The table that an entry refers to, made if there is none.
+    fn table_below(&mut self, memory: &mut Memory, place: u64) -> u64 {
+        let entry = memory.read_u64(place).unwrap_or(0);
+        if entry != 0 {
+            return entry & 0x000f_ffff_ffff_f000;
+        }
+        let new = self.next;
+        self.next += 0x1000;
+        let _ = memory.write(new, &[0; 4096]);
+        let _ = memory.write_u64(place, (self.format.table)(new));
+        new
     }
 
     /// Maps the largest possible page of a slot around an address. Where the pages for tables are used up, everything else is dropped
@@ -224,16 +250,7 @@ impl NestedTables {
                 let _ = memory.write_u64(place, entry);
                 break;
             }
-            let entry = memory.read_u64(place).unwrap_or(0);
-            if entry != 0 {
-                table = entry & 0x000f_ffff_ffff_f000;
-                continue;
-            }
-            let new = self.next;
-            self.next += 0x1000;
-            let _ = memory.write(new, &[0; 4096]);
-            let _ = memory.write_u64(place, (self.format.table)(new));
-            table = new;
+            table = self.table_below(memory, place);
         }
         (address >> leaf << leaf) + (1 << leaf)
     }
@@ -273,7 +290,7 @@ mod tests {
         let mut memory = Memory::new(32 << 20);
         let mut slots = Slots::ram(16 << 20);
         slots.protect(0x20_1000..0x20_2000, Rights::ReadOnly).unwrap();
-        let mut tables = NestedTables::new(FORMAT, 16 << 20..17 << 20);
+        let mut tables = NestedTables::new(FORMAT, 16 << 20..17 << 20, None);
         for slot in slots.iter() {
             tables.map_slot(&mut memory, slot);
         }
@@ -289,7 +306,7 @@ mod tests {
     fn tables_that_run_out_of_pages_start_again() {
         let mut memory = Memory::new(32 << 20);
         let slots = Slots::ram(16 << 20);
-        let mut tables = NestedTables::new(FORMAT, 16 << 20..(16 << 20) + 0x4000);
+        let mut tables = NestedTables::new(FORMAT, 16 << 20..(16 << 20) + 0x4000, None);
         assert!(tables.map(&mut memory, slots.at(0).unwrap(), 0) || tables.map(&mut memory, slots.at(0).unwrap(), 1 << 21));
         assert!(tables.mappings() >= 1);
     }

@@ -17,6 +17,7 @@ pub(crate) mod patch;
 mod undefined;
 
 pub(crate) use page::HYPERCALL_PAGE_MSR;
+pub(crate) use undefined::checked;
 
 use serde::{Deserialize, Serialize};
 

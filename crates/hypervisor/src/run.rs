@@ -62,7 +62,7 @@ pub enum Stop {
         /// Its name, `KVM_EXIT_INTERNAL_ERROR` and so on.
         reason: &'static str,
     },
-    /// A virtual CPU exits for ever at one place.
+    /// A virtual CPU exits, or is emulated, for ever at one place.
     Livelock {
         /// Which.
         vcpu: u32,
@@ -189,7 +189,7 @@ impl Pauses {
     }
 
     /// The instruction that was seen completed: the next arrival counts, even at the same address.
-    fn completed(&mut self, vcpu: usize) {
+    pub fn completed(&mut self, vcpu: usize) {
         if let Some(seen) = self.seen.get_mut(vcpu) {
             *seen = None;
         }
@@ -354,6 +354,14 @@ impl<B: Backend> Vm<B> {
                     && let Some(pause) = self.check_address(vcpu)
                 {
                     return Err(Stop::Paused(pause));
+                }
+                if self.restricted && self.silicon(vcpu, |backend, cpu| backend.refuses(cpu)) {
+                    self.emulate_refused(vcpu, sink)?;
+                    let bound = limits.instructions.min(self.common.pauses.next_instruction());
+                    if self.turn_ends(limits) || self.cpus[vcpu].now() >= until || self.instructions() >= bound {
+                        return Ok(());
+                    }
+                    continue;
                 }
                 if self.enter(vcpu, sink)? {
                     continue;

@@ -3,6 +3,7 @@
 //! Modelled: one host whose physical CPU *i* runs virtual CPU *i* and nothing else. Guest-physical addresses are host-physical ones; the
 //! hypervisor's own pages lie behind the guest's RAM, where no nested table leads.
 
+use crate::backend::vmx::{IDENTITY_MAP, identity_map};
 use crate::backend::{Backend, PAGES_PER_VCPU, Setup, TscSetting, Unfit};
 use crate::cpuid::{self, CpuidTable};
 use crate::emulator::{DeviceBus, Emulator, NoDevices};
@@ -23,7 +24,7 @@ use isa::apic::{ApicMessage, DeliveryMode};
 use isa::exception::Vector;
 use machine::schedule::Interleaving;
 use memory::{Memory, OutOfRange};
-use models::CpuModel;
+use models::{CpuModel, Vendor};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use timing::Cost;
@@ -49,9 +50,12 @@ pub struct Options {
     pub enforce_features: bool,
     /// Feature bits to be left out of CPUID leaf 0x40000001.
     pub hidden_features: u32,
+    /// KVM's `unrestricted_guest`: VM entry takes a guest in real mode or without paging, and in the states in between. Intel only; AMD's
+    /// always does.
+    pub unrestricted_guest: bool,
     /// Tell of what the guest's processors deliver through the guest's own IDT.
     pub deliveries: bool,
-    /// Exits without progress after which a run ends as a livelock.
+    /// Exits, or emulated instructions, without progress after which a run ends as a livelock.
     pub livelock: u64,
 }
 
@@ -63,6 +67,7 @@ impl Default for Options {
             exit_hypercall: true,
             enforce_features: false,
             hidden_features: 0,
+            unrestricted_guest: true,
             deliveries: false,
             livelock: 10_000,
         }
@@ -161,6 +166,8 @@ pub struct Vm<B: Backend> {
     pub(crate) code: CodeCache,
     pub(crate) nested: NestedTables,
     pub(crate) emulator: Emulator,
+    /// The processors do without unrestricted guests.
+    pub(crate) restricted: bool,
     pub(crate) common: Common,
 }
 
@@ -242,17 +249,25 @@ impl<B: Backend> Vm<B> {
         let format = B::nested_format(model)?;
         let count = software.len() as u64;
         let (table_pages, vcpu_pages) = (NestedTables::pages(common.slots.end()), count * PAGES_PER_VCPU);
-        let bytes = (table_pages + vcpu_pages) << 12;
+        let restricted = B::VENDOR == Vendor::Intel && !common.options.unrestricted_guest;
+        let bytes = (table_pages + vcpu_pages + u64::from(restricted)) << 12;
         let first = own_pages(common.slots.end(), bytes);
         let memory = if memory.size() >= first + bytes { memory } else { grow(&memory, first + bytes) };
         let tables = first + (vcpu_pages << 12);
-        let nested = NestedTables::new(format, tables..tables + (table_pages << 12));
+        let identity = tables + (table_pages << 12);
+        let fixed = restricted.then_some((IDENTITY_MAP, identity));
+        let nested = NestedTables::new(format, tables..identity, fixed);
         let emulator = Emulator::new(common.guest_model, &common.slots);
-        let mut vm = Self { model, cpus: Vec::new(), vcpus: Vec::new(), memory, code: CodeCache::new(), nested, emulator, common };
+        let mut vm =
+            Self { model, cpus: Vec::new(), vcpus: Vec::new(), memory, code: CodeCache::new(), nested, emulator, restricted, common };
         // Whatever a former host left there.
         for page in (first..first + bytes).step_by(4096) {
             let _ = vm.memory.write(page, &[0; 4096]);
         }
+        if restricted {
+            let _ = vm.memory.write(identity, &identity_map());
+        }
+        vm.nested.map_fixed(&mut vm.memory);
         for (number, (software, registers)) in software.into_iter().zip(registers).enumerate() {
             let number = number as u32;
             let mut cpu = Cpu::new(model, number, count as u32, machine::extension_of(model));
@@ -266,6 +281,7 @@ impl<B: Backend> Vm<B> {
                 pages: start..start + (PAGES_PER_VCPU << 12),
                 nested_root: vm.nested.root(),
                 number,
+                restricted,
                 passed_msrs: crate::handle::msr::PASSED,
             };
             let mut devices = NoDevices;
@@ -380,7 +396,8 @@ impl<B: Backend> Vm<B> {
     pub fn registers(&mut self, vcpu: u32) -> Registers {
         let vcpu = self.index(vcpu);
         if self.cpus[vcpu].guest_mode {
-            let registers = Registers::of(&self.cpus[vcpu]);
+            let mut registers = Registers::of(&self.cpus[vcpu]);
+            self.vcpus[vcpu].backend.show(&mut registers);
             return self.guest_view(vcpu, registers);
         }
         self.silicon(vcpu, |backend, cpu| backend.save(cpu))

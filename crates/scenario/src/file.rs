@@ -173,6 +173,10 @@ pub struct Hypervisor {
     /// Bits left out of the feature leaf 0x40000001.
     #[serde(default)]
     pub hidden_features: Option<Quantity>,
+    /// KVM's parameter `unrestricted_guest`: if false, guests on Intel machines are emulated in real mode and in the states between the modes.
+    /// The default is true.
+    #[serde(default)]
+    pub unrestricted_guest: Option<bool>,
     /// Whether all memory is mapped at the start, rather than when it is touched. The default is true.
     #[serde(default)]
     pub prefault: Option<bool>,
@@ -433,7 +437,7 @@ pub enum Stop {
     EntryFailure,
     /// The user-space half of the hypervisor would have to act, and has no part for it.
     UserspaceExit,
-    /// A CPU exits for ever at one place.
+    /// A CPU exits, or is emulated, for ever at one place.
     Livelock,
     /// The script ended it.
     Script,

@@ -110,7 +110,7 @@ impl Host for VirtualHost {
                     Ending::new(Stop::UserspaceExit, format!("user space has no part for {reason} of CPU {vcpu}"))
                 }
                 hypervisor::Stop::Livelock { vcpu, rip, reason } => {
-                    Ending::new(Stop::Livelock, format!("CPU {vcpu} exits for ever at {rip:#x} with {reason}"))
+                    Ending::new(Stop::Livelock, format!("CPU {vcpu} stays at {rip:#x} for ever, with {reason}"))
                 }
                 hypervisor::Stop::NotModelled { vcpu, what } => not_modelled(vcpu, &what),
             };

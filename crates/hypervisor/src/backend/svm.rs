@@ -207,6 +207,11 @@ impl Backend for SvmBackend {
         cpu.efer = cpu.efer.with_svme(false);
     }
 
+    /// VMRUN takes every state that a guest can bring about.
+    fn refuses(&mut self, _cpu: &mut Cpu) -> bool {
+        false
+    }
+
     fn enter(&mut self, cpu: &mut Cpu) -> Result<bool, EntryRefused> {
         self.injected = (0, 0);
         let (rax, rsp) = (cpu.gpr(Gpr::Rax), cpu.gpr(Gpr::Rsp));
@@ -429,6 +434,9 @@ impl Backend for SvmBackend {
         registers.pending_debug = 0;
         registers
     }
+
+    /// The processor has what the guest wrote.
+    fn show(&self, _registers: &mut Registers) {}
 
     fn explain(&mut self, cpu: &mut Cpu) -> Vec<String> {
         with(cpu, |svm, _| {

@@ -248,3 +248,79 @@ fn vmx_conforms() {
 fn svm_conforms() {
     conforms::<SvmBackend>(&models::ZEN3);
 }
+
+/// Without unrestricted guests the hypervisor knows beforehand what VM entry would refuse: the silicon's own checks agree.
+#[test]
+fn vmx_refuses_what_the_hypervisor_says_it_does() {
+    let mut vm = guest::<VmxBackend>(&models::SKYLAKE_SERVER, &[0xf4]);
+    let mut restricted = Vm::<VmxBackend>::new(&VmConfig {
+        options: Options { unrestricted_guest: false, ..Options::default() },
+        ..VmConfig::new(&models::SKYLAKE_SERVER)
+    })
+    .unwrap();
+    let fresh = vm.registers(0);
+    let mut random = 0x1234_5678_9abc_def1_u64;
+    let (mut refused, mut taken) = (0, 0);
+    for _ in 0..4000 {
+        let mut bits = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random >> 20
+        };
+        let mut registers = fresh.clone();
+        registers.cpl = if bits() % 3 == 0 { 3 } else { 0 };
+        for (index, segment) in registers.segments.iter_mut().enumerate() {
+            let code = index == Segment::Cs as usize;
+            // Few bits differ from a valid state, or hardly one would be.
+            let kind = match bits() % 8 {
+                0 => bits() as u8 & 15 | 2,
+                _ if code => [11, 15][bits() as usize & 1],
+                _ => 3,
+            };
+            let kind = if index == Segment::Ss as usize { 3 } else { kind };
+            let odd = bits() % 6 == 0;
+            segment.selector = segment.selector.with_rpl(if odd { bits() as u8 & 3 } else { registers.cpl });
+            let level = if bits() % 6 == 0 { bits() as u8 & 3 } else { registers.cpl };
+            segment.attributes = segment.attributes.with_kind(kind).with_dpl(level);
+        }
+        let (refuses, why) = restricted.silicon(0, |backend, cpu| {
+            backend.load(cpu, &registers);
+            (backend.refuses(cpu), backend.explain(cpu))
+        });
+        assert_eq!(refuses, !why.is_empty(), "{:?}\n{why:?}", registers.segments);
+        if refuses { refused += 1 } else { taken += 1 }
+    }
+    assert!(refused > 500 && taken > 100, "{refused} refused, {taken} taken");
+    // Real mode is refused always, and with unrestricted guests nothing is emulated.
+    let mut real = fresh.clone();
+    real.cr0 = real.cr0.with_pe(false);
+    for (vm, expected) in [(&mut restricted, true), (&mut vm, false)] {
+        let refuses = vm.silicon(0, |backend, cpu| {
+            backend.load(cpu, &real);
+            backend.refuses(cpu)
+        });
+        assert_eq!(refuses, expected);
+    }
+}
+
+/// What the processor has instead of the guest's CR3, EFER and CR4 without paging never shows.
+#[test]
+fn paging_that_the_guest_has_off_is_hidden_from_it() {
+    let mut vm = Vm::<VmxBackend>::new(&VmConfig {
+        options: Options { unrestricted_guest: false, ..Options::default() },
+        ..VmConfig::new(&models::SKYLAKE_SERVER)
+    })
+    .unwrap();
+    let mut registers = guest::<VmxBackend>(&models::SKYLAKE_SERVER, &[]).registers(0);
+    registers.cr3 = 0x5000;
+    registers.cr4 = registers.cr4.with_pae(true).with_pge(true);
+    registers.efer = registers.efer.with_lme(true);
+    vm.set_registers(0, &registers);
+    // MOV EAX, CR3; MOV EBX, CR4; HLT.
+    vm.write_memory(CODE, &[0x0f, 0x20, 0xd8, 0x0f, 0x20, 0xe3, 0xf4]).unwrap();
+    vm.run(&mut trace::Ignore, &crate::run::Limits { instructions: 100, cycles: 1_000_000, exits: 100 });
+    let seen = vm.registers(0);
+    assert_eq!((seen.gprs[0], seen.gprs[3]), (0x5000, registers.cr4.into_bits()));
+    assert_eq!((seen.cr3, seen.cr4, seen.efer, seen.cr0), (registers.cr3, registers.cr4, registers.efer, registers.cr0));
+}

@@ -1,10 +1,13 @@
 //! A virtual CPU on VMX: what its VMCS says, reached by VMREAD and VMWRITE alone.
 //!
-//! Modelled: 64-bit host, EPT, VPID, unrestricted guest, virtual NMIs, an MSR bitmap, unconditional I/O exiting, TSC offset and scaling.
+//! Modelled: 64-bit host, EPT, VPID, unrestricted guest (and life without it, in `restricted`), virtual NMIs, an MSR bitmap, unconditional I/O exiting, TSC offset and scaling.
 //! Not used: TPR shadow and APIC virtualization (CR8 and the APIC page exit), the preemption timer, MSR lists.
 
 mod controls;
 mod guest_state;
+mod restricted;
+
+pub(crate) use restricted::{IDENTITY_MAP, identity_map};
 
 use super::{Backend, EntryRefused, Setup, TscSetting, Unfit, Window};
 use crate::exit::{Exit, ExitInfo, Port, Report, TaskSwitch};
@@ -27,6 +30,7 @@ use isa::vmx::{
     TaskSwitchQualification,
 };
 use models::{CpuModel, Vendor};
+use restricted::{Restricted, refuses};
 use trace::Name;
 
 /// A virtual CPU on VMX.
@@ -38,6 +42,8 @@ pub struct VmxBackend {
     eptp: u64,
     injected: (u32, u32),
     scales_tsc: bool,
+    /// Without unrestricted guests: what the guest has and the processor has not.
+    restricted: Option<Restricted>,
 }
 
 /// Lets a closure use the silicon of a processor that has it.
@@ -117,7 +123,10 @@ impl Backend for VmxBackend {
         let fields = [
             (F::PinBasedControls, u64::from(offered.pin_based.adjust(pin_based().into_bits()))),
             (F::PrimaryProcessorBasedControls, u64::from(primary.into_bits())),
-            (F::SecondaryProcessorBasedControls, u64::from(offered.secondary.adjust(secondary(offered).into_bits()))),
+            (
+                F::SecondaryProcessorBasedControls,
+                u64::from(offered.secondary.adjust(secondary(offered).with_unrestricted_guest(!setup.restricted).into_bits())),
+            ),
             (F::PrimaryExitControls, u64::from(offered.exit.adjust(exit_controls().into_bits()))),
             (F::EntryControls, u64::from(offered.entry.adjust(entry_controls(false).into_bits()))),
             (F::ExceptionBitmap, 0),
@@ -146,11 +155,23 @@ impl Backend for VmxBackend {
             Ok(())
         });
         entered.ok_or(Unfit::NoExtension(model.name))?.map_err(refused)?;
-        Ok(Self { launched: false, rip: 0, primary, eptp, injected: (0, 0), scales_tsc })
+        Ok(Self {
+            launched: false,
+            rip: 0,
+            primary,
+            eptp,
+            injected: (0, 0),
+            scales_tsc,
+            restricted: setup.restricted.then(Restricted::default),
+        })
     }
 
     fn destroy(self, cpu: &mut Cpu) {
         with(cpu, |vmx, cpu| vmx.vmxoff(cpu));
+    }
+
+    fn refuses(&mut self, cpu: &mut Cpu) -> bool {
+        self.restricted.is_some() && refuses(&self.save(cpu))
     }
 
     fn enter(&mut self, cpu: &mut Cpu) -> Result<bool, EntryRefused> {
@@ -346,13 +367,35 @@ impl Backend for VmxBackend {
         cpu.regs[..16].copy_from_slice(&registers.gprs);
         cpu.cr2 = registers.cr2;
         cpu.dr6 = registers.dr6;
-        with(cpu, |vmx, cpu| load_fields(vmx, cpu, registers));
+        let Some(restricted) = &mut self.restricted else {
+            with(cpu, |vmx, cpu| load_fields(vmx, cpu, registers, registers, false));
+            return;
+        };
+        let was_off = restricted.paging_off;
+        let real = restricted.hide(registers);
+        let off = restricted.paging_off;
+        with(cpu, |vmx, cpu| load_fields(vmx, cpu, registers, &real, true));
+        let primary = self.primary.with_cr3_load_exiting(off).with_cr3_store_exiting(off);
+        if primary != self.primary {
+            self.primary = primary;
+            set(cpu, F::PrimaryProcessorBasedControls, primary.into_bits().into());
+        }
+        if was_off != off {
+            self.flush(cpu);
+        }
     }
 
     fn save(&mut self, cpu: &mut Cpu) -> Registers {
         let mut registers = Registers::of(cpu);
         with(cpu, |vmx, cpu| save_fields(vmx, cpu, &mut registers));
+        self.show(&mut registers);
         registers
+    }
+
+    fn show(&self, registers: &mut Registers) {
+        if let Some(restricted) = &self.restricted {
+            restricted.show(registers);
+        }
     }
 
     fn explain(&mut self, cpu: &mut Cpu) -> Vec<String> {

@@ -80,9 +80,14 @@ impl<B: Backend> Vm<B> {
 
     /// The guest's time-stamp counter now.
     pub(super) fn guest_tsc(&self, vcpu: usize) -> u64 {
-        let setting = self.common.tsc;
         let cpu = &self.cpus[vcpu];
-        TscScale { offset: setting.offset, ratio: setting.ratio << (TscScale::FRACTION_BITS - 32) }.apply(cpu.tsc.apply(cpu.cycles()))
+        self.guest_tsc_scale().apply(cpu.tsc.apply(cpu.cycles()))
+    }
+
+    /// What makes the guest's time-stamp counter out of the processor's.
+    pub(super) fn guest_tsc_scale(&self) -> TscScale {
+        let setting = self.common.tsc;
+        TscScale { offset: setting.offset, ratio: setting.ratio << (TscScale::FRACTION_BITS - 32) }
     }
 
     fn read_msr(&mut self, vcpu: usize, index: u32, sink: &mut dyn Sink) -> Answer {

@@ -60,7 +60,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Makes a foreign hypercall a native one, by whatever the policy says.
-    fn fix_hypercall(
+    pub(crate) fn fix_hypercall(
         &mut self,
         vcpu: usize,
         mut registers: Registers,
@@ -125,7 +125,7 @@ fn skips(policy: Policy, kind: Kind) -> bool {
 }
 
 /// The checks before an instruction's own handler, in KVM's order.
-fn checked(registers: &Registers, decoded: Decoded, forced: bool) -> Option<Exception> {
+pub(crate) fn checked(registers: &Registers, decoded: Decoded, forced: bool) -> Option<Exception> {
     let protected = registers.cr0.pe() && !registers.rflags.vm();
     match decoded.kind {
         Kind::Unknown if !forced => Some(UNDEFINED),

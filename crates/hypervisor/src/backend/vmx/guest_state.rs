@@ -84,21 +84,23 @@ pub(super) fn fitted(registers: &Registers, index: usize) -> SegmentRegister {
     segment
 }
 
-pub(super) fn load_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &Registers) {
+/// Loads the guest's registers; where they differ, the processor gets those of `real`, and the shadows show the guest's own.
+pub(super) fn load_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &Registers, real: &Registers, restricted: bool) {
     let (fixed_cr0, fixed_cr4, entry) = {
         let fixed = vmx.capabilities();
         (fixed.cr0_fixed0, fixed.cr4_fixed0, fixed.entry)
     };
     let cr0 = registers.cr0.into_bits();
     // With unrestricted guests PE and PG are the guest's.
-    let fixed_cr0 = fixed_cr0 & !Cr0::new().with_pe(true).with_pg(true).into_bits();
+    let free = if restricted { Cr0::new() } else { Cr0::new().with_pe(true).with_pg(true) };
+    let fixed_cr0 = fixed_cr0 & !free.into_bits();
     write(vmx, cpu, F::GuestCr0, cr0 & !CACHE_BITS | fixed_cr0);
     write(vmx, cpu, F::Cr0ReadShadow, cr0);
     let cr4 = registers.cr4.into_bits();
-    write(vmx, cpu, F::GuestCr4, cr4 | fixed_cr4);
+    write(vmx, cpu, F::GuestCr4, real.cr4.into_bits() | fixed_cr4);
     write(vmx, cpu, F::Cr4ReadShadow, cr4);
-    write(vmx, cpu, F::GuestCr3, registers.cr3);
-    let efer = registers.efer.with_svme(false).with_lmsle(false).with_ffxsr(false).with_tce(false);
+    write(vmx, cpu, F::GuestCr3, real.cr3);
+    let efer = real.efer.with_svme(false).with_lmsle(false).with_ffxsr(false).with_tce(false);
     write(vmx, cpu, F::GuestEfer, efer.into_bits());
     write(vmx, cpu, F::EntryControls, entry.adjust(entry_controls(efer.lma()).into_bits()).into());
     for (field, value) in PDPTES.into_iter().zip(registers.pdptes) {
