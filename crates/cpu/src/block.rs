@@ -4,8 +4,8 @@
 //! engine must look around, at the page's end, or after [`MAXIMUM`] instructions. An instruction that crosses a page is a block of its own,
 //! registered on both pages.
 //!
-//! **Invalidation.** A write to a page with blocks reports the bytes written (`Memory::take_code_writes`). The first slot of blocks that hold
-//! any of them becomes a handler that leads back to the engine, so links and jump caches need no search; the engine then brings the block up
+//! **Invalidation.** A write to a page with blocks reports the bytes written (`Memory::take_code_writes`). The header of blocks that hold
+//! any of them gets a handler that leads back to the engine, so links and jump caches need no search; the engine then brings the block up
 //! to date (`block/refresh.rs`) or decodes it again, in place if it has as many instructions as before. A block that was replaced is freed
 //! when there are many, together with everything else, while no handler runs ([`CodeCache::tidy`]).
 //!
@@ -17,8 +17,9 @@
 #![expect(unsafe_code, reason = "the slots of a block are a union of header, instructions and links")]
 
 use crate::bus::Environment;
+use crate::compile::{Compiler, Meaning, Tier};
 use crate::direct::{fall_through, stale};
-use crate::insn::{Handler, Header, Insn, Links, UNLINKABLE};
+use crate::insn::{Header, Insn, Links, UNLINKABLE};
 use crate::state::{Cpu, ZERO_REGISTER};
 use crate::system::Function;
 use crate::trap::{Access, Outcome, Trap};
@@ -85,8 +86,9 @@ pub(crate) const BLANK: Insn = Insn {
 #[derive(Clone, Copy)]
 #[repr(C)]
 union Slot {
+    header: Header,
     insn: Insn,
-    other: [u64; 4],
+    links: Links,
 }
 
 /// What is known of an instruction beside its slot.
@@ -94,6 +96,8 @@ union Slot {
 pub(crate) struct Detail {
     pub instruction: Instruction,
     pub function: Function,
+    /// What the compiler makes of it.
+    pub meaning: Meaning,
 }
 
 /// A basic block.
@@ -114,18 +118,17 @@ pub struct Block {
     stale: bool,
     /// The bytes it was decoded from, for [`Cpu::refresh`]; of a block over two pages none.
     bytes: Vec<u8>,
-    /// The handler of its first instruction while it is not stale.
-    first: Handler,
     /// One bit for each instruction whose flags somebody may look at.
     live: u64,
-    /// Its last instruction is a terminator.
+    /// The last instruction is a terminator, which uses the links.
     terminated: bool,
+    pub(crate) tier: Tier,
 }
 
 impl Block {
     /// A block with room for `count` instructions.
     fn blank(count: usize) -> Box<Self> {
-        let detail = Detail { instruction: Instruction::new(), function: crate::select::undefined };
+        let detail = Detail { instruction: Instruction::new(), function: crate::select::undefined, meaning: Meaning::NONE };
         Box::new(Self {
             slots: (0..count + 3).map(|_| UnsafeCell::new(Slot { insn: BLANK })).collect(),
             details: vec![detail; count].into(),
@@ -137,9 +140,9 @@ impl Block {
             mode: Mode::default(),
             stale: true,
             bytes: Vec::new(),
-            first: stale,
             live: 0,
             terminated: false,
+            tier: Tier::default(),
         })
     }
 
@@ -147,6 +150,70 @@ impl Block {
     pub(crate) fn entry(&self) -> *const Insn {
         // SAFETY: every block has a header, at least one instruction and links.
         unsafe { UnsafeCell::raw_get(self.slots.as_ptr()).add(1).cast::<Insn>() }
+    }
+
+    /// Ticks of the whole block.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn cost(&self) -> u32 {
+        // SAFETY: slot 0 is the header.
+        unsafe { (*self.slots[0].get()).header.cost }
+    }
+
+    /// How many instructions it has.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn count(&self) -> usize {
+        self.details.len()
+    }
+
+    /// Whether the last instruction is a terminator, which uses the links; else the next address follows.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn terminated(&self) -> bool {
+        self.terminated
+    }
+
+    #[cfg(feature = "compiler")]
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    #[cfg(feature = "compiler")]
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// The slot of an instruction.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn slot(&self, number: usize) -> &Insn {
+        // SAFETY: behind the header are as many instructions as details; only handlers change them, while they run.
+        unsafe { &(*self.slots[number + 1].get()).insn }
+    }
+
+    /// What the compiler makes of an instruction.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn meaning(&self, number: usize) -> Meaning {
+        self.details[number].meaning
+    }
+
+    /// Where control goes from its end.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn links(&self) -> Links {
+        let at = self.details.len() + if self.terminated { 1 } else { 2 };
+        // SAFETY: `assemble` put the links there, and only handlers change them, while they run.
+        unsafe { (*self.slots[at].get()).links }
+    }
+
+    /// A block that the cache of this machine owns.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn at<'a>(block: *const Self) -> &'a Self {
+        // SAFETY: the compiler asks for blocks that links, the jump cache or regions lead to, while a handler runs: none is freed then.
+        unsafe { &*block }
+    }
+
+    /// The block whose entry a link or the jump cache holds.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn of_entry(entry: *const Insn) -> *const Self {
+        // SAFETY: as in `at`; the header precedes the entry.
+        unsafe { (*entry.sub(1).cast::<Header>()).block }
     }
 
     pub(crate) fn instruction(&self, number: u16) -> &Instruction {
@@ -170,13 +237,16 @@ impl Block {
     /// Some of its bytes were overwritten: whoever enters it is led back to the engine. The one place where that happens.
     fn set_stale(&mut self) {
         self.stale = true;
-        self.slots[1].get_mut().insn.handler = stale;
+        self.slots[0].get_mut().header.handler = stale;
     }
 
     /// It is again what its bytes say.
-    fn set_fresh(&mut self) {
+    fn set_fresh(&mut self, compiler: &Compiler) {
         self.stale = false;
-        self.slots[1].get_mut().insn.handler = self.first;
+        let front = compiler.front(&mut self.tier, self.mode);
+        // SAFETY: slot 1 is an instruction.
+        let first = unsafe { self.slots[1].get_mut().insn.handler };
+        self.slots[0].get_mut().header.handler = front.unwrap_or(first);
     }
 
     fn overlaps(&self, address: u64, length: u64) -> bool {
@@ -196,9 +266,10 @@ struct CodePage {
 }
 
 impl CodePage {
-    fn invalidate(&mut self, address: u64, length: u64) -> bool {
+    fn invalidate(&mut self, compiler: &mut Compiler, address: u64, length: u64) -> bool {
         let mut found = false;
         for block in self.blocks.values_mut().filter(|block| !block.stale && block.overlaps(address, length)) {
+            compiler.forget(block);
             block.set_stale();
             found = true;
         }
@@ -226,6 +297,7 @@ pub struct CodeCache {
     count: usize,
     generation: u64,
     layout: u64,
+    pub(crate) compiler: Compiler,
 }
 
 impl std::fmt::Debug for CodeCache {
@@ -241,6 +313,17 @@ impl CodeCache {
     /// An empty cache.
     pub fn new() -> Self {
         Self { generation: 1, layout: 1, ..Self::default() }
+    }
+
+    /// Compiles code that is entered this often; `None` leaves everything to the interpreter. Nothing but the speed of a run depends on it.
+    /// Blocks that are decoded already keep what they began with.
+    pub fn compile_after(&mut self, entries: Option<u32>) {
+        self.compiler.set_after(entries);
+    }
+
+    /// How many regions were compiled so far, and how many could not be.
+    pub fn compiled_regions(&self) -> (u64, u64) {
+        (self.compiler.made, self.compiler.refused)
     }
 
     /// Changes whenever entries of blocks handed out before must be forgotten.
@@ -270,10 +353,10 @@ impl CodeCache {
         if page.lines & lines_of(address % PAGE_BYTES, length) == 0 {
             return false;
         }
-        let mut found = page.invalidate(address, length);
+        let mut found = page.invalidate(&mut self.compiler, address, length);
         if !page.previous.is_empty() {
             for frame in page.previous.clone() {
-                found |= self.pages.get_mut(&frame).is_some_and(|page| page.invalidate(address, length));
+                found |= self.pages.get_mut(&frame).is_some_and(|page| page.invalidate(&mut self.compiler, address, length));
             }
         }
         found
@@ -292,6 +375,7 @@ impl CodeCache {
         for frame in self.pages.keys() {
             memory.unmark_code(*frame);
         }
+        self.compiler.clear();
         self.pages.clear();
         self.replaced.clear();
         self.count = 0;
@@ -303,12 +387,16 @@ impl CodeCache {
     fn vacancy(&mut self, frame: u64, rip: u64, mode: Mode, count: usize) -> Box<Block> {
         let Some(old) = self.pages.get_mut(&frame).and_then(|page| page.blocks.remove(&(rip, mode))) else { return Block::blank(count) };
         self.count -= 1;
+        // It may not be stale: a block over two pages is also decoded again when its second page is another.
+        self.compiler.forget(&old);
         if old.details.len() == count {
             return old;
         }
+        let mut block = Block::blank(count);
+        block.tier.succeed(&old.tier);
         // Links and jump caches may still lead to it.
         self.replaced.push(old);
-        Block::blank(count)
+        block
     }
 
     fn insert(&mut self, memory: &mut memory::Memory, block: Box<Block>) -> *const Insn {
@@ -486,7 +574,7 @@ impl Cpu {
                 ends = true;
             }
             ends |= crate::select::ends_block(&instruction);
-            details.push(Detail { instruction, function: crate::select::undefined });
+            details.push(Detail { instruction, function: crate::select::undefined, meaning: Meaning::NONE });
         }
         Ok(second)
     }
@@ -509,7 +597,7 @@ impl Cpu {
             let mut insn = Insn { number: number as u16, ..blank };
             let chosen = crate::select::choose(self, &detail.instruction, mode, live[number], &mut insn);
             insn.handler = chosen.handler;
-            detail.function = chosen.function;
+            (detail.function, detail.meaning) = (chosen.function, chosen.meaning);
             cost = cost.saturating_add(chosen.cost.max(1));
             insn.cost_through = cost;
             terminated = chosen.terminates;
@@ -522,8 +610,6 @@ impl Cpu {
                 first.handler = handler;
             }
         }
-        // SAFETY: the slot is an instruction.
-        block.first = unsafe { slots[1].get_mut().insn.handler };
         // A terminator uses the slot behind it for its links; another last instruction is followed by the fall-through handler.
         let links_at = if terminated { count + 1 } else { count + 2 };
         if !terminated {
@@ -541,7 +627,7 @@ impl Cpu {
         // SAFETY: slots have the size and alignment of headers and links, and both places are inside.
         unsafe {
             let base = UnsafeCell::raw_get(slots.as_ptr());
-            base.cast::<Header>().write(Header { block: owner, cost, count: count as u32, rip, unused: 0 });
+            base.cast::<Header>().write(Header { block: owner, cost, count: count as u32, rip, handler: stale });
             base.add(links_at)
                 .cast::<Links>()
                 .write(Links { entry: [link(end & mask), link(taken & mask)], target: [end & mask, taken & mask] });
@@ -556,7 +642,7 @@ impl Cpu {
         block.live = refresh::live_bits(&live[..count]);
         block.terminated = terminated;
         self.keep_bytes(&mut block);
-        block.set_fresh();
+        block.set_fresh(&self.environment().code.compiler);
         block
     }
 

@@ -22,6 +22,7 @@ use crate::flags;
 use crate::insn::{Header, Insn, Links, UNLINKABLE};
 use crate::interpretation::{Branch, DoubleOperation, FlagRule, Interpretation, Operation};
 use crate::operand::{mask, sign_extend};
+use crate::semantics::status;
 use crate::sse::double::fast_double;
 use crate::state::Cpu;
 use crate::system::Flow;
@@ -30,7 +31,7 @@ use crate::trap::{Access, Trap};
 
 /// The direct interpretation. With `SLOW`, accesses may leave the inline path.
 #[derive(Clone, Copy)]
-pub(crate) struct Direct<const SLOW: bool>(*mut Cpu);
+pub(crate) struct Direct<const SLOW: bool>(pub(crate) *mut Cpu);
 
 /// Where a terminator goes.
 #[derive(Clone, Copy)]
@@ -51,6 +52,12 @@ impl<const SLOW: bool> Direct<SLOW> {
     #[inline(always)]
     fn cpu(&mut self) -> &mut Cpu {
         unsafe { &mut *self.0 }
+    }
+
+    #[inline(always)]
+    fn flag_words(&mut self) -> (u64, u64) {
+        let cpu = self.cpu();
+        (cpu.flag_result, cpu.flag_aux)
     }
 
     /// The inline path of a read: the host address, if the software TLB has the page.
@@ -93,6 +100,17 @@ impl<const SLOW: bool> Direct<SLOW> {
                 _ => (host as *mut u64).write_unaligned(value),
             }
         }
+    }
+}
+
+/// Sets the status flags by a rule, for values of `width` bits.
+pub(crate) fn set_flags(cpu: &mut Cpu, width: u32, rule: FlagRule, a: u64, b: u64, result: u64) {
+    let mut direct = Direct::<false>(cpu);
+    match width {
+        8 => direct.set_flags::<8>(rule, a, b, result),
+        16 => direct.set_flags::<16>(rule, a, b, result),
+        32 => direct.set_flags::<32>(rule, a, b, result),
+        _ => direct.set_flags::<64>(rule, a, b, result),
     }
 }
 
@@ -141,56 +159,6 @@ fn slow_set_operand(cpu: &mut Cpu, insn: &Insn, operand: u32, value: u64) -> Res
 fn slow_double(cpu: &mut Cpu, kind: DoubleOperation, a: u64, b: u64) -> Result<u64, Stopped> {
     let outcome = cpu.double_arithmetic(kind, a, b);
     keep(cpu, outcome)
-}
-
-/// The two flag words after an operation. `old` are the words before it.
-#[inline(always)]
-pub(crate) fn flag_words<const W: u32>(rule: FlagRule, a: u64, b: u64, result: u64, old: (u64, u64)) -> (u64, u64) {
-    let signed = sign_extend(W, result);
-    let bit = |value: u64, number: u64| value >> (number & 63) & 1;
-    let width = u64::from(W);
-    match rule {
-        FlagRule::Add => (signed, flags::from_carries(W, (a & b) | ((a | b) & !result))),
-        FlagRule::Subtract => (signed, flags::from_carries(W, (!a & b) | ((!a | b) & result))),
-        FlagRule::Logic => (signed, 0),
-        FlagRule::Increment => {
-            let overflow = u64::from(signed == sign_extend(W, 1 << (W - 1)));
-            let carry = u64::from(flags::carry(old.1));
-            (signed, flags::carry_overflow(carry, overflow) | u64::from(result & 0xf == 0) << 3)
-        }
-        FlagRule::Decrement => {
-            let overflow = u64::from(result == mask(W) >> 1);
-            let carry = u64::from(flags::carry(old.1));
-            (signed, flags::carry_overflow(carry, overflow) | u64::from(result & 0xf == 0xf) << 3)
-        }
-        FlagRule::Multiply => (signed, flags::carry_overflow(b, b)),
-        FlagRule::ShiftLeft => {
-            // A count above the width (8 and 16 bits) shifts zeros out at the end.
-            let carry = if b > width { 0 } else { bit(a, width - b) };
-            (signed, flags::carry_overflow(carry, carry ^ bit(result, width - 1)))
-        }
-        FlagRule::ShiftRight => {
-            let carry = if b > width { 0 } else { bit(a, b - 1) };
-            (signed, flags::carry_overflow(carry, bit(a, width - 1)))
-        }
-        FlagRule::ShiftArithmetic => {
-            let carry = bit(sign_extend(W, a), (b - 1).min(63));
-            (signed, flags::carry_overflow(carry, 0))
-        }
-        FlagRule::RotateLeft => {
-            let carry = bit(result, 0);
-            (old.0, with_carry_overflow(old.1, carry, carry ^ bit(result, width - 1)))
-        }
-        FlagRule::RotateRight => {
-            let carry = bit(result, width - 1);
-            (old.0, with_carry_overflow(old.1, carry, carry ^ bit(result, width - 2)))
-        }
-    }
-}
-
-#[inline(always)]
-const fn with_carry_overflow(aux: u64, carry: u64, overflow: u64) -> u64 {
-    aux & !(3 << 62) | flags::carry_overflow(carry, overflow)
 }
 
 impl<const SLOW: bool> Interpretation for Direct<SLOW> {
@@ -329,8 +297,10 @@ impl<const SLOW: bool> Interpretation for Direct<SLOW> {
 
     #[inline(always)]
     fn set_flags<const W: u32>(&mut self, rule: FlagRule, a: u64, b: u64, result: u64) {
+        let old = self.flag_words();
+        let new = status::flag_words::<Self, W>(self, rule, a, b, result, old);
         let cpu = self.cpu();
-        (cpu.flag_result, cpu.flag_aux) = flag_words::<W>(rule, a, b, result, (cpu.flag_result, cpu.flag_aux));
+        (cpu.flag_result, cpu.flag_aux) = new;
     }
     #[inline(always)]
     fn set_flags_if<const W: u32>(&mut self, condition: u64, rule: FlagRule, a: u64, b: u64, result: u64) {
@@ -344,8 +314,8 @@ impl<const SLOW: bool> Interpretation for Direct<SLOW> {
     }
     #[inline(always)]
     fn condition(&mut self, code: u8) -> u64 {
-        let cpu = self.cpu();
-        u64::from(flags::condition(code, cpu.flag_result, cpu.flag_aux))
+        let words = self.flag_words();
+        status::condition(self, code, words)
     }
 
     #[inline(always)]
@@ -477,15 +447,16 @@ pub(crate) unsafe fn enter(cpu: *mut Cpu, entry: *const Insn) {
     }
     (*cpu).budget = budget;
     (*cpu).retired += u64::from(header.count);
-    ((*entry).handler)(cpu, entry);
+    (header.handler)(cpu, entry);
 }
 
 /// Between blocks: on to the next one, or without optimisation back to the engine, so that the stack stays shallow.
 #[inline(always)]
 unsafe fn proceed(cpu: *mut Cpu, entry: *const Insn) {
     if cfg!(debug_assertions) {
-        let header = &*entry.sub(1).cast::<Header>();
-        missed(&mut *cpu, std::ptr::null_mut(), header.rip);
+        (*cpu).rip = (*entry.sub(1).cast::<Header>()).rip;
+        (*cpu).next = entry;
+        (*cpu).stop = StopCode::Next;
     } else {
         enter(cpu, entry);
     }

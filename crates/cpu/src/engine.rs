@@ -27,6 +27,8 @@ pub const SLICE_INSTRUCTIONS: u64 = 1 << 16;
 pub(crate) enum StopCode {
     /// The next block is not known; `rip` says where, `link` who asks.
     Miss,
+    /// The next block is known: `next`. Only without optimisation, see `direct` on the stack.
+    Next,
     /// The budget does not cover the block at `rip`.
     Budget,
     /// An instruction asked to leave behind it.
@@ -69,8 +71,10 @@ impl Cpu {
         self.stop = StopCode::Left;
         loop {
             let mut from = std::ptr::null_mut();
+            let mut next = None;
             match self.stop {
                 StopCode::Miss => from = std::mem::replace(&mut self.link, std::ptr::null_mut()),
+                StopCode::Next => next = Some(self.next),
                 StopCode::Budget => {}
                 StopCode::Trap => {
                     let trap = self.trap.take().expect("a handler that traps says why");
@@ -85,6 +89,7 @@ impl Cpu {
                 self.leave = false;
                 self.stop = StopCode::Left;
                 from = std::ptr::null_mut();
+                next = None;
                 if self.environment().bus.attention() || self.deliveries_are_full() {
                     return RunExit::Attention;
                 }
@@ -134,10 +139,14 @@ impl Cpu {
             }
             let known = self.jumps.0[JumpCache::slot(self.rip)];
             let hit = known.rip == self.rip && known.context == self.context;
-            let found = if hit { Ok(known.entry) } else { self.find_block(false) };
+            let found = match next {
+                Some(entry) => Ok(entry),
+                None if hit => Ok(known.entry),
+                None => self.find_block(false),
+            };
             match found {
                 Ok(entry) => {
-                    if !hit || !from.is_null() {
+                    if next.is_none() && (!hit || !from.is_null()) {
                         self.remember(entry, from);
                     }
                     // SAFETY: the entry is in the code cache, and the header precedes it; see `direct`.
@@ -259,6 +268,7 @@ impl Cpu {
         if generation != self.code_generation {
             self.code_generation = generation;
             self.jumps.clear();
+            self.handover.forget();
             self.link = std::ptr::null_mut();
         }
     }

@@ -42,6 +42,7 @@ pub(crate) struct Insn {
 }
 
 /// Slot 0 of a block.
+#[derive(Clone, Copy)]
 #[repr(C, align(32))]
 pub(crate) struct Header {
     pub block: *const Block,
@@ -51,10 +52,12 @@ pub(crate) struct Header {
     pub count: u32,
     /// RIP of the first instruction.
     pub rip: u64,
-    pub unused: u64,
+    /// What a paid entry calls: the first instruction's handler, or whoever stands in front of it (`compile`, or `direct::stale`).
+    pub handler: Handler,
 }
 
 /// The slot after the last instruction.
+#[derive(Clone, Copy)]
 #[repr(C, align(32))]
 pub(crate) struct Links {
     /// Entries of the next block: fall-through and taken. Null until looked up; [`UNLINKABLE`] if only the jump cache may lead there.

@@ -9,6 +9,11 @@ pub mod apic;
 pub mod block;
 pub mod bus;
 mod class;
+#[cfg(feature = "compiler")]
+mod compile;
+#[cfg(not(feature = "compiler"))]
+#[path = "compile/absent.rs"]
+mod compile;
 mod delivery;
 mod direct;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! others a function; what is neither stops the run when it is reached.
 
 use crate::block::{Detail, MAXIMUM, Mode};
+use crate::compile::Meaning;
 use crate::direct::{branch, function, fused, operation, slow_operation};
 use crate::insn::{Handler, Insn};
 use crate::interpretation::{Branch, Operation};
@@ -27,6 +28,8 @@ pub(crate) struct Chosen {
     pub handler: Handler,
     /// For `direct::function`; otherwise never called.
     pub function: Function,
+    /// What the compiler makes of it.
+    pub meaning: Meaning,
     /// The handler is a terminator: it uses the links in the next slot.
     pub terminates: bool,
     /// Its cost in ticks.
@@ -269,6 +272,23 @@ macro_rules! conditions {
     };
 }
 
+/// A handler, and what the compiler makes of the instruction. The handler is made for one operand form; the compiler looks at operands
+/// itself, so one meaning serves all forms.
+struct Found {
+    handler: Handler,
+    meaning: Meaning,
+}
+
+/// A handler whose instruction the compiler takes for `O`.
+fn means<O: Operation>(handler: Handler) -> Found {
+    Found { handler, meaning: Meaning::operation::<O>() }
+}
+
+/// The same type for handler and compiler.
+fn both<O: Operation>() -> Found {
+    means::<O>(op::<O>())
+}
+
 fn op<O: Operation>() -> Handler {
     operation::<O>
 }
@@ -277,14 +297,14 @@ fn slow<O: Operation>() -> Handler {
     slow_operation::<O>
 }
 
-fn end<B: Branch>() -> Handler {
-    branch::<B>
+fn end<B: Branch, G: Branch>() -> Found {
+    Found { handler: branch::<B>, meaning: Meaning::branch::<G>() }
 }
 
 /// A two-operand ALU instruction in every form.
 macro_rules! binary {
     ($f:ident, $form:expr, $width:expr, $flags:expr) => {
-        widths!($width, W => match ($form, $flags) {
+        widths!($width, W => means::<Binary<$f, Any<W, 0>, Any<W, 1>, W, true>>(match ($form, $flags) {
             (Form::RegReg, true) => op::<Binary<$f, RegA<W>, RegB<W>, W, true>>(),
             (Form::RegReg, false) => op::<Binary<$f, RegA<W>, RegB<W>, W, false>>(),
             (Form::RegImm, true) => op::<Binary<$f, RegA<W>, Imm<W>, W, true>>(),
@@ -298,44 +318,44 @@ macro_rules! binary {
             (Form::MemImm, _) => op::<Binary<$f, Mem<W, false>, Imm<W>, W, true>>(),
             (Form::IdxImm, _) => op::<Binary<$f, Mem<W, true>, Imm<W>, W, true>>(),
             _ => slow::<Binary<$f, Any<W, 0>, Any<W, 1>, W, true>>(),
-        })
+        }))
     };
 }
 
 macro_rules! unary {
     ($k:ident, $form:expr, $width:expr) => {
-        widths!($width, W => match $form {
+        widths!($width, W => means::<Unary<$k, Any<W, 0>, W>>(match $form {
             Form::Reg => op::<Unary<$k, RegA<W>, W>>(),
             Form::Mem => op::<Unary<$k, Mem<W, false>, W>>(),
             Form::Idx => op::<Unary<$k, Mem<W, true>, W>>(),
             _ => slow::<Unary<$k, Any<W, 0>, W>>(),
-        })
+        }))
     };
 }
 
 macro_rules! shift {
     ($k:ident, $instruction:expr, $insn:expr, $form:expr, $width:expr, $flags:expr) => {{
         if $instruction.op_kind(1) == OpKind::Register {
-            widths!($width, W => match $form {
+            widths!($width, W => means::<ShiftByCl<$k, Any<W, 0>, W>>(match $form {
                 Form::RegReg => op::<ShiftByCl<$k, RegA<W>, W>>(),
                 Form::MemReg => op::<ShiftByCl<$k, Mem<W, false>, W>>(),
                 _ => slow::<ShiftByCl<$k, Any<W, 0>, W>>(),
-            })
+            }))
         } else {
             $insn.immediate &= if $width == 64 { 63 } else { 31 };
             if $insn.immediate == 0 {
                 // Nothing is shifted and no flag changes, but memory is written and a 32-bit register zero-extended.
-                widths!($width, W => match $form {
+                widths!($width, W => means::<Mov<Any<W, 0>, Any<W, 0>>>(match $form {
                     Form::RegImm => op::<Mov<RegA<W>, RegA<W>>>(),
                     _ => slow::<Mov<Any<W, 0>, Any<W, 0>>>(),
-                })
+                }))
             } else {
-                widths!($width, W => match ($form, $flags) {
+                widths!($width, W => means::<ShiftImmediate<$k, Any<W, 0>, W, true>>(match ($form, $flags) {
                     (Form::RegImm, true) => op::<ShiftImmediate<$k, RegA<W>, W, true>>(),
                     (Form::RegImm, false) => op::<ShiftImmediate<$k, RegA<W>, W, false>>(),
                     (Form::MemImm, _) => op::<ShiftImmediate<$k, Mem<W, false>, W, true>>(),
                     _ => slow::<ShiftImmediate<$k, Any<W, 0>, W, true>>(),
-                })
+                }))
             }
         }
     }};
@@ -344,8 +364,8 @@ macro_rules! shift {
 macro_rules! bit_test {
     ($k:ident, $form:expr, $width:expr) => {
         wide_widths!($width, W => match $form {
-            Form::RegReg => op::<BitTest<$k, W, false>>(),
-            Form::RegImm => op::<BitTest<$k, W, true>>(),
+            Form::RegReg => both::<BitTest<$k, W, false>>(),
+            Form::RegImm => both::<BitTest<$k, W, true>>(),
             _ => return None,
         })
     };
@@ -357,19 +377,21 @@ macro_rules! extend {
             OpKind::Register => $instruction.op_register(1).size() as u32 * 8,
             _ => $instruction.memory_size().size() as u32 * 8,
         };
-        wide_widths!($width, W => match ($form, from) {
-            (Form::RegReg, 8) => op::<Extend<RegB<8>, W, $signed>>(),
-            (Form::RegReg, 16) => op::<Extend<RegB<16>, W, $signed>>(),
-            (Form::RegReg, _) => op::<Extend<RegB<32>, W, $signed>>(),
-            (Form::RegMem, 8) => op::<Extend<Mem<8, false>, W, $signed>>(),
-            (Form::RegMem, 16) => op::<Extend<Mem<16, false>, W, $signed>>(),
-            (Form::RegMem, _) => op::<Extend<Mem<32, false>, W, $signed>>(),
-            (Form::RegIdx, 8) => op::<Extend<Mem<8, true>, W, $signed>>(),
-            (Form::RegIdx, 16) => op::<Extend<Mem<16, true>, W, $signed>>(),
-            (Form::RegIdx, _) => op::<Extend<Mem<32, true>, W, $signed>>(),
-            (_, 8) => slow::<Extend<Any<8, 1>, W, $signed>>(),
-            (_, 16) => slow::<Extend<Any<16, 1>, W, $signed>>(),
-            _ => slow::<Extend<Any<32, 1>, W, $signed>>(),
+        // The narrower source is a const width of its own.
+        macro_rules! from {
+            ($W:ident, $S:literal) => {
+                means::<Extend<Any<$S, 1>, $W, $signed>>(match $form {
+                    Form::RegReg => op::<Extend<RegB<$S>, $W, $signed>>(),
+                    Form::RegMem => op::<Extend<Mem<$S, false>, $W, $signed>>(),
+                    Form::RegIdx => op::<Extend<Mem<$S, true>, $W, $signed>>(),
+                    _ => slow::<Extend<Any<$S, 1>, $W, $signed>>(),
+                })
+            };
+        }
+        wide_widths!($width, W => match from {
+            8 => from!(W, 8),
+            16 => from!(W, 16),
+            _ => from!(W, 32),
         })
     }};
 }
@@ -377,24 +399,26 @@ macro_rules! extend {
 macro_rules! double {
     ($k:literal, $form:expr) => {
         match $form {
-            Form::RegReg => op::<DoubleRegister<$k>>(),
-            Form::RegMem => op::<DoubleMemory<$k, Mem<64, false>>>(),
-            Form::RegIdx => op::<DoubleMemory<$k, Mem<64, true>>>(),
-            _ => slow::<DoubleMemory<$k, Any<64, 1>>>(),
+            Form::RegReg => both::<DoubleRegister<$k>>(),
+            form => means::<DoubleMemory<$k, Any<64, 1>>>(match form {
+                Form::RegMem => op::<DoubleMemory<$k, Mem<64, false>>>(),
+                Form::RegIdx => op::<DoubleMemory<$k, Mem<64, true>>>(),
+                _ => slow::<DoubleMemory<$k, Any<64, 1>>>(),
+            }),
         }
     };
 }
 
 /// The handler made from semantics, if the instruction has them in this form; and whether it is a terminator.
-fn semantic(instruction: &Instruction, mode: Mode, flags: bool, insn: &mut Insn) -> Option<(Handler, bool)> {
-    if let Some(handler) = near_branch(instruction, mode, insn) {
-        return Some((handler, true));
+fn semantic(instruction: &Instruction, mode: Mode, flags: bool, insn: &mut Insn) -> Option<(Found, bool)> {
+    if let Some(found) = near_branch(instruction, mode, insn) {
+        return Some((found, true));
     }
     let (form, width) = operands(instruction, mode, insn);
     if instruction.has_lock_prefix() && form == Form::Other && !matches!(instruction.op0_kind(), OpKind::Memory) {
         return None;
     }
-    let handler = match instruction.mnemonic() {
+    let found = match instruction.mnemonic() {
         M::Add => binary!(Add, form, width, flags),
         M::Adc => binary!(Adc, form, width, true),
         M::Sub => binary!(Sub, form, width, flags),
@@ -413,36 +437,36 @@ fn semantic(instruction: &Instruction, mode: Mode, flags: bool, insn: &mut Insn)
         M::Sar => shift!(SAR, instruction, insn, form, width, flags),
         M::Rol => shift!(ROL, instruction, insn, form, width, true),
         M::Ror => shift!(ROR, instruction, insn, form, width, true),
-        M::Mov => return mov(instruction, form, width).map(|handler| (handler, false)),
+        M::Mov => return mov(instruction, form, width).map(|found| (found, false)),
         M::Movzx => extend!(false, instruction, form, width),
         M::Movsx | M::Movsxd => extend!(true, instruction, form, width),
         M::Lea if instruction.memory_segment() != Register::None => match form {
-            Form::RegMem => wide_widths!(width, W => op::<Lea<W, false>>()),
-            Form::RegIdx => wide_widths!(width, W => op::<Lea<W, true>>()),
+            Form::RegMem => wide_widths!(width, W => both::<Lea<W, false>>()),
+            Form::RegIdx => wide_widths!(width, W => both::<Lea<W, true>>()),
             _ => return None,
         },
         M::Imul => imul(instruction, form, width)?,
-        M::Mul => widths!(width, W => match form {
+        M::Mul => widths!(width, W => means::<Wide<Any<W, 0>, W, false>>(match form {
             Form::Reg => op::<Wide<RegA<W>, W, false>>(),
             Form::Mem => op::<Wide<Mem<W, false>, W, false>>(),
             _ => slow::<Wide<Any<W, 0>, W, false>>(),
-        }),
+        })),
         M::Bt => bit_test!(BT, form, width),
         M::Bts => bit_test!(BTS, form, width),
         M::Btr => bit_test!(BTR, form, width),
         M::Btc => bit_test!(BTC, form, width),
         M::Xchg => widths!(width, W => match form {
-            Form::RegReg => op::<ExchangeRegisters<W>>(),
-            _ => slow::<Exchange<W>>(),
+            Form::RegReg => both::<ExchangeRegisters<W>>(),
+            _ => means::<Exchange<W>>(slow::<Exchange<W>>()),
         }),
-        M::Bswap if width == 32 => op::<SwapBytes<32>>(),
-        M::Bswap if width == 64 => op::<SwapBytes<64>>(),
-        M::Cbw => op::<ExtendAccumulator<16>>(),
-        M::Cwde => op::<ExtendAccumulator<32>>(),
-        M::Cdqe => op::<ExtendAccumulator<64>>(),
-        M::Cwd => op::<FillSign<16>>(),
-        M::Cdq => op::<FillSign<32>>(),
-        M::Cqo => op::<FillSign<64>>(),
+        M::Bswap if width == 32 => both::<SwapBytes<32>>(),
+        M::Bswap if width == 64 => both::<SwapBytes<64>>(),
+        M::Cbw => both::<ExtendAccumulator<16>>(),
+        M::Cwde => both::<ExtendAccumulator<32>>(),
+        M::Cdqe => both::<ExtendAccumulator<64>>(),
+        M::Cwd => both::<FillSign<16>>(),
+        M::Cdq => both::<FillSign<32>>(),
+        M::Cqo => both::<FillSign<64>>(),
         M::Nop
         | M::Lfence
         | M::Sfence
@@ -456,49 +480,49 @@ fn semantic(instruction: &Instruction, mode: Mode, flags: bool, insn: &mut Insn)
         | M::Prefetch
         | M::Reservednop
         | M::Endbr64
-        | M::Endbr32 => op::<Nothing>(),
+        | M::Endbr32 => both::<Nothing>(),
         M::Push if mode.bits == 64 => match form {
-            Form::Reg if width == 64 => op::<Push<RegA<64>>>(),
-            Form::Mem if width == 64 => op::<Push<Mem<64, false>>>(),
-            _ if matches!(instruction.code(), iced_x86::Code::Pushq_imm8 | iced_x86::Code::Pushq_imm32) => op::<Push<Imm<64>>>(),
+            Form::Reg if width == 64 => means::<Push<Any<64, 0>>>(op::<Push<RegA<64>>>()),
+            Form::Mem if width == 64 => means::<Push<Any<64, 0>>>(op::<Push<Mem<64, false>>>()),
+            _ if matches!(instruction.code(), iced_x86::Code::Pushq_imm8 | iced_x86::Code::Pushq_imm32) => both::<Push<Imm<64>>>(),
             _ => return None,
         },
-        M::Pop if mode.bits == 64 && form == Form::Reg && width == 64 => op::<Pop>(),
-        M::Leave if mode.bits == 64 && instruction.code() == iced_x86::Code::Leaveq => op::<Leave>(),
+        M::Pop if mode.bits == 64 && form == Form::Reg && width == 64 => both::<Pop>(),
+        M::Leave if mode.bits == 64 && instruction.code() == iced_x86::Code::Leaveq => both::<Leave>(),
         mnemonic if is_cmov(mnemonic) => {
             insn.c = instruction.condition_code() as u8 - 1;
-            wide_widths!(width, W => match form {
+            wide_widths!(width, W => means::<Cmov<Any<W, 1>, W>>(match form {
                 Form::RegReg => op::<Cmov<RegB<W>, W>>(),
                 Form::RegMem => op::<Cmov<Mem<W, false>, W>>(),
                 _ => slow::<Cmov<Any<W, 1>, W>>(),
-            })
+            }))
         }
         mnemonic if (M::Seta..=M::Sets).contains(&mnemonic) => {
             insn.c = instruction.condition_code() as u8 - 1;
-            match form {
+            means::<Set<Any<8, 0>>>(match form {
                 Form::Reg => op::<Set<RegA<8>>>(),
                 Form::Mem => op::<Set<Mem<8, false>>>(),
                 _ => slow::<Set<Any<8, 0>>>(),
-            }
+            })
         }
         _ if mode.sse => sse(instruction, form, insn)?,
         _ => return None,
     };
-    Some((handler, false))
+    Some((found, false))
 }
 
 fn is_cmov(mnemonic: M) -> bool {
     (M::Cmova..=M::Cmovs).contains(&mnemonic)
 }
 
-fn mov(instruction: &Instruction, form: Form, width: u32) -> Option<Handler> {
+fn mov(instruction: &Instruction, form: Form, width: u32) -> Option<Found> {
     // Moves to and from segment, control and debug registers are functions.
     for operand in 0..2 {
         if instruction.op_kind(operand) == OpKind::Register && !instruction.op_register(operand).is_gpr() {
             return None;
         }
     }
-    Some(widths!(width, W => match form {
+    Some(widths!(width, W => means::<Mov<Any<W, 0>, Any<W, 1>>>(match form {
         Form::RegReg => op::<Mov<RegA<W>, RegB<W>>>(),
         Form::RegImm => op::<Mov<RegA<W>, Imm<W>>>(),
         Form::RegMem => op::<Mov<RegA<W>, Mem<W, false>>>(),
@@ -508,31 +532,31 @@ fn mov(instruction: &Instruction, form: Form, width: u32) -> Option<Handler> {
         Form::MemImm => op::<Mov<Mem<W, false>, Imm<W>>>(),
         Form::IdxImm => op::<Mov<Mem<W, true>, Imm<W>>>(),
         _ => slow::<Mov<Any<W, 0>, Any<W, 1>>>(),
-    }))
+    })))
 }
 
-fn imul(instruction: &Instruction, form: Form, width: u32) -> Option<Handler> {
+fn imul(instruction: &Instruction, form: Form, width: u32) -> Option<Found> {
     Some(match instruction.op_count() {
-        1 => widths!(width, W => match form {
+        1 => widths!(width, W => means::<Wide<Any<W, 0>, W, true>>(match form {
             Form::Reg => op::<Wide<RegA<W>, W, true>>(),
             Form::Mem => op::<Wide<Mem<W, false>, W, true>>(),
             _ => slow::<Wide<Any<W, 0>, W, true>>(),
-        }),
-        2 => wide_widths!(width, W => match form {
+        })),
+        2 => wide_widths!(width, W => means::<Imul<Any<W, 1>, W, false>>(match form {
             Form::RegReg => op::<Imul<RegB<W>, W, false>>(),
             Form::RegMem => op::<Imul<Mem<W, false>, W, false>>(),
             Form::RegIdx => op::<Imul<Mem<W, true>, W, false>>(),
             _ => slow::<Imul<Any<W, 1>, W, false>>(),
-        }),
-        _ => wide_widths!(width, W => match form {
+        })),
+        _ => wide_widths!(width, W => means::<Imul<Any<W, 1>, W, true>>(match form {
             Form::RegReg => op::<Imul<RegB<W>, W, true>>(),
             Form::RegMem => op::<Imul<Mem<W, false>, W, true>>(),
             _ => slow::<Imul<Any<W, 1>, W, true>>(),
-        }),
+        })),
     })
 }
 
-fn sse(instruction: &Instruction, form: Form, insn: &mut Insn) -> Option<Handler> {
+fn sse(instruction: &Instruction, form: Form, insn: &mut Insn) -> Option<Found> {
     let xmm = |operand: u32| instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).is_xmm();
     if instruction.op_count() != 2 {
         return None;
@@ -542,73 +566,73 @@ fn sse(instruction: &Instruction, form: Form, insn: &mut Insn) -> Option<Handler
         M::Subsd => double!(1, form),
         M::Mulsd => double!(2, form),
         M::Divsd => double!(3, form),
-        M::Movsd | M::Movq if xmm(0) && !xmm(1) => match form {
+        M::Movsd | M::Movq if xmm(0) && !xmm(1) => means::<LoadLow<Any<64, 1>, 64>>(match form {
             Form::RegMem => op::<LoadLow<Mem<64, false>, 64>>(),
             Form::RegIdx => op::<LoadLow<Mem<64, true>, 64>>(),
             Form::RegReg => op::<LoadLow<RegB<64>, 64>>(),
             _ => slow::<LoadLow<Any<64, 1>, 64>>(),
-        },
-        M::Movsd | M::Movq if xmm(1) && !xmm(0) => match form {
+        }),
+        M::Movsd | M::Movq if xmm(1) && !xmm(0) => means::<StoreLow<Any<64, 0>, 64>>(match form {
             Form::MemReg => op::<StoreLow<Mem<64, false>, 64>>(),
             Form::IdxReg => op::<StoreLow<Mem<64, true>, 64>>(),
             Form::RegReg => op::<StoreLow<RegA<64>, 64>>(),
             _ => slow::<StoreLow<Any<64, 0>, 64>>(),
-        },
+        }),
         // The string instruction has the same name.
-        M::Movsd if form == Form::RegReg => op::<MoveLow>(),
-        M::Movss | M::Movd if xmm(0) && !xmm(1) => match form {
+        M::Movsd if form == Form::RegReg => both::<MoveLow>(),
+        M::Movss | M::Movd if xmm(0) && !xmm(1) => means::<LoadLow<Any<32, 1>, 32>>(match form {
             Form::RegMem => op::<LoadLow<Mem<32, false>, 32>>(),
             Form::RegIdx => op::<LoadLow<Mem<32, true>, 32>>(),
             Form::RegReg => op::<LoadLow<RegB<32>, 32>>(),
             _ => slow::<LoadLow<Any<32, 1>, 32>>(),
-        },
-        M::Movss | M::Movd if xmm(1) && !xmm(0) => match form {
+        }),
+        M::Movss | M::Movd if xmm(1) && !xmm(0) => means::<StoreLow<Any<32, 0>, 32>>(match form {
             Form::MemReg => op::<StoreLow<Mem<32, false>, 32>>(),
             Form::IdxReg => op::<StoreLow<Mem<32, true>, 32>>(),
             Form::RegReg => op::<StoreLow<RegA<32>, 32>>(),
             _ => slow::<StoreLow<Any<32, 0>, 32>>(),
-        },
-        M::Movaps | M::Movapd | M::Movdqa | M::Movups | M::Movupd | M::Movdqu if form == Form::RegReg => op::<MoveWhole>(),
-        M::Movups | M::Movupd | M::Movdqu if form == Form::RegMem => op::<LoadWhole<false>>(),
-        M::Movups | M::Movupd | M::Movdqu if form == Form::RegIdx => op::<LoadWhole<true>>(),
+        }),
+        M::Movaps | M::Movapd | M::Movdqa | M::Movups | M::Movupd | M::Movdqu if form == Form::RegReg => both::<MoveWhole>(),
+        M::Movups | M::Movupd | M::Movdqu if form == Form::RegMem => both::<LoadWhole<false>>(),
+        M::Movups | M::Movupd | M::Movdqu if form == Form::RegIdx => both::<LoadWhole<true>>(),
         M::Xorps | M::Xorpd | M::Pxor if form == Form::RegReg && xmm(0) => {
             debug_assert!(insn.a < 16 && insn.b < 16);
-            op::<XorWhole>()
+            both::<XorWhole>()
         }
         _ => return None,
     })
 }
 
 /// The terminators with handlers of their own.
-fn near_branch(instruction: &Instruction, mode: Mode, insn: &mut Insn) -> Option<Handler> {
+fn near_branch(instruction: &Instruction, mode: Mode, insn: &mut Insn) -> Option<Found> {
     if instruction.is_jcc_short_or_near() {
         // In 16-bit code the target is truncated and checked against CS's limit when it is fetched, as for every fetch.
-        return Some(conditions!(instruction.condition_code() as u8 - 1, C => end::<Jcc<C>>()));
+        return Some(conditions!(instruction.condition_code() as u8 - 1, C => end::<Jcc<C>, Jcc<C>>()));
     }
     if instruction.is_jmp_short_or_near() {
-        return Some(end::<Jump>());
+        return Some(end::<Jump, Jump>());
     }
     if mode.bits != 64 {
         return None;
     }
     if instruction.is_call_near() && instruction.op0_kind() == OpKind::NearBranch64 {
-        return Some(end::<Call>());
+        return Some(end::<Call, Call>());
     }
     if matches!(instruction.code(), iced_x86::Code::Retnq | iced_x86::Code::Retnq_imm16) {
         insn.immediate = if instruction.op_count() == 1 { instruction.immediate(0) } else { 0 };
-        return Some(end::<Return>());
+        return Some(end::<Return, Return>());
     }
     let indirect_jump = instruction.code() == iced_x86::Code::Jmp_rm64;
     if indirect_jump || instruction.code() == iced_x86::Code::Call_rm64 {
         return Some(match (operands(instruction, mode, insn).0, indirect_jump) {
-            (Form::Reg, true) => end::<JumpIndirect<RegA<64>>>(),
-            (Form::Mem, true) => end::<JumpIndirect<Mem<64, false>>>(),
-            (Form::Idx, true) => end::<JumpIndirect<Mem<64, true>>>(),
-            (_, true) => end::<JumpIndirect<Any<64, 0>>>(),
-            (Form::Reg, false) => end::<CallIndirect<RegA<64>>>(),
-            (Form::Mem, false) => end::<CallIndirect<Mem<64, false>>>(),
-            (Form::Idx, false) => end::<CallIndirect<Mem<64, true>>>(),
-            (_, false) => end::<CallIndirect<Any<64, 0>>>(),
+            (Form::Reg, true) => end::<JumpIndirect<RegA<64>>, JumpIndirect<Any<64, 0>>>(),
+            (Form::Mem, true) => end::<JumpIndirect<Mem<64, false>>, JumpIndirect<Any<64, 0>>>(),
+            (Form::Idx, true) => end::<JumpIndirect<Mem<64, true>>, JumpIndirect<Any<64, 0>>>(),
+            (_, true) => end::<JumpIndirect<Any<64, 0>>, JumpIndirect<Any<64, 0>>>(),
+            (Form::Reg, false) => end::<CallIndirect<RegA<64>>, CallIndirect<Any<64, 0>>>(),
+            (Form::Mem, false) => end::<CallIndirect<Mem<64, false>>, CallIndirect<Any<64, 0>>>(),
+            (Form::Idx, false) => end::<CallIndirect<Mem<64, true>>, CallIndirect<Any<64, 0>>>(),
+            (_, false) => end::<CallIndirect<Any<64, 0>>, CallIndirect<Any<64, 0>>>(),
         });
     }
     None
@@ -624,12 +648,12 @@ fn needs_protection(instruction: &Instruction) -> bool {
 /// Chooses the handler of an instruction and fills its slot.
 pub(crate) fn choose(cpu: &Cpu, instruction: &Instruction, mode: Mode, flags: bool, insn: &mut Insn) -> Chosen {
     let cost = cpu.model.costs.instruction(crate::class::of(instruction)).ticks;
-    let plain = |function: Function| Chosen { handler: crate::direct::function, function, terminates: false, cost };
+    let plain = |function: Function| Chosen { handler: crate::direct::function, function, meaning: Meaning::NONE, terminates: false, cost };
     if instruction.is_invalid() || !crate::features::supports(cpu, instruction) || !mode.protected && needs_protection(instruction) {
         return plain(undefined);
     }
-    if let Some((handler, terminates)) = semantic(instruction, mode, flags, insn) {
-        return Chosen { handler, function: undefined, terminates, cost };
+    if let Some((Found { handler, meaning }, terminates)) = semantic(instruction, mode, flags, insn) {
+        return Chosen { handler, function: undefined, meaning, terminates, cost };
     }
     match crate::system::find(instruction) {
         Some(entry) => plain(entry.function),

@@ -11,3 +11,4 @@ pub(crate) mod multiply;
 pub(crate) mod place;
 pub(crate) mod shift;
 pub(crate) mod stack;
+pub(crate) mod status;

@@ -62,6 +62,8 @@ pub struct Cpu {
     pub(crate) leave: bool,
     /// Where the engine is to write the entry of the block found for `rip`.
     pub(crate) link: *mut *const Insn,
+    /// The block to go on with, when `stop` is `Next`.
+    pub(crate) next: *const Insn,
     /// The instruction that ended, when `stop` is `Trap`.
     pub(crate) stopped_at: *const Insn,
     /// What ended it.
@@ -72,6 +74,7 @@ pub struct Cpu {
     pub xmm: [[u64; 2]; 16],
     /// SSE control and status.
     pub mxcsr: u32,
+    pub(crate) handover: crate::compile::Handover,
     pub(crate) software_tlb: SoftwareTlb,
     pub(crate) jumps: JumpCache,
 
@@ -214,11 +217,13 @@ impl Cpu {
             stop: crate::engine::StopCode::Miss,
             leave: false,
             link: std::ptr::null_mut(),
+            next: std::ptr::null(),
             stopped_at: std::ptr::null(),
             trap: None,
             environment: std::ptr::null_mut(),
             xmm: [[0; 2]; 16],
             mxcsr: 0x1f80,
+            handover: crate::compile::Handover::new(),
             software_tlb: SoftwareTlb::new(),
             jumps: JumpCache::new(),
             system_flags: 2,

@@ -63,9 +63,10 @@ impl CodePageEntry {
 const NO_CODE_PAGE: CodePageEntry = CodePageEntry { entry: EMPTY, physical: 0, lines: 0, layout: 0 };
 
 /// Both halves: a page in `write` may be read through it as well. And the pages with code that may be written.
+#[repr(C)]
 pub(crate) struct SoftwareTlb {
-    pub read: Box<[SoftwareEntry; SOFTWARE_ENTRIES]>,
-    pub write: Box<[SoftwareEntry; SOFTWARE_ENTRIES]>,
+    pub read: [SoftwareEntry; SOFTWARE_ENTRIES],
+    pub write: [SoftwareEntry; SOFTWARE_ENTRIES],
     code: [CodePageEntry; CODE_PAGE_ENTRIES],
     last_context: u64,
     /// Changes when the entries of contexts that are not in force may be void: see [`crate::state::ContextMark`].
@@ -75,8 +76,8 @@ pub(crate) struct SoftwareTlb {
 impl SoftwareTlb {
     pub(crate) fn new() -> Self {
         Self {
-            read: Box::new([EMPTY; SOFTWARE_ENTRIES]),
-            write: Box::new([EMPTY; SOFTWARE_ENTRIES]),
+            read: [EMPTY; SOFTWARE_ENTRIES],
+            write: [EMPTY; SOFTWARE_ENTRIES],
             code: [NO_CODE_PAGE; CODE_PAGE_ENTRIES],
             last_context: 0,
             epoch: 0,
@@ -142,13 +143,14 @@ pub(crate) struct JumpEntry {
 }
 
 /// Where code at an address was decoded to.
-pub(crate) struct JumpCache(pub Box<[JumpEntry; JUMP_ENTRIES]>);
+#[repr(transparent)]
+pub(crate) struct JumpCache(pub [JumpEntry; JUMP_ENTRIES]);
 
 impl JumpCache {
     const EMPTY: JumpEntry = JumpEntry { rip: 0, context: u64::MAX, entry: std::ptr::null() };
 
     pub(crate) fn new() -> Self {
-        Self(Box::new([Self::EMPTY; JUMP_ENTRIES]))
+        Self([Self::EMPTY; JUMP_ENTRIES])
     }
 
     pub(crate) const fn slot(rip: u64) -> usize {

@@ -69,6 +69,13 @@ impl Machine {
         Self { cpu, memory, code: CodeCache::new() }
     }
 
+    /// The same, with code compiled that is entered this often.
+    fn compiling(program: &str, after: u32) -> Self {
+        let mut machine = Self::new(program);
+        machine.code.compile_after(Some(after));
+        machine
+    }
+
     fn run(&mut self, ticks: u64, instructions: u64) -> RunExit {
         let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut Silence };
         self.cpu.run(&mut environment, ticks, instructions)
@@ -208,6 +215,32 @@ fn a_run_ends_at_the_first_boundary_at_or_after_its_time() {
             timed.run(time, u64::MAX);
             let expected = boundaries.iter().find(|state| state.3 >= time).expect("a boundary behind every time before the last");
             assert_eq!(&timed.state(), expected, "{name} until {time}");
+        }
+    }
+}
+
+/// Without the compiler there is nothing to compare, but everything still runs.
+#[test]
+fn compiled_code_passes_through_the_same_states() {
+    for (name, program) in PROGRAMS {
+        let mut interpreted = Machine::new(program);
+        interpreted.code.compile_after(None);
+        let mut boundaries = vec![interpreted.state()];
+        for limit in 1..=6000 {
+            interpreted.run(u64::MAX >> 1, limit);
+            boundaries.push(interpreted.state());
+        }
+        for after in [1, 2, 7, 30] {
+            for slice in [6000usize, 977, 129, 23, 5] {
+                let mut compiled = Machine::compiling(program, after);
+                for limit in (slice..=6000).step_by(slice) {
+                    compiled.run(u64::MAX >> 1, limit as u64);
+                    assert_eq!(compiled.state(), boundaries[limit], "{name}, hot after {after}, in slices of {slice}, at {limit}");
+                }
+                let (made, refused) = compiled.code.compiled_regions();
+                assert_eq!(refused, 0, "{name}");
+                assert!(made > 0 || !cfg!(feature = "compiler"), "{name}");
+            }
         }
     }
 }

@@ -7,7 +7,6 @@
 //! that make other instructions' flags visible.
 
 use super::{BLANK, Block, MAXIMUM, Mode, Slot, decoder_at};
-use crate::direct::stale;
 use crate::insn::Insn;
 use crate::select::{choose, ends_block, fuse, live_flags};
 use crate::state::Cpu;
@@ -100,7 +99,7 @@ impl Cpu {
             }
             block.bytes.copy_from_slice(bytes);
         }
-        block.set_fresh();
+        block.set_fresh(&self.environment().code.compiler);
         Some(block.entry())
     }
 
@@ -153,7 +152,7 @@ impl Cpu {
             if chosen.terminates || before.saturating_add(chosen.cost.max(1)) != through {
                 return None;
             }
-            detail.function = chosen.function;
+            (detail.function, detail.meaning) = (chosen.function, chosen.meaning);
             insn.handler = chosen.handler;
             if !single
                 && block.terminated
@@ -161,9 +160,6 @@ impl Cpu {
                 && let Some(handler) = fuse(&block.details[number].instruction, &block.details[last].instruction, &mut insn)
             {
                 insn.handler = handler;
-            }
-            if number == 0 {
-                block.first = std::mem::replace(&mut insn.handler, stale);
             }
             *block.slots[number + 1].get_mut() = Slot { insn };
         }

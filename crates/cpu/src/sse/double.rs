@@ -9,10 +9,16 @@ use crate::trap::Outcome;
 const NEEDED: u32 = 0x0000_1020;
 const LOOKED_AT: u32 = 0x0000_f060;
 
+/// Whether MXCSR is such that the inline path can serve ordinary numbers.
+#[inline(always)]
+pub(crate) fn plain_doubles(mxcsr: u32) -> bool {
+    mxcsr & LOOKED_AT == NEEDED
+}
+
 /// The result, if neither operand nor result is special: then the only flag that can rise is PE, which is up already.
 #[inline(always)]
 pub(crate) fn fast_double(mxcsr: u32, kind: DoubleOperation, a: f64, b: f64) -> Option<f64> {
-    if mxcsr & LOOKED_AT != NEEDED {
+    if !plain_doubles(mxcsr) {
         return None;
     }
     let result = match kind {

@@ -9,7 +9,9 @@
 //! What is not: the faster rate of large aligned moves; every element costs the same (see the row `string_element`).
 
 use super::{Entry, Flow};
-use crate::operand::{mask, segment_of, sign_extend};
+use crate::direct::set_flags;
+use crate::interpretation::FlagRule;
+use crate::operand::{mask, segment_of};
 use crate::state::Cpu;
 use crate::trap::{Access, Intercept, Outcome};
 use iced_x86::{Code, Instruction, OpKind};
@@ -262,8 +264,7 @@ fn lods(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 fn compare(cpu: &mut Cpu, bytes: u8, a: u64, b: u64) {
     let width = u32::from(bytes) * 8;
     let result = a.wrapping_sub(b) & mask(width);
-    cpu.flag_result = sign_extend(width, result);
-    cpu.flag_aux = crate::flags::from_carries(width, (!a & b) | ((!a | b) & result));
+    set_flags(cpu, width, FlagRule::Subtract, a, b, result);
 }
 
 /// Whether REPE or REPNE ends on the present ZF.

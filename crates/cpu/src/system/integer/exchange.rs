@@ -1,20 +1,14 @@
 //! CMPXCHG, CMPXCHG8B, CMPXCHG16B, XADD. One processor runs at a time, so LOCK has nothing to add to what they do.
 
-use super::{AF, CF, OF, PF, SF, ZF, flag, width_of};
-use crate::flags;
-use crate::operand::{mask, sign_extend};
+use super::{ZF, flag, width_of};
+use crate::direct::set_flags;
+use crate::interpretation::FlagRule;
+use crate::operand::mask;
 use crate::state::Cpu;
 use crate::system::Flow;
 use crate::trap::{Access, Outcome, Trap};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use isa::register::Gpr;
-
-/// The status flags of an addition or subtraction.
-fn arithmetic_status(width: u32, result: u64, carries: u64) -> u64 {
-    flags::status(sign_extend(width, result), flags::from_carries(width, carries))
-}
-
-const ALL: u64 = CF | PF | AF | ZF | SF | OF;
 
 /// CMPXCHG. Memory is written in either case, with its old value if the comparison fails; a register is not, not even its upper half.
 pub(super) fn cmpxchg(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
@@ -32,8 +26,7 @@ pub(super) fn cmpxchg(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow>
         }
         cpu.write_register(accumulator, old);
     }
-    let borrows = (!expected & old) | ((!expected | old) & difference);
-    cpu.set_status(ALL, arithmetic_status(width, difference, borrows));
+    set_flags(cpu, width, FlagRule::Subtract, expected, old, difference);
     Ok(Flow::Next)
 }
 
@@ -85,7 +78,6 @@ pub(super) fn xadd(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
         cpu.write_operand(instruction, 1, old)?;
         cpu.write_operand(instruction, 0, sum)?;
     }
-    let carries = (old & added) | ((old | added) & !sum);
-    cpu.set_status(ALL, arithmetic_status(width, sum, carries));
+    set_flags(cpu, width, FlagRule::Add, old, added, sum);
     Ok(Flow::Next)
 }

@@ -1,0 +1,410 @@
+//! The compiling tier: hot code becomes code of the host, through Cranelift.
+//!
+//! **What it may do.** Compiled code does exactly what the interpreter does when every look-up hits: loads and stores that the software TLB
+//! serves, branches whose links are known, indirect jumps that the jump cache knows. In front of anything else (a fault, a device, a system
+//! instruction, an unknown target, too little time) it leaves to the interpreter, at that very instruction, with all state as the
+//! interpreter would have it. So no cache, charge or trace can tell which tier ran, nor when code became ready.
+//!
+//! **A region** is a set of blocks reached from a hot one over links that are known ([`plan`]). Its code ([`emit`]) keeps registers and flags in
+//! SSA form. Control enters at *doors*: the handlers in the headers of the blocks that begin loops. A region dies with the first of its
+//! blocks that is overwritten.
+//!
+//! **Confinement.** Compiled code reads and writes: fields of `Cpu` at constant offsets; entries of the software TLB and the jump cache, whose
+//! index is masked; and host memory at an address that a matching entry of the software TLB gave, within the page the entry stands for,
+//! because the tag is compared with that of the last byte. It calls nothing. Its pages are never writable and executable at once ([`code`]).
+//! A machine's compiled code is bounded by [`MAXIMUM_BYTES`]; beyond, all of it is thrown away.
+//!
+//! This is one of the modules that `docs/architecture.md` allows `unsafe`; the argument is that of `direct`, of which it is a part: a region's
+//! pointers lead to blocks that the code cache owns, and it is removed from the cache before any of them is freed.
+#![expect(unsafe_code, reason = "handlers work on raw pointers, see the argument in `direct`")]
+#![expect(clippy::undocumented_unsafe_blocks, reason = "one argument, in the module's documentation, holds for all of them")]
+#![expect(unsafe_op_in_unsafe_fn, reason = "every unsafe function here consists of such operations only")]
+
+mod code;
+mod emit;
+mod plan;
+
+use crate::block::{Block, Mode};
+use crate::direct::{block_of, header_of, set_flags};
+use crate::insn::{Handler, Header, Insn};
+use crate::interpretation::{Branch, FlagRule, Operation};
+use crate::sse::double::plain_doubles;
+use crate::state::Cpu;
+use code::Code;
+use emit::{Cut, Emitter, Next, Workshop};
+use std::cell::{Cell, RefCell};
+
+/// How often a block is entered before it is hot.
+pub(crate) const DEFAULT_HEAT: u32 = 3000;
+/// The most bytes of compiled code that one machine keeps.
+const MAXIMUM_BYTES: usize = 64 << 20;
+/// The most targets of an indirect branch that are remembered.
+const MAXIMUM_SEEN: usize = 64;
+/// How often control may leave a region over an edge that it does not know before the region is made anew with what is known by then.
+const MAXIMUM_MISSES: u32 = 256;
+/// How often a region may be made anew before its misses count no more.
+const MAXIMUM_REMAKES: u32 = 5;
+
+/// The part of [`Handover::packed`] that counts instructions, downwards.
+const COUNT_BITS: u32 = 20;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+
+/// What compiled code and the interpreter hand each other through memory.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Handover {
+    /// Ticks left, the block at hand paid, above bit 20; below, all ones less the instructions begun since the door.
+    packed: u64,
+    /// Slot of the first instruction of the block that compiled code left from.
+    base: *const Insn,
+    /// Number of the instruction in its block at which the interpreter goes on; from bit 16 the reason, see [`emit::Reason`].
+    exit: u64,
+    /// Where an indirect branch would go whose target the region does not know.
+    target: u64,
+    /// Zero when the flag words in `Cpu` hold; else the rule and the width whose operands and result stand below and in `Cpu::flag_result`.
+    flag_code: u64,
+    flag_a: u64,
+    flag_b: u64,
+    /// The block that was last entered while it was counted.
+    previous: *const Insn,
+}
+
+impl Handover {
+    pub(crate) const fn new() -> Self {
+        Self { packed: 0, base: std::ptr::null(), exit: 0, target: 0, flag_code: 0, flag_a: 0, flag_b: 0, previous: std::ptr::null() }
+    }
+
+    /// Blocks were freed.
+    pub(crate) fn forget(&mut self) {
+        self.previous = std::ptr::null();
+    }
+}
+
+/// Makes code of an instruction that falls through.
+type EmitOperation = for<'a, 'b, 'c> fn(&'a mut Emitter<'b, 'c>, &Insn) -> Result<(), Cut>;
+/// Makes code of an instruction that ends a block.
+type EmitBranch = for<'a, 'b, 'c> fn(&'a mut Emitter<'b, 'c>, &Insn) -> Result<Next, Cut>;
+
+/// What the compiler makes of an instruction.
+#[derive(Clone, Copy)]
+pub(crate) enum Meaning {
+    /// Nothing: it is left to the interpreter.
+    None,
+    Operation(EmitOperation),
+    Branch(EmitBranch),
+}
+
+impl Meaning {
+    pub(crate) const NONE: Self = Self::None;
+
+    pub(crate) fn operation<O: Operation>() -> Self {
+        fn emit<O: Operation>(emitter: &mut Emitter<'_, '_>, insn: &Insn) -> Result<(), Cut> {
+            O::execute(emitter, insn)
+        }
+        Self::Operation(emit::<O>)
+    }
+
+    pub(crate) fn branch<B: Branch>() -> Self {
+        fn emit<B: Branch>(emitter: &mut Emitter<'_, '_>, insn: &Insn) -> Result<Next, Cut> {
+            B::execute(emitter, insn)
+        }
+        Self::Branch(emit::<B>)
+    }
+}
+
+/// What the compiling tier knows of a block.
+#[derive(Default)]
+pub(crate) struct Tier {
+    /// Entries until it is hot.
+    heat: Cell<u32>,
+    /// Where control gets from its header into compiled code.
+    door: Cell<Option<std::ptr::NonNull<Door>>>,
+    /// Targets of its indirect branch.
+    seen: RefCell<Vec<u64>>,
+    /// How often it was overwritten.
+    changes: Cell<u32>,
+    /// Regions that hold it.
+    regions: RefCell<Vec<usize>>,
+}
+
+impl Tier {
+    /// A block takes the place of another.
+    pub(crate) fn succeed(&mut self, other: &Self) {
+        self.changes.set(other.changes.get());
+    }
+
+    fn note(&self, target: u64) {
+        let mut seen = self.seen.borrow_mut();
+        if seen.len() < MAXIMUM_SEEN && !seen.contains(&target) {
+            seen.push(target);
+        }
+    }
+}
+
+/// Where control enters a region.
+pub(crate) struct Door {
+    code: extern "C" fn(*mut Cpu, u64),
+    /// Which of the region's entries this is.
+    index: u64,
+    /// Ticks that the budget must still cover, the block itself paid.
+    needed: i64,
+    /// Ticks and instructions of the block itself.
+    cost: i64,
+    count: u64,
+    /// The region computes in double precision, for which MXCSR must be as the inline path wants it.
+    doubles: bool,
+    region: usize,
+}
+
+/// Compiled code of several blocks.
+struct Region {
+    code: Code,
+    head: *const Block,
+    blocks: Vec<*const Block>,
+    doors: Vec<(*const Block, Box<Door>)>,
+    misses: u32,
+    remakes: u32,
+}
+
+/// The compiler and what it has made.
+pub(crate) struct Compiler {
+    /// How often a block is entered before it is hot; `None` compiles nothing.
+    after: Option<u32>,
+    workshop: Option<Box<Workshop>>,
+    regions: Vec<Option<Box<Region>>>,
+    bytes: usize,
+    /// Regions made, and those that could not be.
+    pub(crate) made: u64,
+    pub(crate) refused: u64,
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self { after: Some(DEFAULT_HEAT), workshop: None, regions: Vec::new(), bytes: 0, made: 0, refused: 0 }
+    }
+}
+
+impl Compiler {
+    pub(crate) fn set_after(&mut self, entries: Option<u32>) {
+        self.after = entries;
+    }
+
+    /// Whoever stands in front of a new block's first instruction, and the block's tier made new. What keeps changing is not worth compiling.
+    pub(crate) fn front(&self, tier: &mut Tier, mode: Mode) -> Option<Handler> {
+        debug_assert!(tier.door.get().is_none(), "a block's regions die with it");
+        let after = self.after?;
+        if mode.bits != 64 || mode.single {
+            return None;
+        }
+        tier.heat.set(after.max(1).saturating_mul(1 << tier.changes.get().min(16)));
+        tier.seen.get_mut().clear();
+        Some(warm)
+    }
+
+    /// A block was overwritten: the regions that hold it die.
+    pub(crate) fn forget(&mut self, block: &Block) {
+        block.tier.changes.set(block.tier.changes.get().saturating_add(1));
+        let regions = std::mem::take(&mut *block.tier.regions.borrow_mut());
+        for region in regions {
+            self.remove(region);
+        }
+    }
+
+    /// Removes all regions.
+    pub(crate) fn clear(&mut self) {
+        for region in 0..self.regions.len() {
+            self.remove(region);
+        }
+        self.regions.clear();
+    }
+
+    fn remove(&mut self, number: usize) {
+        let Some(region) = self.regions[number].take() else { return };
+        self.bytes -= region.code.len();
+        for block in &region.blocks {
+            unsafe { (**block).tier.regions.borrow_mut().retain(|other| *other != number) };
+        }
+        for (block, door) in &region.doors {
+            let block = unsafe { &**block };
+            if block.tier.door.get().is_some_and(|here| std::ptr::eq(here.as_ptr(), &raw const **door)) {
+                block.tier.door.set(None);
+                unsafe { set_front(block.entry(), None) };
+            }
+        }
+    }
+
+    fn vacancy(&mut self) -> usize {
+        self.regions.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.regions.push(None);
+            self.regions.len() - 1
+        })
+    }
+}
+
+/// Puts a handler in front of a block, or takes it away. A block whose bytes were overwritten keeps what leads away from it.
+unsafe fn set_front(entry: *const Insn, front: Option<Handler>) {
+    let header = entry.sub(1).cast::<Header>().cast_mut();
+    if !std::ptr::fn_addr_eq((*header).handler, crate::direct::stale as Handler) {
+        (*header).handler = front.unwrap_or((*entry).handler);
+    }
+}
+
+/// In front of a block that is counted.
+unsafe extern "C" fn warm(cpu: *mut Cpu, insn: *const Insn) {
+    count(cpu, insn);
+    ((*insn).handler)(cpu, insn)
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn count(cpu: *mut Cpu, insn: *const Insn) {
+    let cpu = &mut *cpu;
+    let previous = std::mem::replace(&mut cpu.handover.previous, insn);
+    if !previous.is_null() {
+        let previous = block_of(previous);
+        if previous.ends_indirectly() {
+            previous.tier.note((*header_of(insn)).rip);
+        }
+    }
+    let tier = &block_of(insn).tier;
+    let heat = tier.heat.get() - 1;
+    tier.heat.set(heat);
+    if heat == 0 {
+        set_front(insn, None);
+        if tier.regions.borrow().is_empty() {
+            compile(cpu, block_of(insn), 0);
+        }
+    }
+}
+
+/// In front of a block at which compiled code can be entered.
+unsafe extern "C" fn door(cpu: *mut Cpu, insn: *const Insn) {
+    let slot = pass(cpu, insn);
+    ((*slot).handler)(cpu, slot)
+}
+
+/// Runs compiled code, if there is time for it. Returns the instruction at which the interpreter goes on.
+#[inline(never)]
+unsafe fn pass(cpu: *mut Cpu, insn: *const Insn) -> *const Insn {
+    let Some(door) = block_of(insn).tier.door.get() else { return insn };
+    let door = door.as_ref();
+    if (*cpu).budget < door.needed || door.doubles && !plain_doubles((*cpu).mxcsr) {
+        return insn;
+    }
+    (*cpu).handover.packed = (((*cpu).budget + door.cost) as u64) << COUNT_BITS | COUNT_MASK;
+    let begun = (*cpu).retired - door.count;
+    (door.code)(cpu, door.index);
+    let region = door.region;
+    let cpu = &mut *cpu;
+    let packed = cpu.handover.packed;
+    cpu.budget = packed as i64 >> COUNT_BITS;
+    cpu.retired = begun + (COUNT_MASK - (packed & COUNT_MASK));
+    unpack_flags(cpu);
+    let slot = cpu.handover.base.add((cpu.handover.exit & 0xffff) as usize);
+    let reason = cpu.handover.exit >> 16;
+    if reason != emit::Reason::Plain as u64 {
+        missed(cpu, slot, region, reason);
+    }
+    slot
+}
+
+/// Control left over an edge that the region does not know.
+#[cold]
+#[inline(never)]
+unsafe fn missed(cpu: &mut Cpu, slot: *const Insn, number: usize, reason: u64) {
+    if reason == emit::Reason::Target as u64 {
+        block_of(slot).tier.note(cpu.handover.target);
+    }
+    let Some(region) = cpu.environment().code.compiler.regions[number].as_mut() else { return };
+    region.misses += 1;
+    if region.misses >= MAXIMUM_MISSES << (2 * region.remakes) && region.remakes < MAXIMUM_REMAKES {
+        let (head, remakes) = (region.head, region.remakes + 1);
+        cpu.environment().code.compiler.remove(number);
+        compile(cpu, &*head, remakes);
+    }
+}
+
+/// Makes the flag words of what compiled code left instead.
+fn unpack_flags(cpu: &mut Cpu) {
+    let code = std::mem::take(&mut cpu.handover.flag_code);
+    if code == 0 {
+        return;
+    }
+    let rule = match code >> 8 {
+        1 => FlagRule::Add,
+        2 => FlagRule::Subtract,
+        3 => FlagRule::Logic,
+        4 => FlagRule::Multiply,
+        5 => FlagRule::ShiftLeft,
+        6 => FlagRule::ShiftRight,
+        _ => FlagRule::ShiftArithmetic,
+    };
+    let (a, b, result) = (cpu.handover.flag_a, cpu.handover.flag_b, cpu.flag_result);
+    set_flags(cpu, (code & 0xff) as u32, rule, a, b, result);
+}
+
+/// The number under which operands and result of a rule can be left for [`unpack_flags`]; `None` for rules that need the flags before.
+fn flag_code(rule: FlagRule, width: u32) -> Option<u64> {
+    let number = match rule {
+        FlagRule::Add => 1,
+        FlagRule::Subtract => 2,
+        FlagRule::Logic => 3,
+        FlagRule::Multiply => 4,
+        FlagRule::ShiftLeft => 5,
+        FlagRule::ShiftRight => 6,
+        FlagRule::ShiftArithmetic => 7,
+        FlagRule::Increment | FlagRule::Decrement | FlagRule::RotateLeft | FlagRule::RotateRight => return None,
+    };
+    Some(number << 8 | u64::from(width))
+}
+
+/// Makes a region around a block and opens its doors.
+unsafe fn compile(cpu: &mut Cpu, head: &Block, remakes: u32) {
+    let Some(plan) = plan::Plan::new(cpu, head) else { return };
+    let compiler = &mut cpu.environment().code.compiler;
+    if compiler.workshop.is_none() {
+        compiler.workshop = Workshop::new().map(Box::new);
+    }
+    let Some(workshop) = compiler.workshop.as_mut() else {
+        // No compiler for this host: everything runs in the interpreter.
+        compiler.after = None;
+        return;
+    };
+    let Some(bytes) = workshop.compile(&plan) else {
+        compiler.refused += 1;
+        return;
+    };
+    let Ok(code) = Code::new(bytes) else {
+        compiler.refused += 1;
+        return;
+    };
+    if compiler.bytes + code.len() > MAXIMUM_BYTES {
+        compiler.clear();
+    }
+    compiler.made += 1;
+    compiler.bytes += code.len();
+    let number = compiler.vacancy();
+    let function = code.function();
+    let mut doors = Vec::new();
+    for (index, entry) in plan.entries().enumerate() {
+        let block = &*entry.block;
+        let header = &*header_of(block.entry());
+        let door_of_entry = Box::new(Door {
+            code: function,
+            index: index as u64,
+            needed: entry.bound - i64::from(header.cost),
+            cost: i64::from(header.cost),
+            count: u64::from(header.count),
+            doubles: plan.doubles,
+            region: number,
+        });
+        block.tier.door.set(Some(std::ptr::NonNull::from(&*door_of_entry)));
+        set_front(block.entry(), Some(door));
+        doors.push((entry.block, door_of_entry));
+    }
+    let blocks: Vec<*const Block> = plan.nodes.iter().map(|node| node.block).collect();
+    for block in &blocks {
+        (**block).tier.regions.borrow_mut().push(number);
+    }
+    compiler.regions[number] = Some(Box::new(Region { code, head, blocks, doors, misses: 0, remakes }));
+}
