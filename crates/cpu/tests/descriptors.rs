@@ -3,6 +3,7 @@
 mod common;
 
 use common::{CODE, CODE_0, CODE_3, DATA_3, GDT, HANDLERS, IDT, Machine, PAGES, STACK, TSS};
+use cpu::RunExit;
 use isa::register::{Gpr, Segment};
 use isa::segment::Selector;
 
@@ -276,6 +277,21 @@ fn a_return_to_the_same_level_leaves_the_data_segments_alone() {
     assert_eq!(machine.run_to_handler(), Some(13));
     assert_eq!(machine.stack(2)[1], machine.symbol("there"));
     assert_eq!(machine.cpu.segments[Segment::Ds.number()], before[Segment::Ds.number()]);
+}
+
+#[test]
+fn smap_keeps_the_processor_from_tables_on_user_pages_whatever_was_read_before() {
+    // SDM vol 3, 4.6.1 "Determination of Access Rights": implicit supervisor-mode accesses to user pages are refused even with RFLAGS.AC set.
+    let source = format!("stac\n mov rax, [{IDT:#x}]\n mov rax, [{GDT:#x}]\n mov rax, [{HANDLERS:#x}]\n int3");
+    for (user_tables, expected) in [(false, RunExit::Idle), (true, RunExit::Shutdown)] {
+        let mut machine = Machine::long(&source);
+        for page in [GDT, IDT] {
+            machine.memory.write_u64(PAGES + 8 * (page >> 12), page | if user_tables { 7 } else { 3 }).unwrap();
+        }
+        machine.cpu.cr4.set_smap(true);
+        machine.cpu.context_changed();
+        assert_eq!(machine.run(), expected, "{user_tables}");
+    }
 }
 
 #[test]
