@@ -147,6 +147,8 @@ pub struct Cpu {
     pub delivering: Option<Event>,
     /// An event that VM entry injects: delivered before the next instruction.
     pub inject: Option<Event>,
+    /// The log of deliveries is full: whoever wants it has to take it before the processor goes on.
+    pub(crate) deliveries_full: bool,
     /// The log of deliveries, if somebody wants one.
     pub(crate) deliveries: Option<Vec<crate::delivery::log::Delivery>>,
 
@@ -260,6 +262,7 @@ impl Cpu {
             task_fault: None,
             delivering: None,
             inject: None,
+            deliveries_full: false,
             deliveries: None,
             guest_mode: false,
             rust_host: false,

@@ -41,23 +41,31 @@ impl Cpu {
     /// Begins or ends a log of deliveries.
     pub fn log_deliveries(&mut self, wanted: bool) {
         self.deliveries = wanted.then(Vec::new);
+        self.deliveries_full = false;
     }
 
     /// The deliveries since the last call.
     pub fn take_deliveries(&mut self) -> Vec<Delivery> {
+        self.deliveries_full = false;
         self.deliveries.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Whether the log of deliveries waits for [`Self::take_deliveries`] before the processor goes on.
     pub fn deliveries_are_full(&self) -> bool {
-        self.deliveries.as_ref().is_some_and(|log| log.len() >= FULL)
+        self.deliveries_full
     }
 
+    #[inline]
     pub(crate) fn log_event(&mut self, event: &Event) {
         if self.deliveries.is_some() {
-            let fault = event.kind == EventKind::Exception && event.vector == Vector::PageFault as u8;
-            self.log(self.return_rip(event), Delivered::Event { event: *event, cr2: fault.then_some(self.cr2) });
+            self.log_wanted_event(event);
         }
+    }
+
+    #[cold]
+    fn log_wanted_event(&mut self, event: &Event) {
+        let fault = event.kind == EventKind::Exception && event.vector == Vector::PageFault as u8;
+        self.log(self.return_rip(event), Delivered::Event { event: *event, cr2: fault.then_some(self.cr2) });
     }
 
     pub(crate) fn log_triple_fault(&mut self) {
@@ -68,6 +76,7 @@ impl Cpu {
         let (cycle, guest) = (self.cycles(), self.guest_mode);
         if let Some(log) = &mut self.deliveries {
             log.push(Delivery { cycle, rip, guest, what });
+            self.deliveries_full = log.len() >= FULL;
         }
     }
 }
