@@ -17,33 +17,27 @@
 //! This is one of the modules that `docs/architecture.md` allows `unsafe`; the argument is that of `direct`, of which it is a part: a region's
 //! pointers lead to blocks that the code cache owns, and it is removed from the cache before any of them is freed.
 #![expect(unsafe_code, reason = "handlers work on raw pointers, see the argument in `direct`")]
-#![expect(clippy::undocumented_unsafe_blocks, reason = "one argument, in the module's documentation, holds for all of them")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every unsafe function here consists of such operations only")]
 
 mod code;
 mod emit;
 mod plan;
+mod regions;
+mod workshop;
 
-use crate::block::{Block, Mode};
+use crate::block::Block;
 use crate::direct::{block_of, header_of, set_flags};
 use crate::insn::{Handler, Header, Insn};
 use crate::interpretation::{Branch, FlagRule, Operation};
 use crate::sse::double::plain_doubles;
 use crate::state::Cpu;
-use code::Code;
-use emit::{Cut, Emitter, Next, Workshop};
+use emit::{Cut, Emitter, Next};
+pub(crate) use regions::Compiler;
+use regions::Door;
 use std::cell::{Cell, RefCell};
 
-/// How often a block is entered before it is hot.
-pub(crate) const DEFAULT_HEAT: u32 = 3000;
-/// The most bytes of compiled code that one machine keeps.
-const MAXIMUM_BYTES: usize = 64 << 20;
 /// The most targets of an indirect branch that are remembered.
 const MAXIMUM_SEEN: usize = 64;
-/// How often control may leave a region over an edge that it does not know before the region is made anew with what is known by then.
-const MAXIMUM_MISSES: u32 = 256;
-/// How often a region may be made anew before its misses count no more.
-const MAXIMUM_REMAKES: u32 = 5;
 
 /// The part of [`Handover::packed`] that counts instructions, downwards.
 const COUNT_BITS: u32 = 20;
@@ -141,106 +135,6 @@ impl Tier {
     }
 }
 
-/// Where control enters a region.
-pub(crate) struct Door {
-    code: extern "C" fn(*mut Cpu, u64),
-    /// Which of the region's entries this is.
-    index: u64,
-    /// Ticks that the budget must still cover, the block itself paid.
-    needed: i64,
-    /// Ticks and instructions of the block itself.
-    cost: i64,
-    count: u64,
-    /// The region computes in double precision, for which MXCSR must be as the inline path wants it.
-    doubles: bool,
-    region: usize,
-}
-
-/// Compiled code of several blocks.
-struct Region {
-    code: Code,
-    head: *const Block,
-    blocks: Vec<*const Block>,
-    doors: Vec<(*const Block, Box<Door>)>,
-    misses: u32,
-    remakes: u32,
-}
-
-/// The compiler and what it has made.
-pub(crate) struct Compiler {
-    /// How often a block is entered before it is hot; `None` compiles nothing.
-    after: Option<u32>,
-    workshop: Option<Box<Workshop>>,
-    regions: Vec<Option<Box<Region>>>,
-    bytes: usize,
-    /// Regions made, and those that could not be.
-    pub(crate) made: u64,
-    pub(crate) refused: u64,
-}
-
-impl Default for Compiler {
-    fn default() -> Self {
-        Self { after: Some(DEFAULT_HEAT), workshop: None, regions: Vec::new(), bytes: 0, made: 0, refused: 0 }
-    }
-}
-
-impl Compiler {
-    pub(crate) fn set_after(&mut self, entries: Option<u32>) {
-        self.after = entries;
-    }
-
-    /// Whoever stands in front of a new block's first instruction, and the block's tier made new. What keeps changing is not worth compiling.
-    pub(crate) fn front(&self, tier: &mut Tier, mode: Mode) -> Option<Handler> {
-        debug_assert!(tier.door.get().is_none(), "a block's regions die with it");
-        let after = self.after?;
-        if mode.bits != 64 || mode.single {
-            return None;
-        }
-        tier.heat.set(after.max(1).saturating_mul(1 << tier.changes.get().min(16)));
-        tier.seen.get_mut().clear();
-        Some(warm)
-    }
-
-    /// A block was overwritten: the regions that hold it die.
-    pub(crate) fn forget(&mut self, block: &Block) {
-        block.tier.changes.set(block.tier.changes.get().saturating_add(1));
-        let regions = std::mem::take(&mut *block.tier.regions.borrow_mut());
-        for region in regions {
-            self.remove(region);
-        }
-    }
-
-    /// Removes all regions.
-    pub(crate) fn clear(&mut self) {
-        for region in 0..self.regions.len() {
-            self.remove(region);
-        }
-        self.regions.clear();
-    }
-
-    fn remove(&mut self, number: usize) {
-        let Some(region) = self.regions[number].take() else { return };
-        self.bytes -= region.code.len();
-        for block in &region.blocks {
-            unsafe { (**block).tier.regions.borrow_mut().retain(|other| *other != number) };
-        }
-        for (block, door) in &region.doors {
-            let block = unsafe { &**block };
-            if block.tier.door.get().is_some_and(|here| std::ptr::eq(here.as_ptr(), &raw const **door)) {
-                block.tier.door.set(None);
-                unsafe { set_front(block.entry(), None) };
-            }
-        }
-    }
-
-    fn vacancy(&mut self) -> usize {
-        self.regions.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.regions.push(None);
-            self.regions.len() - 1
-        })
-    }
-}
-
 /// Puts a handler in front of a block, or takes it away. A block whose bytes were overwritten keeps what leads away from it.
 unsafe fn set_front(entry: *const Insn, front: Option<Handler>) {
     let header = entry.sub(1).cast::<Header>().cast_mut();
@@ -272,7 +166,7 @@ unsafe fn count(cpu: *mut Cpu, insn: *const Insn) {
     if heat == 0 {
         set_front(insn, None);
         if tier.regions.borrow().is_empty() {
-            compile(cpu, block_of(insn), 0);
+            regions::begin(cpu, block_of(insn), None);
         }
     }
 }
@@ -311,16 +205,12 @@ unsafe fn pass(cpu: *mut Cpu, insn: *const Insn) -> *const Insn {
 /// Control left over an edge that the region does not know.
 #[cold]
 #[inline(never)]
-unsafe fn missed(cpu: &mut Cpu, slot: *const Insn, number: usize, reason: u64) {
+unsafe fn missed(cpu: &mut Cpu, slot: *const Insn, region: usize, reason: u64) {
     if reason == emit::Reason::Target as u64 {
         block_of(slot).tier.note(cpu.handover.target);
     }
-    let Some(region) = cpu.environment().code.compiler.regions[number].as_mut() else { return };
-    region.misses += 1;
-    if region.misses >= MAXIMUM_MISSES << (2 * region.remakes) && region.remakes < MAXIMUM_REMAKES {
-        let (head, remakes) = (region.head, region.remakes + 1);
-        cpu.environment().code.compiler.remove(number);
-        compile(cpu, &*head, remakes);
+    if let Some(head) = cpu.environment().code.compiler.count_miss(region) {
+        regions::begin(cpu, Block::at(head), Some(region));
     }
 }
 
@@ -356,55 +246,4 @@ fn flag_code(rule: FlagRule, width: u32) -> Option<u64> {
         FlagRule::Increment | FlagRule::Decrement | FlagRule::RotateLeft | FlagRule::RotateRight => return None,
     };
     Some(number << 8 | u64::from(width))
-}
-
-/// Makes a region around a block and opens its doors.
-unsafe fn compile(cpu: &mut Cpu, head: &Block, remakes: u32) {
-    let Some(plan) = plan::Plan::new(cpu, head) else { return };
-    let compiler = &mut cpu.environment().code.compiler;
-    if compiler.workshop.is_none() {
-        compiler.workshop = Workshop::new().map(Box::new);
-    }
-    let Some(workshop) = compiler.workshop.as_mut() else {
-        // No compiler for this host: everything runs in the interpreter.
-        compiler.after = None;
-        return;
-    };
-    let Some(bytes) = workshop.compile(&plan) else {
-        compiler.refused += 1;
-        return;
-    };
-    let Ok(code) = Code::new(bytes) else {
-        compiler.refused += 1;
-        return;
-    };
-    if compiler.bytes + code.len() > MAXIMUM_BYTES {
-        compiler.clear();
-    }
-    compiler.made += 1;
-    compiler.bytes += code.len();
-    let number = compiler.vacancy();
-    let function = code.function();
-    let mut doors = Vec::new();
-    for (index, entry) in plan.entries().enumerate() {
-        let block = &*entry.block;
-        let header = &*header_of(block.entry());
-        let door_of_entry = Box::new(Door {
-            code: function,
-            index: index as u64,
-            needed: entry.bound - i64::from(header.cost),
-            cost: i64::from(header.cost),
-            count: u64::from(header.count),
-            doubles: plan.doubles,
-            region: number,
-        });
-        block.tier.door.set(Some(std::ptr::NonNull::from(&*door_of_entry)));
-        set_front(block.entry(), Some(door));
-        doors.push((entry.block, door_of_entry));
-    }
-    let blocks: Vec<*const Block> = plan.nodes.iter().map(|node| node.block).collect();
-    for block in &blocks {
-        (**block).tier.regions.borrow_mut().push(number);
-    }
-    compiler.regions[number] = Some(Box::new(Region { code, head, blocks, doors, misses: 0, remakes }));
 }

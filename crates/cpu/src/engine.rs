@@ -126,6 +126,7 @@ impl Cpu {
             if self.retired >= instructions {
                 return RunExit::Instructions;
             }
+            self.environment().code.compiler.collect();
             let slice = left.min(instructions - self.retired).min(SLICE_INSTRUCTIONS);
             self.slice_end = self.now() + slice;
             self.budget = slice as i64;

@@ -57,4 +57,6 @@ impl Compiler {
     pub(crate) fn forget(&mut self, _: &Block) {}
 
     pub(crate) fn clear(&mut self) {}
+
+    pub(crate) fn collect(&mut self) {}
 }

@@ -16,10 +16,8 @@ use crate::state::Cpu;
 use crate::tlb::{JumpCache, JumpEntry};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F64, I8, I16, I32, I64};
-use cranelift_codegen::ir::{self, AbiParam, AliasRegionData, BlockArg, Function, InstBuilder, MemFlagsData, Signature, Type, Value};
+use cranelift_codegen::ir::{self, AliasRegionData, BlockArg, Function, InstBuilder, MemFlagsData, Type, Value};
 use cranelift_codegen::isa::OwnedTargetIsa;
-use cranelift_codegen::settings::{self, Configurable};
-use cranelift_codegen::{Context, control::ControlPlane};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use flags::Flags;
 use iced_x86::Instruction;
@@ -74,41 +72,6 @@ struct Exit {
     base: *const Insn,
 }
 
-/// Cranelift's contexts, kept from region to region.
-pub(super) struct Workshop {
-    isa: OwnedTargetIsa,
-    context: Context,
-    builder: FunctionBuilderContext,
-}
-
-impl Workshop {
-    /// A compiler for this host; `None` if Cranelift has none.
-    pub(super) fn new() -> Option<Self> {
-        let mut flags = settings::builder();
-        let verify = if cfg!(debug_assertions) { "true" } else { "false" };
-        for (name, value) in [("opt_level", "speed"), ("is_pic", "false"), ("unwind_info", "false"), ("enable_verifier", verify)] {
-            flags.set(name, value).ok()?;
-        }
-        let isa = cranelift_native::builder().ok()?.finish(settings::Flags::new(flags)).ok()?;
-        Some(Self { isa, context: Context::new(), builder: FunctionBuilderContext::new() })
-    }
-
-    /// The code of a region; `None` if it cannot be made.
-    pub(super) fn compile(&mut self, plan: &Plan) -> Option<&[u8]> {
-        self.context.clear();
-        let mut signature = Signature::new(self.isa.default_call_conv());
-        signature.params.extend([AbiParam::new(I64), AbiParam::new(I64)]);
-        self.context.func = Function::with_name_signature(ir::UserFuncName::default(), signature);
-        if !build(plan, &mut self.context.func, &mut self.builder, &self.isa) {
-            // What was begun may not be used again.
-            self.builder = FunctionBuilderContext::new();
-            return None;
-        }
-        let compiled = self.context.compile(&*self.isa, &mut ControlPlane::default()).ok()?;
-        compiled.buffer.relocs().is_empty().then(|| compiled.code_buffer())
-    }
-}
-
 const fn integer(width: u32) -> Type {
     match width {
         8 => I8,
@@ -118,8 +81,8 @@ const fn integer(width: u32) -> Type {
     }
 }
 
-/// Builds the whole function. Returns whether all went well.
-fn build(plan: &Plan, function: &mut Function, context: &mut FunctionBuilderContext, isa: &OwnedTargetIsa) -> bool {
+/// Builds the whole function of a region. Returns whether all went well.
+pub(super) fn build(plan: &Plan, function: &mut Function, context: &mut FunctionBuilderContext, isa: &OwnedTargetIsa) -> bool {
     let mut region = |number| {
         let data = AliasRegionData { user_id: number, description: "".into() };
         Some(function.dfg.alias_regions.insert(data))
@@ -284,13 +247,8 @@ impl Emitter<'_, '_> {
     /// To the node of the entry with the number `index`.
     fn dispatch(&mut self, index: Value) {
         let nodes: Vec<usize> = (0..self.plan.nodes.len()).filter(|node| self.plan.nodes[*node].entry).collect();
-        for node in 0..nodes.len() {
-            self.parameters(nodes[node]);
-        }
-        for node in (0..self.plan.nodes.len()).filter(|node| !self.plan.nodes[*node].entry) {
-            if self.plan.nodes[node].ways_in > 1 {
-                self.parameters(node);
-            }
+        for node in (0..self.plan.nodes.len()).filter(|node| !self.inherits(*node)).collect::<Vec<_>>() {
+            self.parameters(node);
         }
         let arguments = self.arguments();
         for (number, node) in nodes.iter().enumerate() {

@@ -1,0 +1,249 @@
+//! The regions of a machine: begun when code is hot, opened when their code is ready, removed with the first block that changes.
+//!
+//! Code is made on a second thread. When it is ready depends on the host; that nobody can tell follows from what compiled code may do (see
+//! [`super`]). While a region is made anew with more edges, the old one serves.
+//!
+//! This is one of the modules that `docs/architecture.md` allows `unsafe`, by the argument in [`super`].
+#![expect(unsafe_code, reason = "regions point to blocks that the code cache owns")]
+#![expect(clippy::undocumented_unsafe_blocks, reason = "one argument, in the documentation of `compile`, holds for all of them")]
+
+use super::code::Code;
+use super::plan::Plan;
+use super::workshop::Workshop;
+use super::{Tier, door, set_front, warm};
+use crate::block::{Block, Mode};
+use crate::direct::header_of;
+use crate::insn::Handler;
+use crate::state::Cpu;
+
+/// How often a block is entered before it is hot.
+const DEFAULT_HEAT: u32 = 3000;
+/// The most bytes of compiled code that one machine keeps.
+const MAXIMUM_BYTES: usize = 64 << 20;
+/// How often control may leave a region over an edge that it does not know before the region is made anew with what is known by then.
+const MAXIMUM_MISSES: u32 = 256;
+/// How often a region may be made anew before its misses count no more.
+const MAXIMUM_REMAKES: u32 = 5;
+
+/// Where control enters a region.
+pub(super) struct Door {
+    pub code: extern "C" fn(*mut Cpu, u64),
+    /// Which of the region's entries this is.
+    pub index: u64,
+    /// Ticks that the budget must still cover, the block itself paid.
+    pub needed: i64,
+    /// Ticks and instructions of the block itself.
+    pub cost: i64,
+    pub count: u64,
+    /// The region computes in double precision, for which MXCSR must be as the inline path wants it.
+    pub doubles: bool,
+    pub region: usize,
+}
+
+/// A door before there is code behind it: its block, and the longest way from the block's beginning to a check of the budget, in ticks.
+type Entry = (*const Block, i64);
+
+/// Several blocks that are compiled together.
+struct Region {
+    /// None while it is being made.
+    code: Option<Code>,
+    /// Under which the workshop makes it.
+    ticket: u64,
+    head: *const Block,
+    blocks: Vec<*const Block>,
+    entries: Vec<Entry>,
+    doubles: bool,
+    doors: Vec<(*const Block, Box<Door>)>,
+    /// The region that this one will replace.
+    replaces: Option<u64>,
+    misses: u32,
+    /// How many regions this one took the place of, one after the other.
+    remakes: u32,
+    /// Another is being made in its place.
+    succeeded: bool,
+}
+
+/// The compiler and what it has made.
+pub(crate) struct Compiler {
+    /// How often a block is entered before it is hot; `None` compiles nothing.
+    after: Option<u32>,
+    /// Code is made while the guest runs on; else the guest waits.
+    background: bool,
+    workshop: Option<Box<Workshop>>,
+    regions: Vec<Option<Box<Region>>>,
+    tickets: u64,
+    bytes: usize,
+    /// Regions made, and those that could not be.
+    pub(crate) made: u64,
+    pub(crate) refused: u64,
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self { after: Some(DEFAULT_HEAT), background: true, workshop: None, regions: Vec::new(), tickets: 0, bytes: 0, made: 0, refused: 0 }
+    }
+}
+
+impl Compiler {
+    /// Tests and developers say when: then code is also ready at once, so that what is compiled does not depend on the host.
+    pub(crate) fn set_after(&mut self, entries: Option<u32>) {
+        self.after = entries;
+        self.background = false;
+    }
+
+    /// Whoever stands in front of a new block's first instruction, and the block's tier made new. What keeps changing is not worth compiling.
+    pub(crate) fn front(&self, tier: &mut Tier, mode: Mode) -> Option<Handler> {
+        debug_assert!(tier.door.get().is_none(), "a block's regions die with it");
+        let after = self.after?;
+        if mode.bits != 64 || mode.single {
+            return None;
+        }
+        tier.heat.set(after.max(1).saturating_mul(1 << tier.changes.get().min(16)));
+        tier.seen.get_mut().clear();
+        Some(warm)
+    }
+
+    /// A block was overwritten: the regions that hold it die.
+    pub(crate) fn forget(&mut self, block: &Block) {
+        block.tier.changes.set(block.tier.changes.get().saturating_add(1));
+        let regions = std::mem::take(&mut *block.tier.regions.borrow_mut());
+        for region in regions {
+            self.remove(region);
+        }
+    }
+
+    /// Removes all regions.
+    pub(crate) fn clear(&mut self) {
+        for region in 0..self.regions.len() {
+            self.remove(region);
+        }
+        self.regions.clear();
+    }
+
+    fn remove(&mut self, number: usize) {
+        let Some(region) = self.regions[number].take() else { return };
+        self.bytes -= region.code.as_ref().map_or(0, Code::len);
+        for block in &region.blocks {
+            Block::at(*block).tier.regions.borrow_mut().retain(|other| *other != number);
+        }
+        for (block, door) in &region.doors {
+            let block = Block::at(*block);
+            if block.tier.door.get().is_some_and(|here| std::ptr::eq(here.as_ptr(), &raw const **door)) {
+                block.tier.door.set(None);
+                unsafe { set_front(block.entry(), None) };
+            }
+        }
+    }
+
+    /// A place for a region.
+    fn vacancy(&mut self) -> usize {
+        self.regions.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.regions.push(None);
+            self.regions.len() - 1
+        })
+    }
+
+    /// Control left a region over an edge that it does not know. Returns its head when it is time to make it anew.
+    pub(super) fn count_miss(&mut self, number: usize) -> Option<*const Block> {
+        let region = self.regions[number].as_mut()?;
+        region.misses = region.misses.saturating_add(1);
+        let due = region.misses >= MAXIMUM_MISSES << (2 * region.remakes) && region.remakes < MAXIMUM_REMAKES;
+        (due && !std::mem::replace(&mut region.succeeded, true)).then_some(region.head)
+    }
+
+    /// Opens the regions whose code is ready. Only while no handler runs, or from one at an instruction's end.
+    #[inline]
+    pub(crate) fn collect(&mut self) {
+        if let Some(workshop) = &mut self.workshop
+            && workshop.is_busy()
+        {
+            while let Some((ticket, code)) = self.workshop.as_mut().and_then(|workshop| workshop.take()) {
+                self.open(ticket, code);
+            }
+        }
+    }
+
+    /// Puts doors in front of a region's entries.
+    fn open(&mut self, ticket: u64, code: Option<Code>) {
+        let Some(number) = self.regions.iter().position(|region| region.as_ref().is_some_and(|region| region.ticket == ticket)) else {
+            // One of its blocks was overwritten meanwhile.
+            return;
+        };
+        let Some(code) = code else {
+            self.refused += 1;
+            return self.remove(number);
+        };
+        if self.bytes + code.len() > MAXIMUM_BYTES {
+            return self.clear();
+        }
+        self.made += 1;
+        self.bytes += code.len();
+        let Some(region) = self.regions[number].as_mut() else { return };
+        let function = code.function();
+        region.code = Some(code);
+        for (index, (block, bound)) in region.entries.iter().enumerate() {
+            let block = Block::at(*block);
+            let header = unsafe { &*header_of(block.entry()) };
+            let new = Box::new(Door {
+                code: function,
+                index: index as u64,
+                needed: bound - i64::from(header.cost),
+                cost: i64::from(header.cost),
+                count: u64::from(header.count),
+                doubles: region.doubles,
+                region: number,
+            });
+            block.tier.door.set(Some(std::ptr::NonNull::from(&*new)));
+            unsafe { set_front(block.entry(), Some(door)) };
+            region.doors.push((block, new));
+        }
+        let replaced = region.replaces;
+        let old = self.regions.iter().position(|region| region.as_ref().is_some_and(|region| Some(region.ticket) == replaced));
+        if let Some(old) = old {
+            self.remove(old);
+        }
+    }
+}
+
+/// Begins to make a region around a block, perhaps in place of one that knew less.
+pub(super) fn begin(cpu: &mut Cpu, head: &Block, replaces: Option<usize>) {
+    let Some(plan) = Plan::new(cpu, head) else { return };
+    let compiler = &mut cpu.environment().code.compiler;
+    if compiler.workshop.is_none() {
+        compiler.workshop = Workshop::new().map(Box::new);
+    }
+    let Some(workshop) = compiler.workshop.as_mut() else {
+        // No compiler for this host: everything runs in the interpreter.
+        compiler.after = None;
+        return;
+    };
+    let Some(function) = workshop.build(&plan) else {
+        compiler.refused += 1;
+        return;
+    };
+    compiler.tickets += 1;
+    let ticket = compiler.tickets;
+    let code = if compiler.background { workshop.order(ticket, function) } else { Some(workshop.compile(function)) };
+    let number = compiler.vacancy();
+    let replaced = replaces.and_then(|number| compiler.regions[number].as_ref());
+    let region = Region {
+        code: None,
+        ticket,
+        head,
+        blocks: plan.nodes.iter().map(|node| node.block).collect(),
+        entries: plan.entries().map(|node| (node.block, node.bound)).collect(),
+        doubles: plan.doubles,
+        doors: Vec::new(),
+        replaces: replaced.map(|region| region.ticket),
+        misses: 0,
+        remakes: replaced.map_or(0, |region| region.remakes + 1),
+        succeeded: false,
+    };
+    for block in &region.blocks {
+        Block::at(*block).tier.regions.borrow_mut().push(number);
+    }
+    compiler.regions[number] = Some(Box::new(region));
+    if let Some(code) = code {
+        compiler.open(ticket, code);
+    }
+}
