@@ -325,3 +325,14 @@ fn init_and_start_up_signals_restart_a_processor() {
     assert_eq!((machine.cpu.segment(Segment::Cs).base, machine.cpu.rip), (CODE, 1));
     assert_eq!(machine.cpu.segment(Segment::Cs).selector.into_bits(), (CODE >> 4) as u16);
 }
+
+#[test]
+fn int1_takes_the_data_breakpoints_with_it_that_a_load_of_ss_held_back() {
+    let mut machine = Machine::long("mov ss, [word_in_memory]\n int1\n nop\n word_in_memory: dw 0x10");
+    machine.cpu.dr[0] = machine.symbol("word_in_memory");
+    // Breakpoint 0 watches reads and writes of two bytes.
+    machine.cpu.dr7 = isa::debug::Dr7::from_bits(0x7_0402);
+    machine.cpu.context_changed();
+    assert_eq!(machine.run_to_handler(), Some(1));
+    assert_eq!((machine.cpu.dr6.into_bits() & 0xf, machine.cpu.pending_debug), (1, 0));
+}

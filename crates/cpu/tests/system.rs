@@ -426,3 +426,21 @@ fn lock_mov_cr0_is_mov_cr8_on_amd_and_undefined_on_intel() {
     assert_eq!((machine.cpu.gpr(Gpr::Rcx), machine.cpu.cr0.into_bits()), (5, 0x8001_0011));
     assert_eq!(Machine::long_on(&SKYLAKE_SERVER, source).run_to_handler(), Some(6));
 }
+
+#[test]
+fn single_step_traps_of_syscall_and_sysret_follow_the_new_flags() {
+    for (mask, vector) in [(0x100, None), (0, Some(1))] {
+        let mut machine = Machine::long("pushfq\n or dword [rsp], 0x100\n popfq\n syscall\n kernel: hlt");
+        machine.cpu.msrs.star = u64::from(CODE_0) << 32;
+        (machine.cpu.msrs.lstar, machine.cpu.msrs.fmask) = (machine.symbol("kernel"), mask);
+        assert_eq!(machine.run_to_handler(), vector, "{mask:#x}");
+        assert_eq!(machine.cpu.gpr(Gpr::R11) & 0x100, 0x100);
+    }
+    for (flags, behind) in [(0x102, 0), (0x2, 2)] {
+        let mut machine = Machine::long("mov ecx, user\n o64 sysret\n user: nop\n nop\n ud2");
+        machine.cpu.msrs.star = 0x0018_0008 << 32;
+        machine.cpu.set_gpr(Gpr::R11, flags);
+        assert_eq!(machine.run_to_handler(), Some(if behind == 0 { 1 } else { 6 }));
+        assert_eq!(machine.stack(1)[0], machine.symbol("user") + behind, "{flags:#x}");
+    }
+}

@@ -8,6 +8,7 @@ use super::{Entry, Flow};
 use crate::state::Cpu;
 use crate::trap::{Outcome, Trap};
 use iced_x86::{Code, Instruction, Mnemonic as M};
+use isa::debug::Dr6;
 use isa::paging::is_canonical;
 use isa::register::{Gpr, Segment};
 use isa::rflags::Rflags;
@@ -50,6 +51,8 @@ fn syscall(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     let flags = cpu.rflags();
     cpu.set_gpr(Gpr::Rcx, back);
     cpu.segments[Segment::Ss.number()] = flat_stack(selector + 8, 0);
+    // Whether a single-step trap follows is told by TF as the instruction leaves it.
+    cpu.trace_cancelled = cpu.long_mode() && Rflags::from_bits(cpu.msrs.fmask).tf();
     if cpu.long_mode() {
         let target = if cpu.is_64bit() { cpu.msrs.lstar } else { cpu.msrs.cstar };
         cpu.set_gpr(Gpr::R11, flags.with_rf(false).into_bits());
@@ -90,6 +93,11 @@ fn sysret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     let selector = if long { base + 16 } else { base } | 3;
     cpu.set_code(flat_code(selector, 3, long), target, 3);
     cpu.set_rflags(flags);
+    // Unlike IRET, it is followed by a single-step trap if it sets TF, and by none if it clears it.
+    cpu.trace_cancelled = true;
+    if flags.tf() {
+        cpu.pending_debug |= Dr6::new().with_bs(true).into_bits();
+    }
     Ok(Flow::Jump)
 }
 

@@ -8,6 +8,7 @@ use crate::operand::mask;
 use crate::state::Cpu;
 use crate::trap::{Event, EventKind, Exception, Exit, Intercept, Outcome, TaskSwitchSource, Trap};
 use iced_x86::{Code, Instruction, Mnemonic as M};
+use isa::debug::Dr6;
 use isa::exception::Vector;
 use isa::rflags::Rflags;
 use isa::segment::Selector;
@@ -61,7 +62,11 @@ fn int1(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     if cpu.interception.has(Intercept::Icebp) || cpu.guest_mode && cpu.interception.exception(Vector::Debug, None) {
         return Err(Trap::Exit(Exit::SoftwareInterrupt { vector: Vector::Debug as u8, length: instruction.len() as u8 }));
     }
-    software(cpu, instruction, EventKind::PrivilegedSoftware, Vector::Debug as u8)
+    // Data breakpoints that a load of SS held back are part of this #DB.
+    let held = std::mem::take(&mut cpu.pending_debug);
+    let flow = software(cpu, instruction, EventKind::PrivilegedSoftware, Vector::Debug as u8).inspect_err(|_| cpu.pending_debug |= held)?;
+    cpu.dr6 = Dr6::from_bits(cpu.dr6.into_bits() | held);
+    Ok(flow)
 }
 
 fn iret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
