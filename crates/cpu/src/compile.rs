@@ -29,6 +29,7 @@ use crate::block::Block;
 use crate::direct::{block_of, header_of, set_flags};
 use crate::insn::{Handler, Header, Insn};
 use crate::interpretation::{Branch, FlagRule, Operation};
+use crate::operand::mask;
 use crate::sse::double::plain_doubles;
 use crate::state::Cpu;
 use emit::{Cut, Emitter, Next};
@@ -221,6 +222,7 @@ fn unpack_flags(cpu: &mut Cpu) {
         return;
     }
     let rule = match code >> 8 {
+        0 => FlagRule::Subtract,
         1 => FlagRule::Add,
         2 => FlagRule::Subtract,
         3 => FlagRule::Logic,
@@ -229,9 +231,14 @@ fn unpack_flags(cpu: &mut Cpu) {
         6 => FlagRule::ShiftRight,
         _ => FlagRule::ShiftArithmetic,
     };
-    let (a, b, result) = (cpu.handover.flag_a, cpu.handover.flag_b, cpu.flag_result);
-    set_flags(cpu, (code & 0xff) as u32, rule, a, b, result);
+    let width = (code & 0xff) as u32;
+    let (a, b) = (cpu.handover.flag_a, cpu.handover.flag_b);
+    let result = if code & !0xff == DIFFERENCE { a.wrapping_sub(b) & mask(width) } else { cpu.flag_result };
+    set_flags(cpu, width, rule, a, b, result);
 }
+
+/// With the width added: operands are left of a subtraction whose result is just their difference.
+const DIFFERENCE: u64 = 0;
 
 /// The number under which operands and result of a rule can be left for [`unpack_flags`]; `None` for rules that need the flags before.
 fn flag_code(rule: FlagRule, width: u32) -> Option<u64> {

@@ -65,6 +65,14 @@ struct Inherited {
     pages: Vec<Page>,
 }
 
+/// The way from one instruction to its exit.
+struct Stub {
+    block: ir::Block,
+    exit: usize,
+    /// What the exit is told: see [`Handover::exit`].
+    number: u64,
+}
+
 /// A place where control leaves to the interpreter: the state, and the number of the instruction as its parameter.
 struct Exit {
     block: ir::Block,
@@ -112,6 +120,7 @@ pub(super) fn build(plan: &Plan, function: &mut Function, context: &mut Function
         before: state.clone(),
         state,
         exits: Vec::new(),
+        stubs: Vec::new(),
         last_exit: None,
         base: std::ptr::null(),
         number: 0,
@@ -177,6 +186,7 @@ pub(crate) struct Emitter<'a, 'b> {
     /// The state in front of the instruction at hand.
     before: State,
     exits: Vec<Exit>,
+    stubs: Vec<Stub>,
     /// The exit made last, if it is still good for the state in front of the instruction at hand.
     last_exit: Option<usize>,
     /// Slot of the first instruction of the block at hand.
@@ -370,38 +380,55 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// The block to leave through, in front of the instruction at hand, with its argument.
-    fn exit(&mut self, reason: Reason) -> (ir::Block, [BlockArg; 1]) {
-        let number = match self.last_exit {
-            Some(number) => number,
+    /// The block to leave through, in front of the instruction at hand: a cold one that names the instruction and goes on to an exit, which
+    /// instructions with the same state share. (If the branch itself passed the number, it would be loaded on the way that stays.)
+    fn exit(&mut self, reason: Reason) -> ir::Block {
+        let exit = match self.last_exit {
+            Some(exit) => exit,
             None => {
-                let block = self.builder.create_block();
-                self.builder.set_cold_block(block);
+                let block = self.cold_block();
                 self.builder.append_block_param(block, I64);
                 self.exits.push(Exit { block, state: self.before.clone(), base: self.base });
                 self.exits.len() - 1
             }
         };
-        self.last_exit = Some(number);
-        let argument = self.k(self.number as u64 | (reason as u64) << 16);
-        (self.exits[number].block, [BlockArg::Value(argument)])
+        self.last_exit = Some(exit);
+        let number = self.number as u64 | (reason as u64) << 16;
+        if let Some(stub) = self.stubs.last().filter(|stub| stub.exit == exit && stub.number == number) {
+            return stub.block;
+        }
+        let block = self.cold_block();
+        self.stubs.push(Stub { block, exit, number });
+        block
+    }
+
+    fn cold_block(&mut self) -> ir::Block {
+        let block = self.builder.create_block();
+        self.builder.set_cold_block(block);
+        block
     }
 
     fn leave(&mut self, reason: Reason) {
-        let (block, arguments) = self.exit(reason);
-        self.builder.ins().jump(block, &arguments);
+        let exit = self.exit(reason);
+        self.builder.ins().jump(exit, &[]);
     }
 
     /// Leaves in front of the instruction at hand unless a condition holds.
     fn demand(&mut self, condition: Value, reason: Reason) {
-        let (exit, arguments) = self.exit(reason);
+        let exit = self.exit(reason);
         let on = self.builder.create_block();
-        self.builder.ins().brif(condition, on, &[], exit, &arguments);
+        self.builder.ins().brif(condition, on, &[], exit, &[]);
         self.builder.switch_to_block(on);
     }
 
     /// The code of all exits.
     fn leave_all(&mut self) {
+        for stub in std::mem::take(&mut self.stubs) {
+            self.builder.switch_to_block(stub.block);
+            let number = self.k(stub.number);
+            let exit = self.exits[stub.exit].block;
+            self.builder.ins().jump(exit, &[BlockArg::Value(number)]);
+        }
         for exit in std::mem::take(&mut self.exits) {
             self.builder.switch_to_block(exit.block);
             self.state = exit.state;

@@ -1,7 +1,7 @@
 //! The status flags in compiled code: symbolic as long as the operation that set them is known, words only where somebody reads them.
 
 use super::{Emitter, handover, integer};
-use crate::compile::{Handover, flag_code};
+use crate::compile::{DIFFERENCE, Handover, flag_code};
 use crate::interpretation::FlagRule;
 use crate::semantics::status;
 use crate::state::Cpu;
@@ -70,11 +70,14 @@ impl Emitter<'_, '_> {
         match self.flags[self.state.flags] {
             Flags::Left => {}
             Flags::Set { rule, width, a, b, result, .. } if flag_code(rule, width).is_some() => {
-                let code = flag_code(rule, width).unwrap_or_default();
+                let difference = rule == FlagRule::Subtract && self.is_difference(integer(width), a, b, result);
+                let code = if difference { DIFFERENCE | u64::from(width) } else { flag_code(rule, width).unwrap_or_default() };
                 let code = self.k(code);
                 self.store_own(code, handover(offset_of!(Handover, flag_code)));
-                let result = self.fit(result, I64);
-                self.store_own(result, offset_of!(Cpu, flag_result) as i32);
+                if !difference {
+                    let result = self.fit(result, I64);
+                    self.store_own(result, offset_of!(Cpu, flag_result) as i32);
+                }
                 if rule != FlagRule::Logic {
                     for (value, offset) in [(a, offset_of!(Handover, flag_a)), (b, offset_of!(Handover, flag_b))] {
                         let value = self.fit(value, I64);
@@ -108,20 +111,16 @@ impl Emitter<'_, '_> {
         let compared = if code & 1 == 0 { compared } else { compared.complement() };
         if against {
             // With a borrow passed on (SBB) the result is not the difference of the operands, and they tell nothing.
-            let inst = self.builder.func.dfg.value_def(result).inst()?;
-            let arguments = self.builder.func.dfg.inst_args(inst);
-            let (a, b) = (self.fit_known(a, kind)?, self.fit_known(b, kind)?);
-            if arguments != [a, b] {
-                return None;
-            }
-            return Some(self.builder.ins().icmp(compared, a, b));
+            return self.is_difference(kind, a, b, result).then(|| self.builder.ins().icmp(compared, a, b));
         }
         let result = self.fit(result, kind);
         Some(self.builder.ins().icmp_imm_s(compared, result, 0))
     }
 
-    /// A value that is of a type already.
-    fn fit_known(&self, value: Value, kind: Type) -> Option<Value> {
-        (self.builder.func.dfg.value_type(value) == kind).then_some(value)
+    /// Whether a result is just `a - b`, all of one type.
+    fn is_difference(&self, kind: Type, a: Value, b: Value, result: Value) -> bool {
+        let values = &self.builder.func.dfg;
+        let made_of = values.value_def(result).inst().map(|inst| values.inst_args(inst));
+        values.value_type(a) == kind && made_of == Some(&[a, b])
     }
 }

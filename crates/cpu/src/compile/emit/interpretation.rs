@@ -283,8 +283,11 @@ impl Interpretation for Emitter<'_, '_> {
         // An infinity or NaN among the operands shows in the result (or makes a quotient of zero), a denormal need not.
         for operand in [a, b] {
             if !self.plain.contains(&operand) {
-                let fine = self.not_denormal(operand);
-                self.demand(fine, Reason::Plain);
+                let bits = self.bits_of(operand);
+                let exponent = self.builder.ins().band_imm_u(bits, 0x7ff << 52);
+                let normal = self.builder.ins().icmp_imm_s(IntCC::NotEqual, exponent, 0);
+                let doubled = self.builder.ins().ishl_imm_u(bits, 1);
+                self.demand_or_zero(normal, doubled);
                 self.plain.push(operand);
             }
         }
@@ -295,14 +298,7 @@ impl Interpretation for Emitter<'_, '_> {
         let range = self.k(0x7fd << 53);
         let normal = self.builder.ins().icmp(IntCC::UnsignedLessThan, offset, range);
         if matches!(kind, DoubleOperation::Add | DoubleOperation::Subtract) {
-            let (special, on) = (self.builder.create_block(), self.builder.create_block());
-            self.builder.set_cold_block(special);
-            self.builder.ins().brif(normal, on, &[], special, &[]);
-            self.builder.switch_to_block(special);
-            let zero = self.builder.ins().icmp_imm_s(IntCC::Equal, doubled, 0);
-            let (exit, arguments) = self.exit(Reason::Plain);
-            self.builder.ins().brif(zero, on, &[], exit, &arguments);
-            self.builder.switch_to_block(on);
+            self.demand_or_zero(normal, doubled);
         } else {
             self.demand(normal, Reason::Plain);
         }
@@ -347,13 +343,14 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// Whether a double-precision value is neither denormal nor, by itself, anything that the result would not show.
-    fn not_denormal(&mut self, value: Value) -> Value {
-        // Doubled, a zero is 0, a denormal less than the smallest normal number. Less one, the zero is out of the way.
-        let bits = self.bits_of(value);
-        let doubled = self.builder.ins().ishl_imm_u(bits, 1);
-        let less = self.builder.ins().iadd_imm_s(doubled, -1);
-        let least = self.k((1 << 53) - 1);
-        self.builder.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, less, least)
+    /// Leaves in front of the instruction at hand unless a condition holds or, which is rare, a number without its sign is zero.
+    fn demand_or_zero(&mut self, condition: Value, magnitude: Value) {
+        let (rare, on) = (self.cold_block(), self.builder.create_block());
+        self.builder.ins().brif(condition, on, &[], rare, &[]);
+        self.builder.switch_to_block(rare);
+        let zero = self.builder.ins().icmp_imm_s(IntCC::Equal, magnitude, 0);
+        let exit = self.exit(Reason::Plain);
+        self.builder.ins().brif(zero, on, &[], exit, &[]);
+        self.builder.switch_to_block(on);
     }
 }

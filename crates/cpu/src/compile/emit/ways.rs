@@ -55,10 +55,7 @@ impl Emitter<'_, '_> {
     pub(super) fn edge_or_exit(&mut self, edge: Option<Edge>) -> (ir::Block, Vec<BlockArg>) {
         match edge {
             Some(edge) => self.edge(edge),
-            None => {
-                let (block, arguments) = self.exit(Reason::Edge);
-                (block, arguments.to_vec())
-            }
+            None => (self.exit(Reason::Edge), Vec::new()),
         }
     }
 
@@ -91,8 +88,8 @@ impl Emitter<'_, '_> {
             let there = self.builder.ins().icmp_imm_s(IntCC::Equal, rip, edge.rip as i64);
             let valid = self.builder.ins().icmp(IntCC::Equal, context, own);
             let open = self.builder.ins().band(there, valid);
-            let (exit, exit_arguments) = self.exit(Reason::Plain);
-            self.builder.ins().brif(open, block, &arguments, exit, &exit_arguments);
+            let exit = self.exit(Reason::Plain);
+            self.builder.ins().brif(open, block, &arguments, exit, &[]);
         }
     }
 
