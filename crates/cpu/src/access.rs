@@ -10,7 +10,7 @@
 use crate::block::lines_of;
 use crate::bus::Environment;
 use crate::state::Cpu;
-use crate::tlb::{CodePageEntry, EMPTY, SoftwareEntry, SoftwareTlb, Translation};
+use crate::tlb::{CodePageEntry, EMPTY, FetchPage, SoftwareEntry, SoftwareTlb, Translation};
 use crate::trap::{Access, Exception, Outcome, Trap};
 use isa::debug::BreakpointKind;
 use isa::exception::Vector;
@@ -503,6 +503,25 @@ impl Cpu {
             *byte = self.load_as(linear.wrapping_add(at as u64), 1, Access::Read, privilege)? as u8;
         }
         Ok(())
+    }
+
+    /// Physical address of an instruction byte.
+    #[inline]
+    pub(crate) fn fetch_physical(&mut self, linear: u64) -> Outcome<u64> {
+        let tag = linear & !0xfff | self.context;
+        let known = self.fetch_page;
+        if known.tag == tag && known.version == self.tlb.version() {
+            return Ok(known.physical | linear & 0xfff);
+        }
+        let page = self.translate_fetch(linear)?;
+        let physical = page.physical + (linear & (page.bytes - 1));
+        // Behind the translation, because a walk makes another version. What is not cached is not found again.
+        let version = self.tlb.version();
+        let pcid = self.pcid();
+        if self.tlb.lookup(linear, self.address_space, pcid).is_some_and(|found| *found == page) {
+            self.fetch_page = FetchPage { tag, version, physical: physical & !0xfff };
+        }
+        Ok(physical)
     }
 
     /// Physical address and page of an instruction byte.

@@ -203,14 +203,12 @@ impl Block {
     }
 
     /// A block that the cache of this machine owns.
-    #[cfg(feature = "compiler")]
     pub(crate) fn at<'a>(block: *const Self) -> &'a Self {
         // SAFETY: the compiler asks for blocks that links, the jump cache or regions lead to, while a handler runs: none is freed then.
         unsafe { &*block }
     }
 
     /// The block whose entry a link or the jump cache holds.
-    #[cfg(feature = "compiler")]
     pub(crate) fn of_entry(entry: *const Insn) -> *const Self {
         // SAFETY: as in `at`; the header precedes the entry.
         unsafe { (*entry.sub(1).cast::<Header>()).block }
@@ -453,12 +451,29 @@ impl Cpu {
         }
     }
 
+    /// The entry of the block at RIP, where the jump cache knows one from another context: it is the same if RIP leads to the same physical
+    /// address and code is decoded in the same way, which spares the search.
+    pub(crate) fn find_block_again(&mut self, entry: *const Insn) -> Outcome<*const Insn> {
+        let linear = self.fetch_linear(self.rip)?;
+        let physical = self.fetch_physical(linear)?;
+        debug_assert_eq!(self.code_mode, self.mode(false), "a change of mode makes another context");
+        let block = Block::at(Block::of_entry(entry));
+        // One that is not stale and lies in one page was never replaced.
+        if block.physical == physical && block.second.is_none() && !block.stale && block.mode == self.code_mode {
+            return Ok(entry);
+        }
+        self.find_block_at(linear, physical, self.mode(false))
+    }
+
     /// The entry of the block at RIP, decoded if need be. Faults are those of the instruction fetch.
     pub(crate) fn find_block(&mut self, single: bool) -> Outcome<*const Insn> {
         let mode = self.mode(single);
         let linear = self.fetch_linear(self.rip)?;
-        let page = self.translate_fetch(linear)?;
-        let physical = page.physical + (linear & (page.bytes - 1));
+        let physical = self.fetch_physical(linear)?;
+        self.find_block_at(linear, physical, mode)
+    }
+
+    fn find_block_at(&mut self, linear: u64, physical: u64, mode: Mode) -> Outcome<*const Insn> {
         if !self.is_ram(physical) {
             return Err(Trap::not_modelled(format!("an instruction fetch from physical address {physical:#x}, which is not RAM")));
         }

@@ -139,10 +139,12 @@ impl Cpu {
                 self.set_resume_flag(false);
             }
             let known = self.jumps.0[JumpCache::slot(self.rip)];
-            let hit = known.rip == self.rip && known.context == self.context;
+            let same_address = known.rip == self.rip && !known.entry.is_null();
+            let hit = same_address && known.context == self.context;
             let found = match next {
                 Some(entry) => Ok(entry),
                 None if hit => Ok(known.entry),
+                None if same_address => self.find_block_again(known.entry),
                 None => self.find_block(false),
             };
             match found {

@@ -39,21 +39,61 @@ impl Request {
     }
 }
 
-/// A level of a paging mode as the walk needs it.
+/// The formats of the entries of a paging mode, as the walk needs them.
 #[derive(Clone, Copy)]
-struct Level {
-    /// First bit of the linear address that indexes the table: also the logarithm of the size of a page mapped here.
-    shift: u32,
-    /// Width of the index in bits.
-    index_bits: u32,
+struct Formats {
     /// Bytes of an entry.
     entry_bytes: u64,
+    /// Reserved bits of an entry that refers to a table, or of a 4-KiB page's.
+    reserved: u64,
+    /// Reserved bits of a 4-MiB page's entry.
+    reserved_large: u64,
+    /// Reserved bits of an entry of the top level of 4-level paging.
+    reserved_top: u64,
+    /// Bit 7 may map a page of 2 or 4 MiB.
+    large: bool,
+    /// Bit 7 may map a page of 1 GiB; else it is reserved there.
+    gigabytes: bool,
+}
+
+/// A level of a paging mode.
+#[derive(Clone, Copy)]
+struct Level {
     /// Bit 7 may map a page.
     maps_pages: bool,
     /// Reserved bits of an entry that refers to a table, or of a 4-KiB page's.
     reserved: u64,
     /// Reserved bits of an entry that maps a large page.
     reserved_large: u64,
+}
+
+impl Formats {
+    /// The level whose index begins at a bit of the linear address.
+    #[inline(always)]
+    fn level(&self, shift: u32) -> Level {
+        let reserved = self.reserved;
+        match shift {
+            39 => Level { maps_pages: false, reserved: self.reserved_top, reserved_large: 0 },
+            30 => {
+                let size = if self.gigabytes { 0 } else { PAGE_SIZE };
+                Level { maps_pages: self.gigabytes, reserved: reserved | size, reserved_large: reserved | ((1 << 30) - 1) & !0x1fff }
+            }
+            22 => Level { maps_pages: self.large, reserved, reserved_large: self.reserved_large },
+            21 => Level { maps_pages: true, reserved, reserved_large: reserved | ((1 << 21) - 1) & !0x1fff },
+            _ => Level { maps_pages: false, reserved, reserved_large: 0 },
+        }
+    }
+}
+
+/// The levels of a paging mode from the top: the first bit of the linear address that indexes the table, which is also the logarithm of the
+/// size of a page mapped there, and the width of the index.
+const fn levels(mode: PagingMode) -> &'static [(u32, u32)] {
+    match mode {
+        PagingMode::None => &[],
+        PagingMode::Bits32 => &[(22, 10), (12, 10)],
+        PagingMode::Pae => &[(21, 9), (12, 9)],
+        PagingMode::Level4 => &[(39, 9), (30, 9), (21, 9), (12, 9)],
+    }
 }
 
 /// Rights gathered on the way down.
@@ -108,6 +148,12 @@ impl Cpu {
             }
             self.tlb.flush_page(linear, space, pcid);
         }
+        self.translate_anew(mode, request, space, pcid)
+    }
+
+    /// Translates by a walk, and keeps what it found in the TLB.
+    fn translate_anew(&mut self, mode: PagingMode, request: Request, space: u32, pcid: u16) -> Outcome<Translation> {
+        let linear = request.linear;
         let (page, nested) = self.walk(mode, request)?;
         let bytes = page.bytes.min(nested.bytes);
         let inside = linear & (bytes - 1);
@@ -144,6 +190,8 @@ impl Cpu {
     }
 
     /// #PF. SDM vol 3, 4.7 "Page-Fault Exceptions".
+    #[cold]
+    #[inline(never)]
     fn page_fault(&self, request: Request, present: bool, reserved: bool) -> Trap {
         let tells_fetches = self.cr4.smep() || self.cr4.pae() && self.efer.nxe();
         let code = PageFaultCode::new()
@@ -156,10 +204,16 @@ impl Cpu {
     }
 
     /// A guest-physical address made physical.
+    #[inline]
     fn nested_page(&mut self, guest_physical: u64, access: NestedAccess) -> Outcome<NestedPage> {
-        if !self.nested_paging {
-            return Ok(NestedPage { physical: guest_physical, bytes: 1 << 30, readable: true, writable: true, executable: true });
+        if self.nested_paging {
+            return self.nested_walk(guest_physical, access);
         }
+        Ok(NestedPage { physical: guest_physical, bytes: 1 << 30, readable: true, writable: true, executable: true })
+    }
+
+    #[inline(never)]
+    fn nested_walk(&mut self, guest_physical: u64, access: NestedAccess) -> Outcome<NestedPage> {
         match self.with_extension(|extension, cpu| extension.translate(cpu, guest_physical, access)) {
             Some(Ok(page)) => Ok(page),
             Some(Err(fault)) => Err(Trap::Exit(Exit::Nested(fault))),
@@ -168,6 +222,7 @@ impl Cpu {
     }
 
     /// Reads an entry of a paging structure. What is no RAM reads as ones, as an unclaimed bus does.
+    #[inline]
     fn read_entry(&mut self, physical: u64, bytes: u64) -> u64 {
         if !self.is_ram(physical) {
             return if bytes == 4 { u64::from(u32::MAX) } else { u64::MAX };
@@ -178,6 +233,8 @@ impl Cpu {
     }
 
     /// Sets flags in an entry, as one access with the read that showed them clear.
+    #[cold]
+    #[inline(never)]
     fn set_entry(&mut self, guest: u64, physical: u64, bytes: u64, value: u64, request: Request, writable: bool) -> Outcome {
         let physical = if writable { physical } else { self.nested_page(guest, request.nested(Access::Write, true))?.physical };
         self.charge(self.model.costs.accessed_dirty_update.ticks());
@@ -194,23 +251,13 @@ impl Cpu {
         Ok(())
     }
 
-    /// The levels of a paging mode from the top, with the tables' formats (SDM vol 3, Tables 4-4 to 4-19).
-    fn levels(&self, mode: PagingMode) -> &'static [(u32, u32)] {
-        match mode {
-            PagingMode::None => &[],
-            PagingMode::Bits32 => &[(22, 10), (12, 10)],
-            PagingMode::Pae => &[(21, 9), (12, 9)],
-            PagingMode::Level4 => &[(39, 9), (30, 9), (21, 9), (12, 9)],
-        }
-    }
-
-    fn level(&self, mode: PagingMode, shift: u32, index_bits: u32) -> Level {
+    /// The formats of the entries in a paging mode (SDM vol 3, Tables 4-4 to 4-19).
+    fn formats(&self, mode: PagingMode) -> Formats {
         if mode == PagingMode::Bits32 {
-            let large = shift == 22;
             // SDM vol 3, Table 4-4: with PSE-36, bits 20:13 of the entry are bits 39:32 of the address, as far as the processor has them.
             let wide = if self.has(Feature::Pse36) { u32::from(self.model.physical_address_bits).clamp(32, 40) - 32 } else { 0 };
             let reserved_large = 0x3f_e000 & !(((1 << wide) - 1) << 13);
-            return Level { shift, index_bits, entry_bytes: 4, maps_pages: large && self.cr4.pse(), reserved: 0, reserved_large };
+            return Formats { entry_bytes: 4, reserved: 0, reserved_large, reserved_top: 0, large: self.cr4.pse(), gigabytes: false };
         }
         let mut reserved = self.beyond_physical();
         if mode == PagingMode::Pae {
@@ -219,18 +266,10 @@ impl Cpu {
         if !self.efer.nxe() {
             reserved |= NO_EXECUTE;
         }
-        let reserved_large = reserved | ((1 << shift) - 1) & !0x1fff;
-        match shift {
-            39 => {
-                // APM vol 2, 5.3.3 "4-Level Paging": bit 8 of a PML4E must be zero there.
-                let bit_8 = if self.model.vendor == Vendor::Amd { GLOBAL } else { 0 };
-                reserved |= PAGE_SIZE | bit_8;
-            }
-            30 if !self.has(Feature::Page1gb) => reserved |= PAGE_SIZE,
-            _ => {}
-        }
-        let maps_pages = shift == 21 || shift == 30 && self.has(Feature::Page1gb);
-        Level { shift, index_bits, entry_bytes: 8, maps_pages, reserved, reserved_large }
+        // APM vol 2, 5.3.3 "4-Level Paging": bit 8 of a PML4E must be zero there.
+        let bit_8 = if self.model.vendor == Vendor::Amd { GLOBAL } else { 0 };
+        let reserved_top = reserved | PAGE_SIZE | bit_8;
+        Formats { entry_bytes: 8, reserved, reserved_large: 0, reserved_top, large: true, gigabytes: self.has(Feature::Page1gb) }
     }
 
     /// Walks the paging structures and then translates the guest-physical result. SDM vol 3, 4.3 to 4.5, 4.8 "Accessed and Dirty Flags".
@@ -265,12 +304,18 @@ impl Cpu {
             }
             _ => self.cr3 & ADDRESS,
         };
-        for &(shift, index_bits) in self.levels(mode) {
-            let level = self.level(mode, shift, index_bits);
-            let guest = table + (linear >> level.shift & ((1 << level.index_bits) - 1)) * level.entry_bytes;
+        let formats = self.formats(mode);
+        for &(shift, index_bits) in levels(mode) {
+            let level = formats.level(shift);
+            let guest = table + (linear >> shift & ((1 << index_bits) - 1)) * formats.entry_bytes;
             self.charge(self.model.costs.page_walk_level.ticks());
-            let place = self.nested_page(guest, request.nested(Access::Read, true))?;
-            let entry = self.read_entry(place.physical, level.entry_bytes);
+            let (physical, writable) = if self.nested_paging {
+                let place = self.nested_page(guest, request.nested(Access::Read, true))?;
+                (place.physical, place.writable)
+            } else {
+                (guest, true)
+            };
+            let entry = self.read_entry(physical, formats.entry_bytes);
             if entry & PRESENT == 0 {
                 return Err(self.page_fault(request, false, false));
             }
@@ -280,20 +325,20 @@ impl Cpu {
             }
             rights.writable &= entry & WRITABLE != 0;
             rights.user &= entry & USER != 0;
-            rights.executable &= level.entry_bytes == 4 || entry & NO_EXECUTE == 0;
-            let leaf = large || level.shift == 12;
+            rights.executable &= formats.entry_bytes == 4 || entry & NO_EXECUTE == 0;
+            let leaf = large || shift == 12;
             if leaf && !self.allows(rights, request) {
                 return Err(self.page_fault(request, true, false));
             }
             let flags = if leaf && request.access == Access::Write { ACCESSED | DIRTY } else { ACCESSED };
             if entry & flags != flags {
-                self.set_entry(guest, place.physical, level.entry_bytes, entry | flags, request, place.writable)?;
+                self.set_entry(guest, physical, formats.entry_bytes, entry | flags, request, writable)?;
             }
             if !leaf {
                 table = entry & ADDRESS;
                 continue;
             }
-            let bytes = 1u64 << level.shift;
+            let bytes = 1u64 << shift;
             let mut base = entry & ADDRESS & !(bytes - 1);
             if mode == PagingMode::Bits32 && large {
                 base |= (entry >> 13 & 0xff) << 32;

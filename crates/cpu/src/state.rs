@@ -11,7 +11,7 @@ use crate::extension::{Extension, Interception};
 use crate::flags;
 use crate::insn::Insn;
 use crate::system::descriptor::KnownSegments;
-use crate::tlb::{JumpCache, SoftwareTlb, Tlb};
+use crate::tlb::{FetchPage, JumpCache, SoftwareTlb, Tlb};
 use crate::trap::{Event, Trap};
 use isa::control::{Cr0, Cr4, Efer};
 use isa::cpuid::Feature;
@@ -189,6 +189,8 @@ pub struct Cpu {
     pub cpu_count: u32,
     pub(crate) extension: Option<Box<dyn Extension>>,
     pub(crate) tlb: Tlb,
+    /// See [`FetchPage`].
+    pub(crate) fetch_page: FetchPage,
     /// What the last gates and descriptors were found to be.
     pub(crate) known_gates: KnownGates,
     pub(crate) known_segments: KnownSegments,
@@ -283,6 +285,7 @@ impl Cpu {
             cpu_count,
             extension,
             tlb: Tlb::new(),
+            fetch_page: FetchPage::NONE,
             known_gates: KnownGates::new(),
             known_segments: KnownSegments::new(),
             slice_end: 0,
@@ -393,6 +396,12 @@ impl Cpu {
         (self.flag_result, self.flag_aux) = flags::from_status(old & !mask | bits & mask);
     }
 
+    /// Sets all six status flags, bits at their places in RFLAGS.
+    #[inline]
+    pub fn set_all_status(&mut self, bits: u64) {
+        (self.flag_result, self.flag_aux) = flags::from_status(bits & rflags::STATUS);
+    }
+
     /// The system part of RFLAGS, without collecting the status flags.
     #[inline]
     pub fn system_flags(&self) -> Rflags {
@@ -501,6 +510,7 @@ impl Cpu {
         self.context = context;
         if anew {
             self.jumps.clear();
+            self.fetch_page = FetchPage::NONE;
         }
     }
 

@@ -167,6 +167,23 @@ impl JumpCache {
     }
 }
 
+/// Where the page of the last instruction fetch was found in the architectural TLB.
+///
+/// A look-up of the TLB changes nothing, so one that would find the same entry again need not be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FetchPage {
+    /// Linear page and context, as in [`SoftwareEntry`]. Whatever decides whether the fetch is allowed makes another context.
+    pub tag: u64,
+    /// [`Tlb::version`] after it was found.
+    pub version: u64,
+    /// Physical address of the page.
+    pub physical: u64,
+}
+
+impl FetchPage {
+    pub(crate) const NONE: Self = Self { tag: EMPTY.tag, version: 0, physical: 0 };
+}
+
 /// A cached translation of one linear page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
@@ -239,6 +256,9 @@ impl Table {
 
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
         let Self { slots, used, listed } = self;
+        if used.is_empty() {
+            return;
+        }
         used.retain(|&index| {
             let place = &mut slots[usize::from(index)];
             let stays = place.as_ref().is_some_and(&keep);
@@ -266,11 +286,13 @@ const LARGE_PAGES: [u64; 3] = [1 << 21, 1 << 22, 1 << 30];
 pub struct Tlb {
     small: Table,
     large: Table,
+    /// See [`Tlb::version`].
+    version: u64,
 }
 
 impl Tlb {
     pub(crate) fn new() -> Self {
-        Self { small: Table::new(SMALL_ENTRIES), large: Table::new(LARGE_ENTRIES) }
+        Self { small: Table::new(SMALL_ENTRIES), large: Table::new(LARGE_ENTRIES), version: 0 }
     }
 
     /// The translation of an address, if one is cached.
@@ -283,13 +305,21 @@ impl Tlb {
         })
     }
 
+    /// Another number whenever an entry may have come or gone: while it stands, what was found once is found again.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Caches a translation.
     pub fn insert(&mut self, translation: Translation, address_space: u32, pcid: u16) {
+        self.version += 1;
         let slot = Slot { address_space, pcid, translation };
         if translation.bytes == 4096 { self.small.insert(slot) } else { self.large.insert(slot) }
     }
 
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
+        self.version += 1;
         self.small.retain(&keep);
         self.large.retain(&keep);
     }
@@ -321,6 +351,7 @@ impl Tlb {
 
     /// Removes the entries for one linear address, global ones included, as INVLPG does. Returns the largest page removed, in bytes.
     pub fn flush_page(&mut self, linear: u64, address_space: u32, pcid: u16) -> u64 {
+        self.version += 1;
         let small = self.small.remove(linear, 4096, address_space, pcid);
         let large = LARGE_PAGES.map(|bytes| self.large.remove(linear, bytes, address_space, pcid));
         large.into_iter().fold(small, u64::max)

@@ -213,7 +213,13 @@ impl Memory {
     }
 
     /// Reads eight bytes, little-endian.
+    #[inline]
     pub fn read_u64(&self, address: u64) -> Result<u64, OutOfRange> {
+        let offset = (address % PAGE_BYTES) as usize;
+        // Page walks read little else: eight bytes of one page.
+        if address < self.size && offset <= PAGE_BYTES as usize - 8 {
+            return Ok(self.page(address / PAGE_BYTES).map_or(0, |page| page.read_u64(offset)));
+        }
         self.read_integer::<8>(address)
     }
 

@@ -42,6 +42,14 @@ impl Page {
         unsafe { std::ptr::copy_nonoverlapping(self.pointer().add(offset), into.as_mut_ptr(), into.len()) };
     }
 
+    /// Reads eight bytes. The caller keeps them within the page; more would panic.
+    #[inline]
+    pub(crate) fn read_u64(&self, offset: usize) -> u64 {
+        assert!(offset + 8 <= 4096);
+        // SAFETY: the range was just checked.
+        u64::from_le(unsafe { self.pointer().add(offset).cast::<u64>().read_unaligned() })
+    }
+
     /// Copies in; `Memory` has made this page its own. More than the page would panic.
     pub(crate) fn write(&self, offset: usize, from: &[u8]) {
         assert!(offset + from.len() <= 4096);

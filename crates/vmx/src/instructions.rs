@@ -12,7 +12,6 @@ use cpu::state::{Activity, Cpu};
 use cpu::trap::{Access, Exit, Intercept, Operand, Outcome, Trap, VendorInstruction};
 use isa::paging::is_canonical;
 use isa::register::Gpr;
-use isa::rflags::{Rflags, STATUS};
 use isa::vmx::{EptPointer, FieldAccess, FieldArea, InveptType, InvvpidType, VmFunctionControls, VmInstructionError, VmcsField};
 
 /// Bit 31 of the first word of a region: a shadow VMCS.
@@ -455,6 +454,6 @@ fn complete(cpu: &mut Cpu, result: Result<(), VmFail>) -> Completion {
         Err(VmFail::Invalid) => CF,
         Err(VmFail::Valid(_)) => ZF,
     };
-    cpu.set_rflags(Rflags::from_bits(cpu.rflags().into_bits() & !STATUS | flags));
+    cpu.set_all_status(flags);
     Completion::Next
 }

@@ -41,8 +41,28 @@ fn operation(instruction: &Instruction) -> Option<Intercept> {
 
 /// The function of an instruction, if it is one of these.
 pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
-    operation(instruction)?;
-    Entry::last(execute)
+    match operation(instruction)? {
+        // They change nothing that decoding, privilege or interrupts depend on: when they complete, the next instruction follows.
+        Intercept::Vmread => Entry::plain(vmread),
+        Intercept::Vmwrite => Entry::plain(vmwrite),
+        _ => Entry::last(execute),
+    }
+}
+
+fn vmread(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    access_field(cpu, Intercept::Vmread, instruction)
+}
+
+fn vmwrite(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    access_field(cpu, Intercept::Vmwrite, instruction)
+}
+
+fn access_field(cpu: &mut Cpu, operation: Intercept, instruction: &Instruction) -> Outcome<Flow> {
+    let described = cpu.describe_operand(operation, instruction);
+    match cpu.with_extension(|extension, cpu| extension.execute(cpu, &described)) {
+        None => Err(Trap::UD),
+        Some(outcome) => outcome.map(|_| Flow::Next),
+    }
 }
 
 fn execute(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
@@ -74,6 +94,19 @@ fn implicit_address_bits(code: Code) -> Option<u8> {
 impl Cpu {
     /// Describes an instruction to the silicon: its r/m operand in its parts, and the register that goes with it.
     pub(crate) fn describe_operand(&self, operation: Intercept, instruction: &Instruction) -> VendorInstruction {
+        if instruction.op_count() == 2 && (0..2).all(|at| instruction.op_kind(at) == OpKind::Register) {
+            // VMREAD and VMWRITE of registers, which a hypervisor executes most.
+            let [first, second] = [instruction.op0_register(), instruction.op1_register()].map(gpr_number);
+            let (register, rm) = if operation == Intercept::Vmwrite { (first, second) } else { (second, first) };
+            return VendorInstruction {
+                operation,
+                length: instruction.len() as u8,
+                address_bits: self.code_bits() as u8,
+                operand_bits: if self.is_64bit() { 64 } else { 32 },
+                register,
+                operand: Operand::Register(rm),
+            };
+        }
         let number = |register: Register| (register != Register::None).then(|| gpr_number(register));
         let mut is_memory = false;
         let mut registers = [None; 2];
