@@ -15,6 +15,11 @@ use isa::exception::PageFaultCode;
 use isa::paging::{ACCESSED, ADDRESS, DIRTY, GLOBAL, NO_EXECUTE, PAGE_BYTES, PAGE_SIZE, PRESENT, PagingMode, USER, WRITABLE};
 use models::Vendor;
 
+mod known;
+
+pub(crate) use known::KnownWalks;
+use known::Trail;
+
 /// The tag in place of a PCID of translations made without paging (behind nested paging): never equal to one.
 const UNPAGED: u16 = 0x1000;
 
@@ -153,8 +158,14 @@ impl Cpu {
 
     /// Translates by a walk, and keeps what it found in the TLB.
     fn translate_anew(&mut self, mode: PagingMode, request: Request, space: u32, pcid: u16) -> Outcome<Translation> {
+        if let Some(page) = self.repeat_walk(mode, request) {
+            debug_assert!(self.walk_agrees(mode, request, &page), "a known walk is what a walk finds");
+            self.tlb.insert(page, space, pcid);
+            return Ok(page);
+        }
         let linear = request.linear;
-        let (page, nested) = self.walk(mode, request)?;
+        let mut trail = Trail::default();
+        let (page, nested) = self.walk(mode, request, &mut trail)?;
         let bytes = page.bytes.min(nested.bytes);
         let inside = linear & (bytes - 1);
         let page = Translation {
@@ -169,8 +180,17 @@ impl Cpu {
         // What nested paging lets nobody read may be fetched once, but is not cached: the TLB has no such right.
         if nested.readable {
             self.tlb.insert(page, space, pcid);
+            self.keep_walk(mode, request, &trail, &page);
         }
         Ok(page)
+    }
+
+    /// Whether a walk made in full comes to the same end.
+    fn walk_agrees(&mut self, mode: PagingMode, request: Request, page: &Translation) -> bool {
+        let (budget, mut trail) = (self.budget, Trail::default());
+        let walked = self.walk(mode, request, &mut trail);
+        self.budget = budget;
+        !trail.is_unclean() && walked.is_ok_and(|(walked, _)| Translation { linear: page.linear, ..walked } == *page)
     }
 
     /// Whether rights suffice. SDM vol 3, 4.6.1 "Determination of Access Rights".
@@ -275,7 +295,7 @@ impl Cpu {
     /// Walks the paging structures and then translates the guest-physical result. SDM vol 3, 4.3 to 4.5, 4.8 "Accessed and Dirty Flags".
     ///
     /// The page returned has the guest's own size and addresses; the nested page is that of the very byte.
-    fn walk(&mut self, mode: PagingMode, request: Request) -> Outcome<(Translation, NestedPage)> {
+    fn walk(&mut self, mode: PagingMode, request: Request, trail: &mut Trail) -> Outcome<(Translation, NestedPage)> {
         let linear = request.linear;
         if mode == PagingMode::None {
             let nested = self.nested_page(linear, request.nested(request.access, false))?;
@@ -331,6 +351,7 @@ impl Cpu {
                 return Err(self.page_fault(request, true, false));
             }
             let flags = if leaf && request.access == Access::Write { ACCESSED | DIRTY } else { ACCESSED };
+            trail.add(physical, entry, entry & flags == flags);
             if entry & flags != flags {
                 self.set_entry(guest, physical, formats.entry_bytes, entry | flags, request, writable)?;
             }

@@ -10,6 +10,7 @@ use crate::delivery::KnownGates;
 use crate::extension::{Extension, Interception};
 use crate::flags;
 use crate::insn::Insn;
+use crate::paging::KnownWalks;
 use crate::system::descriptor::KnownSegments;
 use crate::tlb::{FetchPage, JumpCache, SoftwareTlb, Tlb};
 use crate::trap::{Event, Trap};
@@ -194,6 +195,7 @@ pub struct Cpu {
     /// What the last gates and descriptors were found to be.
     pub(crate) known_gates: KnownGates,
     pub(crate) known_segments: KnownSegments,
+    pub(crate) known_walks: KnownWalks,
     /// Time at which the budget is used up, in ticks.
     pub(crate) slice_end: u64,
     pub(crate) memory_generation: u64,
@@ -288,6 +290,7 @@ impl Cpu {
             fetch_page: FetchPage::NONE,
             known_gates: KnownGates::new(),
             known_segments: KnownSegments::new(),
+            known_walks: KnownWalks::new(),
             slice_end: 0,
             memory_generation: 0,
             code_generation: 0,

@@ -1,0 +1,121 @@
+//! Page walks whose outcome is known: the structures they read hold what they held when they were last walked.
+//!
+//! What is modelled: nothing of the architecture. The architectural TLB says when a walk is made, and a walk that is made is charged and
+//! reads all its entries from memory; only the conclusions from them are kept, under everything that they follow from. So a paging structure
+//! may be changed by whomever, a flag cleared, CR3 pointed elsewhere: the walk is then made in full. What is not kept: walks that faulted or
+//! had to set a flag, walks behind nested paging and those of other modes than 4-level paging.
+
+use super::Request;
+use crate::access::Privilege;
+use crate::state::Cpu;
+use crate::tlb::Translation;
+use crate::trap::Access;
+use isa::cpuid::Feature;
+use isa::paging::PagingMode;
+
+/// How many walks are kept.
+const PLACES: usize = 64;
+
+/// Everything but the entries that a walk's outcome follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Circumstances {
+    /// The linear page.
+    page: u64,
+    /// CR3, CR0, CR4 and EFER.
+    registers: [u64; 4],
+    gigabyte_pages: bool,
+    access: Access,
+    privilege: Privilege,
+    alignment_check: bool,
+}
+
+impl Circumstances {
+    #[inline]
+    fn of(cpu: &Cpu, request: Request) -> Self {
+        Self {
+            page: request.linear >> 12,
+            registers: [cpu.cr3, cpu.cr0.into_bits(), cpu.cr4.into_bits(), cpu.efer.into_bits()],
+            gigabyte_pages: cpu.has(Feature::Page1gb),
+            access: request.access,
+            privilege: request.privilege,
+            alignment_check: cpu.system_flags().ac(),
+        }
+    }
+}
+
+/// The entries of a walk: where each is and what it held.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trail {
+    entries: [(u64, u64); 4],
+    length: usize,
+    /// Something else than reading happened on the way.
+    unclean: bool,
+}
+
+impl Trail {
+    /// Adds an entry; `settled` says that its flags were set already.
+    #[inline]
+    pub(super) fn add(&mut self, physical: u64, entry: u64, settled: bool) {
+        match self.entries.get_mut(self.length) {
+            Some(place) => *place = (physical, entry),
+            None => self.unclean = true,
+        }
+        self.length += 1;
+        self.unclean |= !settled;
+    }
+
+    /// Whether something else than reading happened on the way.
+    pub(super) fn is_unclean(&self) -> bool {
+        self.unclean
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct KnownWalk {
+    circumstances: Circumstances,
+    trail: Trail,
+    outcome: Translation,
+}
+
+/// The walks that are known, by linear page.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownWalks(Box<[Option<KnownWalk>; PLACES]>);
+
+impl KnownWalks {
+    pub(crate) fn new() -> Self {
+        Self(Box::new([None; PLACES]))
+    }
+
+    const fn place(linear: u64) -> usize {
+        (linear >> 12 ^ linear >> 18) as usize & (PLACES - 1)
+    }
+}
+
+impl Cpu {
+    /// The outcome of a walk that would read what it read last time, charged as the walk would be.
+    #[inline]
+    pub(super) fn repeat_walk(&mut self, mode: PagingMode, request: Request) -> Option<Translation> {
+        let known = self.known_walks.0[KnownWalks::place(request.linear)].as_ref()?;
+        if mode != PagingMode::Level4 || self.nested_paging || known.circumstances != Circumstances::of(self, request) {
+            return None;
+        }
+        let KnownWalk { trail, outcome, .. } = *known;
+        let memory = &self.environment().memory;
+        if trail.entries[..trail.length].iter().any(|&(physical, entry)| memory.read_u64(physical) != Ok(entry)) {
+            return None;
+        }
+        self.charge(u64::from(trail.length as u32) * self.model.costs.page_walk_level.ticks());
+        Some(outcome)
+    }
+
+    /// Keeps a walk that did nothing but read RAM.
+    pub(super) fn keep_walk(&mut self, mode: PagingMode, request: Request, trail: &Trail, outcome: &Translation) {
+        if mode != PagingMode::Level4 || self.nested_paging || trail.unclean {
+            return;
+        }
+        if trail.entries[..trail.length].iter().all(|(physical, _)| self.is_ram(*physical)) {
+            let circumstances = Circumstances::of(self, request);
+            self.known_walks.0[KnownWalks::place(request.linear)] = Some(KnownWalk { circumstances, trail: *trail, outcome: *outcome });
+        }
+    }
+}
