@@ -23,6 +23,8 @@ mod code;
 mod emit;
 mod plan;
 mod regions;
+#[cfg(test)]
+mod tests;
 mod workshop;
 
 use crate::block::Block;

@@ -72,7 +72,9 @@ pub(crate) struct Compiler {
     workshop: Option<Box<Workshop>>,
     regions: Vec<Option<Box<Region>>>,
     tickets: u64,
-    bytes: usize,
+    /// Bytes of code that are kept, and the most that may be.
+    pub(super) bytes: usize,
+    pub(super) limit: usize,
     /// Regions made, and those that could not be.
     pub(crate) made: u64,
     pub(crate) refused: u64,
@@ -80,7 +82,17 @@ pub(crate) struct Compiler {
 
 impl Default for Compiler {
     fn default() -> Self {
-        Self { after: Some(DEFAULT_HEAT), background: true, workshop: None, regions: Vec::new(), tickets: 0, bytes: 0, made: 0, refused: 0 }
+        Self {
+            after: Some(DEFAULT_HEAT),
+            background: true,
+            workshop: None,
+            regions: Vec::new(),
+            tickets: 0,
+            bytes: 0,
+            limit: MAXIMUM_BYTES,
+            made: 0,
+            refused: 0,
+        }
     }
 }
 
@@ -91,14 +103,13 @@ impl Compiler {
         self.background = false;
     }
 
-    /// Whoever stands in front of a new block's first instruction, and the block's tier made new. What keeps changing is not worth compiling.
+    /// Whoever stands in front of a new block's first instruction, and the block's tier made new.
     pub(crate) fn front(&self, tier: &mut Tier, mode: Mode) -> Option<Handler> {
         debug_assert!(tier.door.get().is_none(), "a block's regions die with it");
-        let after = self.after?;
         if mode.bits != 64 || mode.single {
             return None;
         }
-        tier.heat.set(after.max(1).saturating_mul(1 << tier.changes.get().min(16)));
+        tier.heat.set(self.heat(tier)?);
         tier.seen.get_mut().clear();
         Some(warm)
     }
@@ -123,9 +134,6 @@ impl Compiler {
     fn remove(&mut self, number: usize) {
         let Some(region) = self.regions[number].take() else { return };
         self.bytes -= region.code.as_ref().map_or(0, Code::len);
-        for block in &region.blocks {
-            Block::at(*block).tier.regions.borrow_mut().retain(|other| *other != number);
-        }
         for (block, door) in &region.doors {
             let block = Block::at(*block);
             if block.tier.door.get().is_some_and(|here| std::ptr::eq(here.as_ptr(), &raw const **door)) {
@@ -133,6 +141,22 @@ impl Compiler {
                 unsafe { set_front(block.entry(), None) };
             }
         }
+        // What stands may become hot again.
+        for block in &region.blocks {
+            let block = Block::at(*block);
+            block.tier.regions.borrow_mut().retain(|other| *other != number);
+            if block.tier.regions.borrow().is_empty()
+                && let Some(heat) = self.heat(&block.tier)
+            {
+                block.tier.heat.set(heat);
+                unsafe { set_front(block.entry(), Some(warm)) };
+            }
+        }
+    }
+
+    /// How often a block is to be entered before it is hot. What keeps changing is not worth compiling.
+    fn heat(&self, tier: &Tier) -> Option<u32> {
+        Some(self.after?.max(1).saturating_mul(1 << tier.changes.get().min(16)))
     }
 
     /// A place for a region.
@@ -171,9 +195,14 @@ impl Compiler {
         };
         let Some(code) = code else {
             self.refused += 1;
+            // Not to be tried again soon.
+            if let Some(region) = &self.regions[number] {
+                let changes = &Block::at(region.head).tier.changes;
+                changes.set(changes.get().saturating_add(8));
+            }
             return self.remove(number);
         };
-        if self.bytes + code.len() > MAXIMUM_BYTES {
+        if self.bytes + code.len() > self.limit {
             return self.clear();
         }
         self.made += 1;

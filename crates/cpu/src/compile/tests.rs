@@ -1,0 +1,101 @@
+//! What the lockstep tests cannot see from outside: the bounds on compiled code, and its thread.
+
+use crate::RunExit;
+use crate::apic::IcrMessage;
+use crate::block::CodeCache;
+use crate::bus::{Bus, Environment};
+use crate::state::Cpu;
+use isa::control::{Cr0, Cr4, Efer};
+use isa::segment::Attributes;
+use memory::Memory;
+
+/// Nothing answers.
+struct Silence;
+
+impl Bus for Silence {
+    fn port_read(&mut self, _: u16, _: u8, _: u64) -> u32 {
+        0
+    }
+    fn port_write(&mut self, _: u16, _: u8, _: u32, _: u64) {}
+    fn memory_read(&mut self, _: u64, _: u8, _: u64) -> u64 {
+        0
+    }
+    fn memory_write(&mut self, _: u64, _: u8, _: u64, _: u64) {}
+    fn send(&mut self, _: u32, _: IcrMessage, _: u64) {}
+    fn end_of_interrupt(&mut self, _: u8) {}
+    fn acknowledge(&mut self) -> u8 {
+        0
+    }
+    fn attention(&self) -> bool {
+        false
+    }
+}
+
+const CODE: u64 = 0x10_0000;
+
+/// A processor in 64-bit mode in front of a program, with 4 MiB mapped to themselves.
+fn machine(program: &str) -> (Box<Cpu>, Memory) {
+    let options = assembler::Options { origin: CODE, ..assembler::Options::default() };
+    let program = assembler::assemble(program, &options).expect("the program assembles");
+    let mut memory = Memory::new(4 << 20);
+    memory.write(CODE, &program.bytes).unwrap();
+    for (address, entry) in [(0x1000, 0x2007), (0x2000, 0x3007), (0x3000, 0x87), (0x3008, 0x20_0087)] {
+        memory.write_u64(address, entry).unwrap();
+    }
+    let mut cpu = Cpu::new(&models::ZEN3, 0, 1, None);
+    cpu.cr0 = Cr0::from_bits(0x8001_0033);
+    cpu.cr4 = Cr4::from_bits(0x6a0);
+    cpu.cr3 = 0x1000;
+    cpu.efer = Efer::from_bits(0x500);
+    cpu.segments[1].attributes = Attributes::from_bits(0xa09b);
+    cpu.flush_tlb();
+    cpu.rip = CODE;
+    cpu.regs[4] = 0x20_0000;
+    (cpu, memory)
+}
+
+/// Runs a number of instructions. Returns registers, RIP and time.
+fn run(program: &str, code: &mut CodeCache, instructions: u64) -> (Vec<u64>, u64, u64) {
+    let (mut cpu, mut memory) = machine(program);
+    let exit = cpu.run(&mut Environment { memory: &mut memory, code, bus: &mut Silence }, u64::MAX >> 1, instructions);
+    assert_eq!(exit, RunExit::Instructions);
+    (cpu.regs[..16].to_vec(), cpu.rip, cpu.now())
+}
+
+/// Loops on as many pages, called in turn for ever.
+fn many_loops(count: u32) -> String {
+    let calls: String = (0..count).map(|number| format!("call f{number}\n")).collect();
+    let functions: String = (0..count)
+        .map(|number| {
+            format!("align 4096\nf{number}: mov ecx, 20\nl{number}: lea rax, [rax+rax*2+{number}]\ndec ecx\njnz l{number}\nret\n")
+        })
+        .collect();
+    format!("again: {calls} jmp again\n{functions}")
+}
+
+#[test]
+fn compiled_code_is_bounded_and_made_anew() {
+    let program = many_loops(60);
+    let mut code = CodeCache::new();
+    code.compile_after(None);
+    let expected = run(&program, &mut code, 60_000);
+    let mut code = CodeCache::new();
+    code.compile_after(Some(3));
+    code.compiler.limit = 6_000;
+    assert_eq!(run(&program, &mut code, 60_000), expected);
+    let (made, refused) = code.compiled_regions();
+    assert!(made > 200 && refused == 0, "{made} made, {refused} refused");
+    assert!(code.compiler.bytes <= 6_000, "{} bytes are kept", code.compiler.bytes);
+}
+
+#[test]
+fn when_code_becomes_ready_changes_nothing() {
+    let program = many_loops(5);
+    let mut code = CodeCache::new();
+    code.compile_after(None);
+    let expected = run(&program, &mut code, 3_000_000);
+    // As users run it: on a second thread, whenever that comes to it.
+    for _ in 0..3 {
+        assert_eq!(run(&program, &mut CodeCache::new(), 3_000_000), expected);
+    }
+}
