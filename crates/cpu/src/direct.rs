@@ -632,6 +632,8 @@ unsafe fn call(cpu: *mut Cpu, insn: *const Insn) -> Called {
         Ok(Flow::Again) => {
             roll_back(cpu, insn);
             cpu.again = true;
+            // SDM vol 3, 18.3.1.1 "Instruction-Breakpoint Exception Condition": set between the iterations of a repeated instruction.
+            cpu.set_resume_flag(true);
             cpu.stop = StopCode::Left;
             Called::Left
         }

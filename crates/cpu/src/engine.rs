@@ -201,8 +201,10 @@ impl Cpu {
                 // With a budget of exactly this instruction's cost, whatever block follows cannot be entered.
                 self.slice_end = self.slice_end.wrapping_add_signed(cost - self.budget);
                 self.budget = cost;
+                self.stepping = true;
                 // SAFETY: as above.
                 unsafe { enter(self, entry) };
+                self.stepping = false;
                 if self.stop == StopCode::Trap {
                     return;
                 }

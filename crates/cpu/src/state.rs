@@ -132,6 +132,8 @@ pub struct Cpu {
     pub(crate) monitor_pending: bool,
     /// The present instruction is a repeated one with iterations left.
     pub(crate) again: bool,
+    /// One instruction is executed by itself. Its budget is its own cost, which says nothing of the time left.
+    pub(crate) stepping: bool,
     /// Blocking by NMI.
     pub nmi_blocked: bool,
     /// NMIs waiting (more than one merge).
@@ -258,6 +260,7 @@ impl Cpu {
             trace_cancelled: false,
             monitor_pending: false,
             again: false,
+            stepping: false,
             nmi_blocked: false,
             nmi_pending: false,
             init_pending: false,

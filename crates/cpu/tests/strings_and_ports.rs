@@ -202,6 +202,24 @@ fn a_repetition_stops_at_the_first_element_at_or_after_the_time() {
 }
 
 #[test]
+fn where_a_repetition_stops_does_not_depend_on_where_it_stopped_before() {
+    let element = models::default_for(Vendor::Intel).costs.string_element.ticks();
+    for end in 10_000..10_100 {
+        // What is left of the time may pay for the instruction's beginning, for that of the block behind it, or for neither.
+        let stops = [0, 1, 3, 8, 20, 39, 41, 70].map(|before| {
+            let mut machine = Machine::new("mov edi, 0x300000\nmov ecx, 1000000\nrepne scasb\nmov eax, 1\nhlt");
+            machine.cpu.set_gpr(Gpr::Rax, 1);
+            for time in [end - before, end] {
+                machine.run(time);
+            }
+            (machine.cpu.now(), machine.cpu.gpr(Gpr::Rcx), machine.cpu.rflags().into_bits())
+        });
+        assert!(stops[0].0 - end < element, "{} ticks late", stops[0].0 - end);
+        assert!(stops.iter().all(|stop| *stop == stops[0]), "until {end}: {stops:x?}");
+    }
+}
+
+#[test]
 fn a_fault_in_the_middle_keeps_what_was_done() {
     for (letter, bytes) in [("b", 1u64), ("q", 8)] {
         let mut machine = Machine::new(&format!("rep stos{letter}"));

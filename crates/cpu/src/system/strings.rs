@@ -112,7 +112,7 @@ pub(super) fn repeats(instruction: &Instruction) -> bool {
 
 /// Whether every iteration must end like an instruction.
 pub(super) fn one_by_one(cpu: &Cpu) -> bool {
-    cpu.system_flags().tf() || cpu.interception.has(Intercept::MonitorTrap)
+    cpu.stepping || cpu.system_flags().tf() || cpu.interception.has(Intercept::MonitorTrap)
 }
 
 /// Executes an instruction whose element is `element`; `bulk` may do several at once and says how many it did; `ends` says after each
@@ -141,9 +141,9 @@ fn execute(
             always.iter().for_each(|register| shape.advance(cpu, *register, 0));
             return Ok(Flow::Next);
         }
-        // As many elements as it takes to use up the budget.
+        // As many elements as it takes to use up the budget, and not one more: where an iteration ends, an interrupt may be recognised.
         let budget = u64::try_from(cpu.budget).unwrap_or(0);
-        let affordable = budget.checked_div(cost).map_or(left, |elements| elements + 1);
+        let affordable = if cost == 0 { left } else { budget.div_ceil(cost).max(1) };
         let wanted = if single { 1 } else { left.min(affordable) };
         // Whatever may fault is done as a single element, in the order that the faults have.
         let several = if wanted > 1 { bulk(cpu, shape, wanted) } else { None };
