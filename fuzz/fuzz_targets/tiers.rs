@@ -1,0 +1,24 @@
+//! Any bytes as the decisions of a structured program: it passes through the same states whether code is compiled or not.
+#![no_main]
+
+#[path = "../../crates/machine/tests/lockstep/choices.rs"]
+mod choices;
+#[path = "../../crates/machine/tests/lockstep/place.rs"]
+mod place;
+#[path = "../../crates/machine/tests/lockstep/program.rs"]
+mod program;
+#[path = "../../crates/machine/tests/lockstep/twins.rs"]
+mod twins;
+
+use choices::Choices;
+use libfuzzer_sys::fuzz_target;
+use place::Case;
+use twins::lockstep;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&choice, input)) = input.split_first() else { return };
+    let case = Case::new(&mut Choices::given(input));
+    let after = [1, 2, 5, 50][usize::from(choice) % 4];
+    let (twins, ..) = lockstep(|| case.machine(), after, choice.into(), 20_000).unwrap_or_else(|text| panic!("{text}"));
+    assert_eq!(twins.compiled.code.compiled_regions().1, 0, "the plan promises what can be compiled");
+});
