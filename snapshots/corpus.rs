@@ -3,6 +3,7 @@
 //! `cargo insta review` (or `INSTA_UPDATE=always`) accepts changed traces; `trapline test scenarios` compares with the same files. The test
 //! belongs to the crate `scenario` and lies here because `cargo insta` finds pending traces in the folders of tests only.
 
+use cpu::block::Compile;
 use scenario::load::Scenario;
 use scenario::run::{Options, run};
 use scenario::snapshot;
@@ -90,10 +91,26 @@ fn a_run_is_a_function_of_its_scenario() {
         for variant in &scenario.variants {
             let first = run(&scenario, variant, &Options::default(), None);
             let mut counts = trace::Summary::new();
-            let second = run(&scenario, variant, &Options { events: 3 }, Some(&mut counts));
+            let second = run(&scenario, variant, &Options { events: 3, ..Options::default() }, Some(&mut counts));
             assert_eq!(first.transcript.hash(), second.transcript.hash(), "{story} on {}", variant.name());
             assert_eq!(first.registers, second.registers, "{story} on {}", variant.name());
             assert_eq!(first.summary.exits(), counts.exits());
+        }
+    }
+}
+
+/// However early code is compiled, and whether it is at all, every trace is the same to the byte.
+#[test]
+fn a_run_does_not_depend_on_what_is_compiled() {
+    for (story, scenario) in scenarios() {
+        for variant in &scenario.variants {
+            let [interpreted, others @ ..] = [Compile::Never, Compile::After(1), Compile::After(3)]
+                .map(|compile| run(&scenario, variant, &Options { compile, ..Options::default() }, None));
+            for other in others {
+                assert_eq!(interpreted.snapshot(&scenario), other.snapshot(&scenario), "{story} on {}", variant.name());
+                assert_eq!(interpreted.transcript.hash(), other.transcript.hash(), "{story} on {}", variant.name());
+                assert_eq!(interpreted.registers, other.registers, "{story} on {}", variant.name());
+            }
         }
     }
 }

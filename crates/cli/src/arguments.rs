@@ -1,6 +1,7 @@
 //! The command line: subcommands, options and their help, as one set of types.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use scenario::run::Compile;
 use std::path::PathBuf;
 
 /// A deterministic, cycle-approximate simulator of x86 virtualization.
@@ -58,6 +59,9 @@ pub struct Run {
     /// Write the trace there as NDJSON; with several machines, one file after the other.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// How code is executed.
+    #[command(flatten)]
+    pub tiers: Tiers,
 }
 
 /// Options of `test`.
@@ -78,6 +82,9 @@ pub struct Test {
     /// Only scenarios and machines whose name contains this.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
+    /// How code is executed.
+    #[command(flatten)]
+    pub tiers: Tiers,
 }
 
 /// Options of `boot`.
@@ -128,6 +135,33 @@ pub struct Boot {
     /// The environment flat code starts in.
     #[arg(long, value_name = "MODE", default_value = "long64", requires = "flat")]
     pub mode: String,
+    /// How code is executed.
+    #[command(flatten)]
+    pub tiers: Tiers,
+}
+
+/// How code is executed. Nothing but the speed of a run depends on it.
+#[derive(Debug, Args)]
+pub struct Tiers {
+    /// Compile a block of code when it was entered so often, or never; by default hot code is compiled while the guest runs on. Nothing but
+    /// the speed of a run depends on it.
+    #[arg(long, value_name = "COUNT|never", value_parser = compile)]
+    pub compile_after: Option<Compile>,
+}
+
+impl Tiers {
+    /// When code is compiled.
+    pub fn compile(&self) -> Compile {
+        self.compile_after.unwrap_or_default()
+    }
+}
+
+fn compile(text: &str) -> Result<Compile, String> {
+    match text.parse() {
+        _ if text == "never" => Ok(Compile::Never),
+        Ok(entries @ 1..) => Ok(Compile::After(entries)),
+        _ => Err("write a number from 1, or `never`".to_owned()),
+    }
 }
 
 /// Options of `asm`.
@@ -198,5 +232,16 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         super::Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn code_is_compiled_after_a_number_of_entries_or_never() {
+        use super::{Compile, compile};
+        for (text, meant) in [("1", Compile::After(1)), ("3000", Compile::After(3000)), ("never", Compile::Never)] {
+            assert_eq!(compile(text), Ok(meant));
+        }
+        for text in ["0", "-1", "", "always", "4294967296"] {
+            assert!(compile(text).is_err(), "{text}");
+        }
     }
 }

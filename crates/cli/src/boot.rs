@@ -64,6 +64,7 @@ fn attempt(arguments: &Boot, output: &Output) -> Result<Exit, String> {
         deliveries: policy == Policy::None || arguments.deliveries,
         max_instructions: arguments.max_instructions,
         max_cycles: arguments.max_cycles,
+        compile: arguments.tiers.compile(),
     };
     let mut serial: Box<dyn Write> = match &arguments.serial {
         Some(path) => Box::new(create(path)?),

@@ -27,6 +27,7 @@ pub fn run(arguments: &Run, output: &Output) -> Exit {
             }
         },
     };
+    let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
     let mut exit = Exit::Success;
     let mut reports = Vec::new();
     let variants =
@@ -40,7 +41,7 @@ pub fn run(arguments: &Run, output: &Output) -> Exit {
         let mut ndjson = trace.as_mut().map(|file| trace::Writer::new(file, trace::Format::Ndjson));
         let report = {
             let mut sink = trace::Tee(text.as_mut(), ndjson.as_mut());
-            scenario::run::run(&scenario, variant, &Options::default(), Some(&mut sink))
+            scenario::run::run(&scenario, variant, &options, Some(&mut sink))
         };
         // A reader of the standard output that goes away is no error.
         drop(text);

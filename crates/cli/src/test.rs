@@ -83,13 +83,14 @@ fn beside(path: &Path) -> PathBuf {
 fn items(root: &Path, file: &Path, snapshots: &Path, arguments: &Test) -> Result<Vec<Item>, Diagnostics> {
     let scenario = Scenario::load(file)?;
     let story = snapshot::story_name(root, file);
+    let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
     scenario
         .variants
         .iter()
         .map(|variant| (format!("{story} on {}", variant.name()), variant))
         .filter(|(name, _)| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str())))
         .map(|(name, variant)| {
-            let report = scenario::run::run(&scenario, variant, &Options::default(), None);
+            let report = scenario::run::run(&scenario, variant, &options, None);
             let path = snapshot::path(snapshots, &story, &variant.name());
             let text = report.snapshot(&scenario);
             let comparison = match arguments.accept {

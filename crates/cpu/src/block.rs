@@ -41,6 +41,18 @@ const MAXIMUM_BLOCKS: usize = 1 << 18;
 /// The longest instruction in bytes.
 const LONGEST: usize = 15;
 
+/// When code is compiled. Nothing but the speed of a run depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Compile {
+    /// When it is hot, while the guest runs on.
+    #[default]
+    Hot,
+    /// When it was entered so often, while the guest waits: what is compiled is then the same on every host.
+    After(u32),
+    /// Never: everything is left to the interpreter.
+    Never,
+}
+
 /// What decoding depends on beside the bytes and RIP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mode {
@@ -317,6 +329,15 @@ impl CodeCache {
     /// Blocks that are decoded already keep what they began with.
     pub fn compile_after(&mut self, entries: Option<u32>) {
         self.compiler.set_after(entries);
+    }
+
+    /// The same for whoever lets users choose.
+    pub fn compile(&mut self, when: Compile) {
+        match when {
+            Compile::Hot => {}
+            Compile::After(entries) => self.compile_after(Some(entries)),
+            Compile::Never => self.compile_after(None),
+        }
     }
 
     /// How many regions were compiled so far, and how many could not be.

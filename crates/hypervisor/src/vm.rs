@@ -17,7 +17,7 @@ use board::{Board, BoardConfig};
 use cpu::Cpu;
 use cpu::access::{DEVICE_HOLE_END, DEVICE_HOLE_START};
 use cpu::apic::{self, LocalApic, register};
-use cpu::block::CodeCache;
+use cpu::block::{CodeCache, Compile};
 use cpu::bus::Environment;
 use cpu::trap::Exception;
 use isa::apic::{ApicMessage, DeliveryMode};
@@ -57,6 +57,8 @@ pub struct Options {
     pub deliveries: bool,
     /// Exits, or emulated instructions, without progress after which a run ends as a livelock.
     pub livelock: u64,
+    /// When code is compiled.
+    pub compile: Compile,
 }
 
 impl Default for Options {
@@ -70,6 +72,7 @@ impl Default for Options {
             unrestricted_guest: true,
             deliveries: false,
             livelock: 10_000,
+            compile: Compile::default(),
         }
     }
 }
@@ -260,6 +263,7 @@ impl<B: Backend> Vm<B> {
         let emulator = Emulator::new(common.guest_model, &common.slots);
         let mut vm =
             Self { model, cpus: Vec::new(), vcpus: Vec::new(), memory, code: CodeCache::new(), nested, emulator, restricted, common };
+        vm.code.compile(vm.common.options.compile);
         // Whatever a former host left there.
         for page in (first..first + bytes).step_by(4096) {
             let _ = vm.memory.write(page, &[0; 4096]);

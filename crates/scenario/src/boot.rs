@@ -10,6 +10,7 @@ use crate::meaning::{MAX_MEMORY, MIN_MEMORY};
 use crate::run::{MAX_SERIAL, Report, host};
 use crate::verdict::stop_name;
 use board::loader::{self, LoadError, LoadOptions, Module};
+use cpu::block::Compile;
 use models::CpuModel;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -61,6 +62,8 @@ pub struct BootOptions {
     pub max_instructions: u64,
     /// The limit of cycles, for guests that sleep for ever while a timer ticks.
     pub max_cycles: u64,
+    /// When code is compiled.
+    pub compile: Compile,
 }
 
 /// Counts every event, and hands it on where somebody wants it: without a copy, because a guest can make millions in a second.
@@ -146,6 +149,7 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         memory: options.memory,
         seed: 0,
         hypervisor: hypervisor::Options { deliveries: also.is_some() && options.deliveries, ..hypervisor::Options::default() },
+        compile: options.compile,
         // Watching costs a call for every instruction: only where somebody wants the events.
         watch: also.is_some(),
         deliveries: options.deliveries,

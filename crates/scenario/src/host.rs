@@ -10,6 +10,7 @@ use crate::verdict::Registers;
 use board::Outcome;
 use board::loader::{self, Kind, LoadOptions, Module};
 use cpu::Cpu;
+use cpu::block::Compile;
 use cpu::state::Activity;
 use isa::control::{Cr0, Cr4, Efer};
 use isa::register::{Gpr, Segment};
@@ -153,8 +154,10 @@ pub struct HostConfig {
     pub memory: u64,
     /// Perturbs the order of CPUs.
     pub seed: u64,
-    /// What may be chosen of the hypervisor.
+    /// What may be chosen of the hypervisor, but for `compile`.
     pub hypervisor: hypervisor::Options,
+    /// When code is compiled.
+    pub compile: Compile,
     /// Whether the bare machine is watched, instruction by instruction, for deliveries, and VM entries and exits of its guest.
     pub watch: bool,
     /// Whether the trace tells of what CPUs deliver through the guest's own IDT.
@@ -296,6 +299,7 @@ impl BareHost {
     pub fn new(config: &HostConfig, loaded: &Loaded) -> Result<Self, String> {
         let mut machine =
             Machine::new(&MachineConfig { model: config.cpu, cpu_count: config.vcpus, memory_size: config.memory, seed: config.seed });
+        machine.code.compile(config.compile);
         match loaded {
             Loaded::Program(pieces, states) => {
                 for (address, bytes) in pieces {

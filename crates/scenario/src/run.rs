@@ -12,6 +12,7 @@ use crate::observe::Observer;
 use crate::register::Place;
 use crate::verdict::{self, Final, Registers, stop_name};
 use crate::virtual_host::VirtualHost;
+pub use cpu::block::Compile;
 use models::CpuModel;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -126,11 +127,13 @@ impl Report {
 pub struct Options {
     /// How many events are kept.
     pub events: usize,
+    /// When code is compiled.
+    pub compile: Compile,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { events: SNAPSHOT_EVENTS }
+        Self { events: SNAPSHOT_EVENTS, compile: Compile::default() }
     }
 }
 
@@ -177,6 +180,7 @@ pub fn run(scenario: &Scenario, variant: &Variant, options: &Options, also: Opti
         memory: machine.memory.map_or(DEFAULT_MEMORY, |size| size.0),
         seed: variant.seed,
         hypervisor: hypervisor::Options { deliveries, ..options_of(&scenario.file.hypervisor) },
+        compile: options.compile,
         watch: true,
         deliveries,
         guest_cpu: scenario.file.hypervisor.guest_cpu.as_deref().and_then(|name| models::find(name).ok()),

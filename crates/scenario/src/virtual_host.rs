@@ -39,7 +39,7 @@ impl VirtualHost {
             memory_size: config.memory,
             seed: config.seed,
             policy: policy(chosen).ok_or("there is no hypervisor under the policy `none`")?,
-            options: config.hypervisor,
+            options: hypervisor::Options { compile: config.compile, ..config.hypervisor },
             ..VmConfig::new(config.cpu)
         })
         .map_err(|error| error.to_string())?;

@@ -103,6 +103,7 @@ fn guests_of_random_bytes_end_with_a_reason() {
             max_instructions: 3000,
             deliveries: number % 2 == 0,
             max_cycles: 50_000_000,
+            compile: cpu::block::Compile::After(1 + number as u32 % 3),
         };
         let run = || {
             let mut trace = trace::Transcript::new(0);
