@@ -214,7 +214,7 @@ impl Case {
                     12 => (DATA + (page << 12), 1),
                     14 => (DATA + (14 << 12), 0x103),
                     15 => (CODE + 0x1000, 3),
-                    _ => (DATA + ((page + 3 * number) % 8 << 12), 3),
+                    _ => (DATA + (((page + 3 * number) % 8) << 12), 3),
                 };
                 put(data_entry(number, page), frame | rights | user);
             }
