@@ -80,228 +80,124 @@ impl Entry<'_> {
 pub struct Check {
     /// A name, unique and stable.
     pub id: &'static str,
-    /// Where the manual says it: section and title.
-    pub apm: &'static str,
+    /// Where the manual says it, APM volume 2: section and title.
+    pub section: &'static str,
     /// The rule, as what must hold.
     pub rule: &'static str,
-    /// The VMCB fields it reads, by the manual's names.
+    /// The VMCB fields it reads, by the names of [`isa::svm::VmcbField`].
     pub reads: &'static [&'static str],
     /// Whether the rule concerns this entry.
     pub applies: fn(&Entry<'_>) -> bool,
-    /// Whether it holds.
+    /// Whether it holds, where it applies.
     pub holds: fn(&Entry<'_>) -> bool,
+    /// What to do about it, or which mistake it often is; empty where the rule says it all.
+    pub hint: &'static str,
 }
 
-const CONSISTENCY: &str = "15.5.1 \"Canonicalization and Consistency Checks\"";
-const INJECTION: &str = "15.20 \"Event Injection\"";
-const NESTED: &str = "15.25.4 \"Nested Paging and VMRUN/#VMEXIT\"";
+/// The table of checks: for each section of the manual its rules, and for each rule its id, its sentence, the fields it reads, when it
+/// applies, what must hold, and what to do about it.
+macro_rules! checks {
+    ($($section:literal { $(
+        $id:literal, $rule:literal, [$($field:literal)*] $(, if $applies:expr)? => $holds:expr $(, hint $hint:literal)?;
+    )* })*) => {
+        /// The rules, in the order in which [`first_failure`] looks.
+        pub static CHECKS: &[Check] = &[$($(Check {
+            id: $id,
+            section: $section,
+            rule: $rule,
+            reads: &[$($field,)*],
+            applies: optional!(|_| true $(, $applies)?),
+            holds: $holds,
+            hint: optional!("" $(, $hint)?),
+        },)*)*];
+    };
+}
 
-const ALWAYS: fn(&Entry<'_>) -> bool = |_| true;
+/// What is given, or else the default.
+macro_rules! optional {
+    ($default:expr) => {
+        $default
+    };
+    ($default:expr, $given:expr) => {
+        $given
+    };
+}
 
-/// The rules, in the order in which [`first_failure`] looks.
-pub static CHECKS: &[Check] = &[
-    Check { id: "efer_svme", apm: CONSISTENCY, rule: "EFER.SVME is one", reads: &["EFER"], applies: ALWAYS, holds: |e| e.efer().svme() },
-    Check {
-        id: "efer_reserved",
-        apm: CONSISTENCY,
-        rule: "no MBZ bit of EFER is set",
-        reads: &["EFER"],
-        applies: ALWAYS,
-        holds: |e| e.save.efer & !(e.limits.efer | LONG_MODE_BITS) == 0,
-    },
-    Check {
-        id: "efer_long_mode_supported",
-        apm: CONSISTENCY,
-        rule: "EFER.LMA and EFER.LME are zero on a processor without long mode",
-        reads: &["EFER"],
-        applies: |e| !e.limits.long_mode,
-        holds: |e| e.save.efer & LONG_MODE_BITS == 0,
-    },
-    Check {
-        id: "cr0_nw_without_cd",
-        apm: CONSISTENCY,
-        rule: "CR0.NW is zero when CR0.CD is zero",
-        reads: &["CR0"],
-        applies: |e| !e.cr0().cd(),
-        holds: |e| !e.cr0().nw(),
-    },
-    Check {
-        id: "cr0_high",
-        apm: CONSISTENCY,
-        rule: "CR0[63:32] are zero",
-        reads: &["CR0"],
-        applies: ALWAYS,
-        holds: |e| e.save.cr0 >> 32 == 0,
-    },
-    Check {
-        id: "cr3_reserved",
-        apm: CONSISTENCY,
-        rule: "no MBZ bit of CR3 is set",
-        reads: &["CR3"],
-        applies: ALWAYS,
-        holds: |e| e.save.cr3 >> e.limits.physical_bits == 0,
-    },
-    Check {
-        id: "pdpte_reserved",
-        apm: CONSISTENCY,
-        rule: "no MBZ bit is set in a present page-directory-pointer entry that CR3 points to, in legacy PAE mode without nested paging",
-        reads: &["CR3", "CR0", "CR4", "EFER"],
-        applies: |e| e.pdptes.is_some(),
-        holds: |e| e.pdptes.is_none_or(|entries| entries.iter().all(|entry| entry & 1 == 0 || entry & e.limits.pdpte_reserved == 0)),
-    },
-    Check {
-        id: "cr4_reserved",
-        apm: CONSISTENCY,
-        rule: "no MBZ bit of CR4 is set",
-        reads: &["CR4"],
-        applies: ALWAYS,
-        holds: |e| e.save.cr4 & !e.limits.cr4 == 0,
-    },
-    Check {
-        id: "cr4_cet_without_wp",
-        apm: CONSISTENCY,
-        rule: "CR4.CET is zero when CR0.WP is zero",
-        reads: &["CR4", "CR0"],
-        applies: |e| !e.cr0().wp(),
-        holds: |e| !e.cr4().cet(),
-    },
-    Check {
-        id: "dr6_high",
-        apm: CONSISTENCY,
-        rule: "DR6[63:32] are zero",
-        reads: &["DR6"],
-        applies: ALWAYS,
-        holds: |e| e.save.dr6 >> 32 == 0,
-    },
-    Check {
-        id: "dr7_high",
-        apm: CONSISTENCY,
-        rule: "DR7[63:32] are zero",
-        reads: &["DR7"],
-        applies: ALWAYS,
-        holds: |e| e.save.dr7 >> 32 == 0,
-    },
-    Check {
-        id: "long_mode_needs_pae",
-        apm: CONSISTENCY,
-        rule: "CR4.PAE is one when EFER.LME and CR0.PG are both one",
-        reads: &["EFER", "CR0", "CR4"],
-        applies: |e| e.long_mode_active(),
-        holds: |e| e.cr4().pae(),
-    },
-    Check {
-        id: "long_mode_needs_protection",
-        apm: CONSISTENCY,
-        rule: "CR0.PE is one when EFER.LME and CR0.PG are both one",
-        reads: &["EFER", "CR0"],
-        applies: |e| e.long_mode_active(),
-        holds: |e| e.cr0().pe(),
-    },
-    Check {
-        id: "cs_long_and_default",
-        apm: CONSISTENCY,
-        rule: "EFER.LME, CR0.PG, CR4.PAE, CS.L and CS.D are not all one",
-        reads: &["EFER", "CR0", "CR4", "CS"],
-        applies: |e| e.long_mode_active() && e.cr4().pae(),
-        holds: |e| !(e.save.cs.attributes.long() && e.save.cs.attributes.default_big()),
-    },
-    Check {
-        id: "vmrun_intercept",
-        apm: CONSISTENCY,
-        rule: "the VMRUN intercept is set",
-        reads: &["INTERCEPTS"],
-        applies: ALWAYS,
-        holds: |e| e.control.intercepts.contains(ExitCode::VMRUN),
-    },
-    Check {
-        id: "iopm_address",
-        apm: CONSISTENCY,
-        rule: "the I/O permission map, two pages and a byte, ends below the maximum physical address",
-        reads: &["INTERCEPTS", "IOPM_BASE_PA"],
-        applies: |e| e.control.intercepts.contains(ExitCode::IOIO),
-        holds: |e| e.fits(e.control.iopm_base_pa, 0x2001),
-    },
-    Check {
-        id: "msrpm_address",
-        apm: CONSISTENCY,
-        rule: "the MSR permission map ends below the maximum physical address",
-        reads: &["INTERCEPTS", "MSRPM_BASE_PA"],
-        applies: |e| e.control.intercepts.contains(ExitCode::MSR),
-        holds: |e| e.fits(e.control.msrpm_base_pa, isa::svm::permission_map::MSRPM_SIZE),
-    },
-    Check {
-        id: "asid_zero",
-        apm: CONSISTENCY,
-        rule: "the guest's ASID is not zero",
-        reads: &["GUEST_ASID"],
-        applies: ALWAYS,
-        holds: |e| e.control.guest_asid != 0,
-    },
-    Check {
-        id: "event_type",
-        apm: INJECTION,
-        rule: "TYPE in EVENTINJ is not a reserved value",
-        reads: &["EVENTINJ"],
-        applies: |e| e.control.event_injection.valid(),
-        holds: |e| e.control.event_injection.event_type() != EventType::Reserved,
-    },
-    Check {
-        id: "event_vector",
-        apm: INJECTION,
-        rule: "an exception in EVENTINJ has the vector of an exception: 31 or less, and not 2",
-        reads: &["EVENTINJ"],
-        applies: |e| e.control.event_injection.valid() && e.control.event_injection.event_type() == EventType::Exception,
-        holds: |e| e.control.event_injection.vector() < 32 && e.control.event_injection.vector() != 2,
-    },
-    Check {
-        id: "nested_host_paging",
-        apm: "15.25.3 \"Enabling Nested Paging\"",
-        rule: "the host has paging enabled when NP_ENABLE is one",
-        reads: &["NP_CONTROL"],
-        applies: |e| e.nested_paging(),
-        holds: |e| e.limits.host_paging,
-    },
-    Check {
-        id: "ncr3_reserved",
-        apm: NESTED,
-        rule: "no MBZ bit of nCR3 is set",
-        reads: &["NP_CONTROL", "N_CR3"],
-        applies: |e| e.nested_paging(),
-        holds: |e| e.control.n_cr3 >> e.limits.physical_bits == 0,
-    },
-    Check {
-        id: "g_pat",
-        apm: NESTED,
-        rule: "every field of G_PAT has a supported type and no reserved bit",
-        reads: &["NP_CONTROL", "G_PAT"],
-        applies: |e| e.nested_paging(),
-        holds: |e| e.save.g_pat.to_le_bytes().iter().all(|field| matches!(field, 0 | 1 | 4..=7)),
-    },
-    Check {
-        id: "virtual_nmi_needs_intercept",
-        apm: "15.21.10 \"NMI Virtualization\"",
-        rule: "NMIs are intercepted when V_NMI_ENABLE is one",
-        reads: &["V_INTR", "INTERCEPTS"],
-        applies: |e| e.limits.features.virtual_nmi() && e.control.virtual_interrupt.v_nmi_enable(),
-        holds: |e| e.control.intercepts.contains(ExitCode::NMI),
-    },
-    Check {
-        id: "sev_not_offered",
-        apm: "15.34.1 \"Determining Support for SEV\"",
-        rule: "encryption is not asked of a processor that does not offer it",
-        reads: &["NP_CONTROL"],
-        applies: ALWAYS,
-        holds: |e| !e.control.nested_control.sev_enable() && !e.control.nested_control.sev_es_enable(),
-    },
-    Check {
-        id: "avic_not_offered",
-        apm: "15.29.3 \"Enabling AVIC\"",
-        rule: "AVIC is not asked of a processor that does not offer it",
-        reads: &["V_INTR"],
-        applies: |e| !e.limits.features.avic(),
-        holds: |e| !e.control.virtual_interrupt.avic_enable() && !e.control.virtual_interrupt.x2avic_enable(),
-    },
-];
+checks! {
+    "15.5.1 Canonicalization and Consistency Checks" {
+        "efer-svme", "EFER.SVME is one", ["EFER"]
+            => |e| e.efer().svme();
+        "efer-reserved", "No MBZ bit of EFER is set", ["EFER"]
+            => |e| e.save.efer & !(e.limits.efer | LONG_MODE_BITS) == 0;
+        "efer-long-mode-supported", "EFER.LMA and EFER.LME are zero on a processor without long mode",
+            ["EFER"], if |e| !e.limits.long_mode
+            => |e| e.save.efer & LONG_MODE_BITS == 0;
+        "cr0-nw-without-cd", "CR0.NW is zero when CR0.CD is zero", ["CR0"], if |e| !e.cr0().cd()
+            => |e| !e.cr0().nw();
+        "cr0-high", "CR0[63:32] are zero", ["CR0"]
+            => |e| e.save.cr0 >> 32 == 0;
+        "cr3-reserved", "No MBZ bit of CR3 is set", ["CR3"]
+            => |e| e.save.cr3 >> e.limits.physical_bits == 0;
+        "pdpte-reserved", "No MBZ bit is set in a present page-directory-pointer entry that CR3 points to, in legacy PAE mode without nested paging",
+            ["CR3" "CR0" "CR4" "EFER"], if |e| e.pdptes.is_some()
+            => |e| e.pdptes.is_none_or(|entries| entries.iter().all(|entry| entry & 1 == 0 || entry & e.limits.pdpte_reserved == 0));
+        "cr4-reserved", "No MBZ bit of CR4 is set", ["CR4"]
+            => |e| e.save.cr4 & !e.limits.cr4 == 0;
+        "cr4-cet-without-wp", "CR4.CET is zero when CR0.WP is zero", ["CR4" "CR0"], if |e| !e.cr0().wp()
+            => |e| !e.cr4().cet();
+        "dr6-high", "DR6[63:32] are zero", ["DR6"]
+            => |e| e.save.dr6 >> 32 == 0;
+        "dr7-high", "DR7[63:32] are zero", ["DR7"]
+            => |e| e.save.dr7 >> 32 == 0;
+        "long-mode-needs-pae", "CR4.PAE is one when EFER.LME and CR0.PG are both one", ["EFER" "CR0" "CR4"], if |e| e.long_mode_active()
+            => |e| e.cr4().pae();
+        "long-mode-needs-protection", "CR0.PE is one when EFER.LME and CR0.PG are both one", ["EFER" "CR0"], if |e| e.long_mode_active()
+            => |e| e.cr0().pe();
+        "cs-long-and-default", "EFER.LME, CR0.PG, CR4.PAE, CS.L and CS.D are not all one",
+            ["EFER" "CR0" "CR4" "CS.ATTRIB"], if |e| e.long_mode_active() && e.cr4().pae()
+            => |e| !(e.save.cs.attributes.long() && e.save.cs.attributes.default_big());
+        "vmrun-intercept", "The VMRUN intercept is set", ["INTERCEPTS[4]"]
+            => |e| e.control.intercepts.contains(ExitCode::VMRUN);
+        "iopm-address", "The I/O permission map, two pages and a byte, ends below the maximum physical address",
+            ["INTERCEPTS[3]" "IOPM_BASE_PA"], if |e| e.control.intercepts.contains(ExitCode::IOIO)
+            => |e| e.fits(e.control.iopm_base_pa, 0x2001);
+        "msrpm-address", "The MSR permission map ends below the maximum physical address",
+            ["INTERCEPTS[3]" "MSRPM_BASE_PA"], if |e| e.control.intercepts.contains(ExitCode::MSR)
+            => |e| e.fits(e.control.msrpm_base_pa, isa::svm::permission_map::MSRPM_SIZE);
+        "asid-zero", "The guest's ASID is not zero", ["GUEST_ASID"]
+            => |e| e.control.guest_asid != 0;
+    }
+    "15.20 Event Injection" {
+        "event-type", "TYPE in EVENTINJ is not a reserved value", ["EVENTINJ"], if |e| e.control.event_injection.valid()
+            => |e| e.control.event_injection.event_type() != EventType::Reserved;
+        "event-vector", "An exception in EVENTINJ has the vector of an exception: 31 or less, and not 2",
+            ["EVENTINJ"], if |e| e.control.event_injection.valid() && e.control.event_injection.event_type() == EventType::Exception
+            => |e| e.control.event_injection.vector() < 32 && e.control.event_injection.vector() != 2;
+    }
+    "15.25.3 Enabling Nested Paging" {
+        "nested-host-paging", "The host has paging enabled when NP_ENABLE is one", ["NP_CONTROL"], if |e| e.nested_paging()
+            => |e| e.limits.host_paging;
+    }
+    "15.25.4 Nested Paging and VMRUN/#VMEXIT" {
+        "ncr3-reserved", "No MBZ bit of nCR3 is set", ["NP_CONTROL" "N_CR3"], if |e| e.nested_paging()
+            => |e| e.control.n_cr3 >> e.limits.physical_bits == 0;
+        "g-pat", "Every field of G_PAT has a supported type and no reserved bit", ["NP_CONTROL" "G_PAT"], if |e| e.nested_paging()
+            => |e| e.save.g_pat.to_le_bytes().iter().all(|field| matches!(field, 0 | 1 | 4..=7));
+    }
+    "15.21.10 NMI Virtualization" {
+        "virtual-nmi-needs-intercept", "NMIs are intercepted when V_NMI_ENABLE is one",
+            ["V_INTR" "INTERCEPTS[3]"], if |e| e.limits.features.virtual_nmi() && e.control.virtual_interrupt.v_nmi_enable()
+            => |e| e.control.intercepts.contains(ExitCode::NMI);
+    }
+    "15.34.1 Determining Support for SEV" {
+        "sev-not-offered", "Encryption is not asked of a processor that does not offer it", ["NP_CONTROL"]
+            => |e| !e.control.nested_control.sev_enable() && !e.control.nested_control.sev_es_enable();
+    }
+    "15.29.3 Enabling AVIC" {
+        "avic-not-offered", "AVIC is not asked of a processor that does not offer it", ["V_INTR"], if |e| !e.limits.features.avic()
+            => |e| !e.control.virtual_interrupt.avic_enable() && !e.control.virtual_interrupt.x2avic_enable();
+    }
+}
 
 /// EFER.LME and EFER.LMA, which have a rule of their own.
 const LONG_MODE_BITS: u64 = Efer::new().with_lme(true).with_lma(true).into_bits();
@@ -320,7 +216,8 @@ pub fn all_failures<'a>(entry: &'a Entry<'a>) -> impl Iterator<Item = &'static C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use isa::svm::{EventInformation, Intercepts};
+    use isa::svm::{EventInformation, Intercepts, Vmcb, VmcbField};
+    use zerocopy::IntoBytes as _;
 
     type Break = fn(&mut ControlArea, &mut SaveArea, &mut Limits, &mut Option<[u64; 4]>);
 
@@ -357,38 +254,38 @@ mod tests {
 
     /// For every rule, the smallest change that breaks it.
     const BREAKS: &[(&str, Break)] = &[
-        ("efer_svme", |_, s, _, _| s.efer &= !0x1000),
-        ("efer_reserved", |_, s, _, _| s.efer |= 1 << 20),
-        ("efer_long_mode_supported", |_, s, l, _| {
+        ("efer-svme", |_, s, _, _| s.efer &= !0x1000),
+        ("efer-reserved", |_, s, _, _| s.efer |= 1 << 20),
+        ("efer-long-mode-supported", |_, s, l, _| {
             l.long_mode = false;
             s.cr0 = 0x11;
         }),
-        ("cr0_nw_without_cd", |_, s, _, _| s.cr0 |= 1 << 29),
-        ("cr0_high", |_, s, _, _| s.cr0 |= 1 << 32),
-        ("cr3_reserved", |_, s, _, _| s.cr3 |= 1 << 48),
-        ("pdpte_reserved", |_, _, _, p| *p = Some([0x1e6, 1, 0x8000_0000_0000_0001, 0])),
-        ("cr4_reserved", |_, s, _, _| s.cr4 |= 1 << 15),
-        ("cr4_cet_without_wp", |_, s, l, _| {
+        ("cr0-nw-without-cd", |_, s, _, _| s.cr0 |= 1 << 29),
+        ("cr0-high", |_, s, _, _| s.cr0 |= 1 << 32),
+        ("cr3-reserved", |_, s, _, _| s.cr3 |= 1 << 48),
+        ("pdpte-reserved", |_, _, _, p| *p = Some([0x1e6, 1, 0x8000_0000_0000_0001, 0])),
+        ("cr4-reserved", |_, s, _, _| s.cr4 |= 1 << 15),
+        ("cr4-cet-without-wp", |_, s, l, _| {
             l.cr4 |= 1 << 23;
             s.cr4 |= 1 << 23;
         }),
-        ("dr6_high", |_, s, _, _| s.dr6 |= 1 << 32),
-        ("dr7_high", |_, s, _, _| s.dr7 |= 1 << 63),
-        ("long_mode_needs_pae", |_, s, _, _| s.cr4 &= !0x20),
-        ("long_mode_needs_protection", |_, s, _, _| s.cr0 &= !1),
-        ("cs_long_and_default", |_, s, _, _| s.cs.attributes = s.cs.attributes.with_default_big(true)),
-        ("vmrun_intercept", |c, _, _, _| c.intercepts.set(ExitCode::VMRUN, false)),
-        ("iopm_address", |c, _, _, _| c.iopm_base_pa += 0x1000),
-        ("msrpm_address", |c, _, _, _| c.msrpm_base_pa = u64::MAX),
-        ("asid_zero", |c, _, _, _| c.guest_asid = 0),
-        ("event_type", |c, _, _, _| c.event_injection = EventInformation::from_bits(0x8000_0530)),
-        ("event_vector", |c, _, _, _| c.event_injection = EventInformation::exception(2, None)),
-        ("nested_host_paging", |_, _, l, _| l.host_paging = false),
-        ("ncr3_reserved", |c, _, _, _| c.n_cr3 = 1 << 48),
-        ("g_pat", |_, s, _, _| s.g_pat = 0x0007_0406_0207_0406),
-        ("virtual_nmi_needs_intercept", |c, _, _, _| c.intercepts.set(ExitCode::NMI, false)),
-        ("sev_not_offered", |c, _, _, _| c.nested_control = c.nested_control.with_sev_enable(true)),
-        ("avic_not_offered", |c, _, _, _| c.virtual_interrupt = c.virtual_interrupt.with_avic_enable(true)),
+        ("dr6-high", |_, s, _, _| s.dr6 |= 1 << 32),
+        ("dr7-high", |_, s, _, _| s.dr7 |= 1 << 63),
+        ("long-mode-needs-pae", |_, s, _, _| s.cr4 &= !0x20),
+        ("long-mode-needs-protection", |_, s, _, _| s.cr0 &= !1),
+        ("cs-long-and-default", |_, s, _, _| s.cs.attributes = s.cs.attributes.with_default_big(true)),
+        ("vmrun-intercept", |c, _, _, _| c.intercepts.set(ExitCode::VMRUN, false)),
+        ("iopm-address", |c, _, _, _| c.iopm_base_pa += 0x1000),
+        ("msrpm-address", |c, _, _, _| c.msrpm_base_pa = u64::MAX),
+        ("asid-zero", |c, _, _, _| c.guest_asid = 0),
+        ("event-type", |c, _, _, _| c.event_injection = EventInformation::from_bits(0x8000_0530)),
+        ("event-vector", |c, _, _, _| c.event_injection = EventInformation::exception(2, None)),
+        ("nested-host-paging", |_, _, l, _| l.host_paging = false),
+        ("ncr3-reserved", |c, _, _, _| c.n_cr3 = 1 << 48),
+        ("g-pat", |_, s, _, _| s.g_pat = 0x0007_0406_0207_0406),
+        ("virtual-nmi-needs-intercept", |c, _, _, _| c.intercepts.set(ExitCode::NMI, false)),
+        ("sev-not-offered", |c, _, _, _| c.nested_control = c.nested_control.with_sev_enable(true)),
+        ("avic-not-offered", |c, _, _, _| c.virtual_interrupt = c.virtual_interrupt.with_avic_enable(true)),
     ];
 
     #[test]
@@ -417,8 +314,45 @@ mod tests {
     fn rules_read_fields_that_exist() {
         for check in CHECKS {
             for name in check.reads {
-                let known = ControlArea::FIELDS.iter().chain(SaveArea::FIELDS).any(|field| field.name == *name);
-                assert!(known, "{} reads {name}", check.id);
+                assert!(VmcbField::find(name).is_some(), "{} reads {name}", check.id);
+            }
+        }
+    }
+
+    /// What a person is told of a rule rests on `reads`: a field that a row does not list must not change what it says.
+    #[test]
+    fn a_check_looks_at_no_field_that_it_does_not_list() {
+        let (control, save, limits) = valid();
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..60 {
+            let mut vmcb = Vmcb { control, save };
+            for field in VmcbField::all() {
+                match random() % 3 {
+                    0 => field.set(vmcb.as_mut_bytes(), random()),
+                    1 => {
+                        let flipped = field.get(vmcb.as_bytes()) ^ 1 << (random() % 64);
+                        field.set(vmcb.as_mut_bytes(), flipped);
+                    }
+                    _ => {}
+                }
+            }
+            for check in CHECKS {
+                let say = |vmcb: &Vmcb| {
+                    let entry = Entry { control: &vmcb.control, save: &vmcb.save, pdptes: None, limits: &limits };
+                    ((check.applies)(&entry), (check.applies)(&entry) && !(check.holds)(&entry))
+                };
+                let said = say(&vmcb);
+                for field in VmcbField::all().iter().filter(|field| !check.reads.contains(&field.name.as_str())) {
+                    let mut changed = vmcb;
+                    field.set(changed.as_mut_bytes(), random());
+                    assert_eq!(say(&changed), said, "{} looks at {}", check.id, field.name);
+                }
             }
         }
     }

@@ -238,8 +238,8 @@ fn a_broken_rule_ends_with_vmexit_invalid_and_loads_nothing() {
     machine.set_vmcb(&vmcb);
     machine.with(|svm, cpu| {
         let Ok(Vmrun::Invalid(check)) = svm.vmrun(cpu, VMCB) else { panic!("the VMCB is invalid") };
-        assert_eq!(check.id, "asid_zero");
-        assert_eq!(svm.last_failure().map(|check| check.id), Some("asid_zero"));
+        assert_eq!(check.id, "asid-zero");
+        assert_eq!(svm.last_failure().map(|check| check.id), Some("asid-zero"));
         assert!(!cpu.guest_mode && !svm.gif());
         assert_eq!(cpu.rip, HOST_CODE);
         assert!(svm.vmrun(cpu, VMCB + 8).is_err());

@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 pub struct Check {
     /// Name of the rule, unique among all checks.
     pub id: &'static str,
-    /// Section of the SDM, number and title.
-    pub sdm: &'static str,
+    /// Where the manual says it, SDM volume 3: section and title.
+    pub section: &'static str,
     /// The rule in one sentence.
     pub rule: &'static str,
     /// The fields that the rule looks at.
@@ -33,6 +33,8 @@ pub struct Check {
     pub applies: fn(&Entry<'_>) -> bool,
     /// Whether the rule is obeyed, where it applies.
     pub holds: fn(&Entry<'_>) -> bool,
+    /// What to do about it, or which mistake it often is; empty where the rule says it all.
+    pub hint: &'static str,
 }
 
 impl Check {
@@ -42,33 +44,36 @@ impl Check {
     }
 }
 
-/// A table of checks: the section, then for each rule its id, its sentence, the fields it reads, when it applies, and what must hold.
+/// A table of checks: the section, then for each rule its id, its sentence, the fields it reads, when it applies, what must hold, and what to
+/// do about it.
 macro_rules! checks {
-    ($(#[$doc:meta])* $name:ident, $sdm:literal; $(
-        $id:expr, $rule:expr, [$($field:ident)*] $(, if $applies:expr)? => $holds:expr;
+    ($(#[$doc:meta])* $name:ident, $section:literal; $(
+        $id:expr, $rule:expr, [$($field:ident)*] $(, if $applies:expr)? => $holds:expr $(, hint $hint:literal)?;
     )*) => {
         $(#[$doc])*
         pub const $name: &[$crate::checks::Check] = &[$($crate::checks::Check {
             id: $id,
-            sdm: $sdm,
+            section: $section,
             rule: $rule,
             reads: &[$(isa::vmx::VmcsField::$field,)*],
-            applies: $crate::checks::applies!($($applies)?),
+            applies: $crate::checks::optional!(|_| true $(, $applies)?),
             holds: $holds,
+            hint: $crate::checks::optional!("" $(, $hint)?),
         },)*];
     };
 }
 
-macro_rules! applies {
-    () => {
-        |_| true
+/// What is given, or else the default.
+macro_rules! optional {
+    ($default:expr) => {
+        $default
     };
-    ($applies:expr) => {
-        $applies
+    ($default:expr, $given:expr) => {
+        $given
     };
 }
 
-pub(crate) use {applies, checks};
+pub(crate) use {checks, optional};
 
 /// A group of checks with one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

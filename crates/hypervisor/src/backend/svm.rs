@@ -440,7 +440,7 @@ impl Backend for SvmBackend {
 
     fn explain(&mut self, cpu: &mut Cpu) -> Vec<String> {
         with(cpu, |svm, _| {
-            svm.last_failure().map(|check| vec![format!("{} ({}: {})", check.rule, check.id, check.apm)]).unwrap_or_default()
+            svm.last_failure().map(|check| vec![format!("{} ({}: {})", check.rule, check.id, check.section)]).unwrap_or_default()
         })
         .unwrap_or_default()
     }

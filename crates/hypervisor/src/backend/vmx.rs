@@ -400,7 +400,7 @@ impl Backend for VmxBackend {
 
     fn explain(&mut self, cpu: &mut Cpu) -> Vec<String> {
         with(cpu, |vmx, cpu| {
-            vmx.explain(cpu).into_iter().map(|(_, check)| format!("{} ({}: {})", check.rule, check.id, check.sdm)).collect()
+            vmx.explain(cpu).into_iter().map(|(_, check)| format!("{} ({}: {})", check.rule, check.id, check.section)).collect()
         })
         .unwrap_or_default()
     }
