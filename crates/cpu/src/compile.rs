@@ -12,7 +12,7 @@
 //! **Confinement.** Compiled code reads and writes: fields of `Cpu` at constant offsets; entries of the software TLB and the jump cache, whose
 //! index is masked; and host memory at an address that a matching entry of the software TLB gave, within the page the entry stands for,
 //! because the tag is compared with that of the last byte. It calls nothing. Its pages are never writable and executable at once ([`code`]).
-//! A machine's compiled code is bounded by [`MAXIMUM_BYTES`]; beyond, all of it is thrown away.
+//! A machine's compiled code is bounded by [`regions::MAXIMUM_BYTES`]; beyond, all of it is thrown away.
 //!
 //! This is one of the modules that `docs/architecture.md` allows `unsafe`; the argument is that of `direct`, of which it is a part: a region's
 //! pointers lead to blocks that the code cache owns, and it is removed from the cache before any of them is freed.
@@ -217,42 +217,38 @@ unsafe fn missed(cpu: &mut Cpu, slot: *const Insn, region: usize, reason: u64) {
     }
 }
 
+/// The rules whose operands and result compiled code can leave in place of flag words; the place in the table, counted from one, is the
+/// rule's number in [`Handover::flag_code`]. The other rules need the flags before.
+const LEFT_RULES: [FlagRule; 7] = [
+    FlagRule::Add,
+    FlagRule::Subtract,
+    FlagRule::Logic,
+    FlagRule::Multiply,
+    FlagRule::ShiftLeft,
+    FlagRule::ShiftRight,
+    FlagRule::ShiftArithmetic,
+];
+
+/// With the width added: the code of a subtraction whose result was not left, because it is just the difference of its operands.
+const DIFFERENCE: u64 = 0;
+
+/// The code under which operands and result of a rule can be left for [`unpack_flags`].
+fn flag_code(rule: FlagRule, width: u32) -> Option<u64> {
+    let place = LEFT_RULES.iter().position(|left| *left == rule)?;
+    Some((place as u64 + 1) << 8 | u64::from(width))
+}
+
 /// Makes the flag words of what compiled code left instead.
 fn unpack_flags(cpu: &mut Cpu) {
     let code = std::mem::take(&mut cpu.handover.flag_code);
     if code == 0 {
         return;
     }
-    let rule = match code >> 8 {
-        0 => FlagRule::Subtract,
-        1 => FlagRule::Add,
-        2 => FlagRule::Subtract,
-        3 => FlagRule::Logic,
-        4 => FlagRule::Multiply,
-        5 => FlagRule::ShiftLeft,
-        6 => FlagRule::ShiftRight,
-        _ => FlagRule::ShiftArithmetic,
-    };
     let width = (code & 0xff) as u32;
     let (a, b) = (cpu.handover.flag_a, cpu.handover.flag_b);
-    let result = if code & !0xff == DIFFERENCE { a.wrapping_sub(b) & mask(width) } else { cpu.flag_result };
-    set_flags(cpu, width, rule, a, b, result);
-}
-
-/// With the width added: operands are left of a subtraction whose result is just their difference.
-const DIFFERENCE: u64 = 0;
-
-/// The number under which operands and result of a rule can be left for [`unpack_flags`]; `None` for rules that need the flags before.
-fn flag_code(rule: FlagRule, width: u32) -> Option<u64> {
-    let number = match rule {
-        FlagRule::Add => 1,
-        FlagRule::Subtract => 2,
-        FlagRule::Logic => 3,
-        FlagRule::Multiply => 4,
-        FlagRule::ShiftLeft => 5,
-        FlagRule::ShiftRight => 6,
-        FlagRule::ShiftArithmetic => 7,
-        FlagRule::Increment | FlagRule::Decrement | FlagRule::RotateLeft | FlagRule::RotateRight => return None,
+    let (rule, result) = match code & !0xff {
+        DIFFERENCE => (FlagRule::Subtract, a.wrapping_sub(b) & mask(width)),
+        number => (LEFT_RULES[(number >> 8) as usize - 1], cpu.flag_result),
     };
-    Some(number << 8 | u64::from(width))
+    set_flags(cpu, width, rule, a, b, result);
 }

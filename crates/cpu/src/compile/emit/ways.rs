@@ -14,11 +14,7 @@ use std::mem::offset_of;
 impl Emitter<'_, '_> {
     /// Behind the last instruction: on to the next nodes, or out.
     pub(super) fn finish(&mut self, node: &Node, next: Next) {
-        let back = node.compiled_ways().filter(|edge| edge.to <= self.node);
-        if let Some(bound) = back.map(|edge| self.plan.nodes[edge.to].bound).max() {
-            let enough = self.builder.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, self.state.packed, bound << COUNT_BITS);
-            self.demand(enough, Reason::Plain);
-        }
+        self.demand_time(node);
         let needs = node.compiled_ways().filter(|edge| !self.inherits(edge.to)).map(|edge| self.plan.nodes[edge.to].needs).max();
         match needs {
             Some(Needs::Words) => {
@@ -77,17 +73,31 @@ impl Emitter<'_, '_> {
         (gate, Vec::new())
     }
 
+    /// Leaves unless there is time for the longest way round of the loops that the node closes.
+    fn demand_time(&mut self, node: &Node) {
+        let back = node.compiled_ways().filter(|edge| edge.to <= self.node);
+        if let Some(bound) = back.map(|edge| self.plan.nodes[edge.to].bound).max() {
+            let enough = self.builder.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, self.state.packed, bound << COUNT_BITS);
+            self.demand(enough, Reason::Plain);
+        }
+    }
+
+    /// Whether the jump cache has a target in the present context.
+    fn leads_on(&mut self, target: u64) -> Value {
+        let at = jump_at(target);
+        let rip = self.builder.ins().load(I64, self.tables, self.cpu, at + offset_of!(JumpEntry, rip) as i32);
+        let context = self.builder.ins().load(I64, self.tables, self.cpu, at + offset_of!(JumpEntry, context) as i32);
+        let own = self.load_own(I64, offset_of!(Cpu, context) as i32);
+        let there = self.builder.ins().icmp_imm_s(IntCC::Equal, rip, target as i64);
+        let valid = self.builder.ins().icmp(IntCC::Equal, context, own);
+        self.builder.ins().band(there, valid)
+    }
+
     /// A guarded way is open while the jump cache has the target in the present context.
     pub(super) fn fill_gates(&mut self) {
         for (gate, edge, block, arguments) in std::mem::take(&mut self.gates) {
             self.builder.switch_to_block(gate);
-            let at = jump_at(edge.rip);
-            let rip = self.builder.ins().load(I64, self.tables, self.cpu, at + offset_of!(JumpEntry, rip) as i32);
-            let context = self.builder.ins().load(I64, self.tables, self.cpu, at + offset_of!(JumpEntry, context) as i32);
-            let own = self.load_own(I64, offset_of!(Cpu, context) as i32);
-            let there = self.builder.ins().icmp_imm_s(IntCC::Equal, rip, edge.rip as i64);
-            let valid = self.builder.ins().icmp(IntCC::Equal, context, own);
-            let open = self.builder.ins().band(there, valid);
+            let open = self.leads_on(edge.rip);
             let exit = self.exit(Reason::Plain);
             self.builder.ins().brif(open, block, &arguments, exit, &[]);
         }
@@ -126,24 +136,14 @@ impl Emitter<'_, '_> {
         let plan = self.plan;
         let node = &plan.nodes[self.node];
         let mut member = self.builder.ins().iconst(I8, 0);
-        let mut bound = 0;
         for edge in node.compiled_ways() {
             let here = self.builder.ins().icmp_imm_s(IntCC::Equal, target, edge.rip as i64);
-            let context = self.builder.ins().load(I64, self.tables, self.cpu, jump_at(edge.rip) + offset_of!(JumpEntry, context) as i32);
-            let rip = self.builder.ins().load(I64, self.tables, self.cpu, jump_at(edge.rip) + offset_of!(JumpEntry, rip) as i32);
-            let own = self.load_own(I64, offset_of!(Cpu, context) as i32);
-            let there = self.builder.ins().icmp_imm_s(IntCC::Equal, rip, edge.rip as i64);
-            let valid = self.builder.ins().icmp(IntCC::Equal, context, own);
-            let open = self.builder.ins().band(there, valid);
-            let open = self.builder.ins().band(here, open);
+            let known = self.leads_on(edge.rip);
+            let open = self.builder.ins().band(here, known);
             member = self.builder.ins().bor(member, open);
-            if edge.to <= self.node {
-                bound = plan.nodes[edge.to].bound.max(bound);
-            }
         }
         self.store_own(target, handover(offset_of!(Handover, target)));
         self.demand(member, Reason::Target);
-        let enough = self.builder.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, self.state.packed, bound << COUNT_BITS);
-        self.demand(enough, Reason::Plain);
+        self.demand_time(node);
     }
 }
