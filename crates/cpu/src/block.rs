@@ -325,19 +325,9 @@ impl CodeCache {
         Self { generation: 1, layout: 1, ..Self::default() }
     }
 
-    /// Compiles code that is entered this often; `None` leaves everything to the interpreter. Nothing but the speed of a run depends on it.
-    /// Blocks that are decoded already keep what they began with.
-    pub fn compile_after(&mut self, entries: Option<u32>) {
-        self.compiler.set_after(entries);
-    }
-
-    /// The same for whoever lets users choose.
+    /// Says when code is compiled. Blocks that are decoded already keep what they began with.
     pub fn compile(&mut self, when: Compile) {
-        match when {
-            Compile::Hot => {}
-            Compile::After(entries) => self.compile_after(Some(entries)),
-            Compile::Never => self.compile_after(None),
-        }
+        self.compiler.set(when);
     }
 
     /// How many regions were compiled so far, and how many could not be.
@@ -619,7 +609,7 @@ impl Cpu {
     fn assemble(&mut self, rip: u64, physical: u64, second: Option<u64>, mode: Mode, details: &mut [Detail]) -> Box<Block> {
         let count = details.len();
         let end = details.last().map_or(rip, |detail| detail.instruction.next_ip());
-        let live = crate::select::live_flags(details);
+        let live = crate::liveness::live_flags(details);
         let mut block = self.environment().code.vacancy(physical / PAGE_BYTES, rip, mode, count);
         let blank = BLANK;
         let last = details[count - 1].instruction;

@@ -26,7 +26,7 @@ use crate::semantics::status;
 use crate::sse::double::fast_double;
 use crate::state::Cpu;
 use crate::system::Flow;
-use crate::tlb::{JumpCache, SoftwareTlb};
+use crate::tlb::SoftwareTlb;
 use crate::trap::{Access, Trap};
 
 /// The direct interpretation. With `SLOW`, accesses may leave the inline path.
@@ -357,9 +357,8 @@ impl<const SLOW: bool> Interpretation for Direct<SLOW> {
     #[inline(always)]
     fn jump_to(&mut self, _: &Insn, target: u64) -> Result<Next, Stopped> {
         let cpu = self.cpu();
-        let entry = unsafe { *cpu.jumps.0.get_unchecked(JumpCache::slot(target)) };
-        if entry.rip == target && entry.context == cpu.context {
-            return Ok(Next { entry: entry.entry, which: ASKED });
+        if let Some(entry) = cpu.jumps.find(target, cpu.context) {
+            return Ok(Next { entry, which: ASKED });
         }
         if !SLOW {
             return Err(Stopped);
@@ -390,9 +389,7 @@ impl<const SLOW: bool> Direct<SLOW> {
             }
             let target = *(*links).target.get_unchecked(which);
             let cpu = self.cpu();
-            let cached = cpu.jumps.0.as_ptr().add(JumpCache::slot(target));
-            let hit = (*cached).rip == target && (*cached).context == cpu.context;
-            Next { entry: if hit { (*cached).entry } else { std::ptr::null() }, which }
+            Next { entry: cpu.jumps.find(target, cpu.context).unwrap_or(std::ptr::null()), which }
         }
     }
 }

@@ -11,7 +11,6 @@ use crate::bus::Environment;
 use crate::direct::{block_of, enter};
 use crate::insn::{Header, Insn};
 use crate::state::{Activity, Cpu, Shadow};
-use crate::tlb::{JumpCache, JumpEntry};
 use crate::trap::{Exit, Intercept, NotModelled, Trap};
 use iced_x86::{Formatter, Instruction, IntelFormatter};
 use isa::debug::{BreakpointKind, Dr6};
@@ -138,18 +137,15 @@ impl Cpu {
             if self.system_flags().rf() {
                 self.set_resume_flag(false);
             }
-            let known = self.jumps.0[JumpCache::slot(self.rip)];
-            let same_address = known.rip == self.rip && !known.entry.is_null();
-            let hit = same_address && known.context == self.context;
-            let found = match next {
-                Some(entry) => Ok(entry),
-                None if hit => Ok(known.entry),
-                None if same_address => self.find_block_again(known.entry),
-                None => self.find_block(false),
+            let known = self.jumps.find(self.rip, self.context);
+            let found = match (next.or(known), self.jumps.find_any(self.rip)) {
+                (Some(entry), _) => Ok(entry),
+                (None, Some(entry)) => self.find_block_again(entry),
+                (None, None) => self.find_block(false),
             };
             match found {
                 Ok(entry) => {
-                    if next.is_none() && (!hit || !from.is_null()) {
+                    if next.is_none() && (known.is_none() || !from.is_null()) {
                         self.remember(entry, from);
                     }
                     // SAFETY: the entry is in the code cache, and the header precedes it; see `direct`.
@@ -252,8 +248,7 @@ impl Cpu {
 
     /// Puts a found block into the jump cache and into the link of whoever jumped to it.
     fn remember(&mut self, entry: *const Insn, from: *mut *const Insn) {
-        let rip = self.rip;
-        self.jumps.0[JumpCache::slot(rip)] = JumpEntry { rip, context: self.context, entry };
+        self.jumps.remember(self.rip, self.context, entry);
         if from.is_null() {
             return;
         }

@@ -3,11 +3,12 @@
 //! Selection happens once, when a block is built. Frequent instructions get a handler made from their semantics for exactly their form; all
 //! others a function; what is neither stops the run when it is reached.
 
-use crate::block::{Detail, MAXIMUM, Mode};
+use crate::block::Mode;
 use crate::compile::Meaning;
 use crate::direct::{branch, function, fused, operation, slow_operation};
 use crate::insn::{Handler, Insn};
 use crate::interpretation::{Branch, Operation};
+use crate::liveness::is_immediate;
 use crate::operand::{gpr_number, is_high_byte};
 use crate::semantics::arithmetic::{Adc, Add, And, Binary, Cmp, DEC, INC, NEG, NOT, Or, Sbb, Sub, Test, Unary, Xor};
 use crate::semantics::bits::{BT, BTC, BTR, BTS, BitTest};
@@ -21,7 +22,7 @@ use crate::semantics::stack::{Leave, Pop, Push};
 use crate::state::{Cpu, ZERO_REGISTER};
 use crate::system::{Flow, Function};
 use crate::trap::{Outcome, Trap};
-use iced_x86::{EncodingKind, FlowControl, Instruction, Mnemonic as M, OpKind, Register, RflagsBits};
+use iced_x86::{EncodingKind, FlowControl, Instruction, Mnemonic as M, OpKind, Register};
 
 /// What selection found.
 pub(crate) struct Chosen {
@@ -73,63 +74,6 @@ pub(crate) fn ends_block(instruction: &Instruction) -> bool {
         return true;
     }
     crate::system::find(instruction).is_some_and(|entry| entry.ends_block)
-}
-
-const STATUS: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
-
-/// For each instruction, whether somebody may look at the flags it leaves: a later instruction of the block, the code behind the block, or a
-/// fault handler.
-pub(crate) fn live_flags(details: &[Detail]) -> [bool; MAXIMUM] {
-    let mut live = true;
-    let mut result = [true; MAXIMUM];
-    for (place, Detail { instruction, .. }) in result[..details.len()].iter_mut().zip(details).rev() {
-        *place = live;
-        let changed = instruction.rflags_modified() & STATUS;
-        // A shift by CL or a repeated string instruction may change nothing.
-        let certainly = changed == STATUS && !may_skip_flags(instruction);
-        if certainly {
-            live = false;
-        }
-        if instruction.rflags_read() & STATUS != 0 || (changed != 0 && !certainly) || may_fault(instruction) {
-            live = true;
-        }
-    }
-    result
-}
-
-fn may_skip_flags(instruction: &Instruction) -> bool {
-    matches!(instruction.mnemonic(), M::Shl | M::Shr | M::Sar | M::Sal | M::Shld | M::Shrd)
-        || instruction.has_rep_prefix()
-        || instruction.has_repne_prefix()
-}
-
-fn may_fault(instruction: &Instruction) -> bool {
-    let touches_memory = (0..instruction.op_count()).any(|operand| !is_register_or_immediate(instruction.op_kind(operand)));
-    let harmless = matches!(instruction.mnemonic(), M::Lea | M::Nop);
-    let plain = instruction.flow_control() == FlowControl::Next && crate::system::find(instruction).is_none();
-    (touches_memory && !harmless) || !plain || instruction.is_stack_instruction()
-}
-
-fn is_register_or_immediate(kind: OpKind) -> bool {
-    matches!(
-        kind,
-        OpKind::Register
-            | OpKind::Immediate8
-            | OpKind::Immediate16
-            | OpKind::Immediate32
-            | OpKind::Immediate64
-            | OpKind::Immediate8to16
-            | OpKind::Immediate8to32
-            | OpKind::Immediate8to64
-            | OpKind::Immediate32to64
-            | OpKind::NearBranch16
-            | OpKind::NearBranch32
-            | OpKind::NearBranch64
-    )
-}
-
-fn is_immediate(kind: OpKind) -> bool {
-    is_register_or_immediate(kind) && !matches!(kind, OpKind::Register | OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
 }
 
 /// A number of a register that a slot can name.

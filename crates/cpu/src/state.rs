@@ -571,7 +571,6 @@ impl Cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tlb::JumpEntry;
 
     #[test]
     fn time_stamps_are_scaled_with_all_fraction_bits() {
@@ -583,19 +582,19 @@ mod tests {
     #[test]
     fn a_context_whose_number_comes_back_finds_no_code_of_the_old_one() {
         let mut cpu = Cpu::new(&models::ZEN3, 0, 1, None);
-        let (old, slot) = (cpu.context, JumpCache::slot(0x1000));
-        cpu.jumps.0[slot] = JumpEntry { rip: 0x1000, context: old, entry: std::ptr::null() };
+        let old = cpu.context;
+        cpu.jumps.remember(0x1000, old, std::ptr::null());
         let mark = cpu.mark_context();
         cpu.context_changed();
         cpu.resume_context(mark);
-        assert_eq!((cpu.context, cpu.jumps.0[slot].rip), (old, 0x1000), "taken up again with all it had");
+        assert!(cpu.context == old && cpu.jumps.find(0x1000, old).is_some(), "taken up again with all it had");
         loop {
             cpu.context_changed();
             if cpu.context == old {
                 break;
             }
         }
-        assert_ne!(cpu.jumps.0[slot].context, old);
+        assert_eq!(cpu.jumps.find(0x1000, cpu.context), None);
         cpu.resume_context(mark);
         assert_ne!(cpu.context, old, "the mark is void");
     }

@@ -157,6 +157,23 @@ impl JumpCache {
         (rip ^ rip >> 12) as usize & (JUMP_ENTRIES - 1)
     }
 
+    /// Where code at an address is, as the context sees it.
+    #[inline(always)]
+    pub(crate) fn find(&self, rip: u64, context: u64) -> Option<*const Insn> {
+        let entry = &self.0[Self::slot(rip)];
+        (entry.rip == rip && entry.context == context).then_some(entry.entry)
+    }
+
+    /// Where code at an address was in whatever context came last.
+    pub(crate) fn find_any(&self, rip: u64) -> Option<*const Insn> {
+        let entry = &self.0[Self::slot(rip)];
+        (entry.rip == rip && !entry.entry.is_null()).then_some(entry.entry)
+    }
+
+    pub(crate) fn remember(&mut self, rip: u64, context: u64, entry: *const Insn) {
+        self.0[Self::slot(rip)] = JumpEntry { rip, context, entry };
+    }
+
     pub(crate) fn clear(&mut self) {
         self.0.fill(Self::EMPTY);
     }

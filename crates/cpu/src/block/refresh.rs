@@ -8,7 +8,8 @@
 
 use super::{BLANK, Block, MAXIMUM, Mode, Slot, decoder_at};
 use crate::insn::Insn;
-use crate::select::{choose, ends_block, fuse, live_flags};
+use crate::liveness::live_flags;
+use crate::select::{choose, ends_block, fuse};
 use crate::state::Cpu;
 use iced_x86::{DecoderError, Instruction, Mnemonic as M, OpKind};
 use isa::register::Segment;

@@ -1,6 +1,6 @@
 //! In place of the compiler, when it is left out: nothing is ever hot.
 
-use crate::block::{Block, Mode};
+use crate::block::{Block, Compile, Mode};
 use crate::insn::Handler;
 use crate::interpretation::{Branch, Operation};
 
@@ -48,7 +48,7 @@ pub(crate) struct Compiler {
 }
 
 impl Compiler {
-    pub(crate) fn set_after(&mut self, _: Option<u32>) {}
+    pub(crate) fn set(&mut self, _: Compile) {}
 
     pub(crate) fn front(&self, _: &mut Tier, _: Mode) -> Option<Handler> {
         None

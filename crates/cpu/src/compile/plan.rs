@@ -3,17 +3,15 @@
 use super::Meaning;
 use crate::block::Block;
 use crate::insn::{Insn, Links, UNLINKABLE};
+use crate::liveness::{StatusFlags, touches_memory};
 use crate::state::Cpu;
-use crate::tlb::JumpCache;
-use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RflagsBits};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 use std::collections::BTreeMap;
 
 /// The most blocks of a region.
 const MAXIMUM_BLOCKS: usize = 200;
 /// The most ticks of a block: costs are packed with counts.
 const MAXIMUM_COST: u32 = 1 << 20;
-
-const STATUS: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
 
 /// How a block wants to find the status flags when it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,8 +114,7 @@ impl Block {
 
 /// Where the jump cache leads to from an address, if it knows.
 fn known(cpu: &Cpu, rip: u64) -> Option<*const Block> {
-    let entry = cpu.jumps.0[JumpCache::slot(rip)];
-    (entry.rip == rip && entry.context == cpu.context).then(|| Block::of_entry(entry.entry))
+    cpu.jumps.find(rip, cpu.context).map(Block::of_entry)
 }
 
 /// Looks at a block that might belong to the region. `None` if none of it can be compiled.
@@ -298,21 +295,14 @@ fn own_needs(block: &Block, count: usize) -> (Needs, bool) {
     let mut needs = Needs::Nothing;
     for number in 0..count {
         let instruction = block.instruction(number as u16);
-        let changed = instruction.rflags_modified() & STATUS;
-        let by_count = matches!(instruction.mnemonic(), Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar);
-        let by_immediate = by_count && instruction.op1_kind() != OpKind::Register;
-        // What changes a part, or perhaps nothing, hands on the rest.
-        let partly = changed != 0 && changed != STATUS || by_count && !by_immediate;
-        if instruction.rflags_read() & STATUS != 0 || partly {
+        let flags = StatusFlags::of(instruction);
+        if flags.needs {
             return (Needs::Words, true);
         }
-        let touches_memory =
-            instruction.is_stack_instruction() || (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
-        if touches_memory || is_double_arithmetic(instruction) {
+        if touches_memory(instruction) || is_double_arithmetic(instruction) {
             needs = Needs::Left;
         }
-        let counts = !by_immediate || instruction.immediate(1) & if instruction.op0_register().is_gpr64() { 63 } else { 31 } != 0;
-        if changed == STATUS && counts {
+        if flags.sets_all {
             return (needs, true);
         }
     }

@@ -11,7 +11,7 @@ use super::code::Code;
 use super::plan::Plan;
 use super::workshop::Workshop;
 use super::{Tier, door, set_front, warm};
-use crate::block::{Block, Mode};
+use crate::block::{Block, Compile, Mode};
 use crate::direct::header_of;
 use crate::insn::Handler;
 use crate::state::Cpu;
@@ -97,10 +97,13 @@ impl Default for Compiler {
 }
 
 impl Compiler {
-    /// Tests and developers say when: then code is also ready at once, so that what is compiled does not depend on the host.
-    pub(crate) fn set_after(&mut self, entries: Option<u32>) {
-        self.after = entries;
-        self.background = false;
+    /// Says when. Who names a number of entries also has the code at once, so that what is compiled does not depend on the host.
+    pub(crate) fn set(&mut self, when: Compile) {
+        (self.after, self.background) = match when {
+            Compile::Hot => (Some(DEFAULT_HEAT), true),
+            Compile::After(entries) => (Some(entries), false),
+            Compile::Never => (None, false),
+        };
     }
 
     /// Whoever stands in front of a new block's first instruction, and the block's tier made new.
