@@ -3,12 +3,22 @@
 
 #[path = "../../crates/machine/tests/lockstep/choices.rs"]
 mod choices;
+#[path = "../../crates/machine/tests/lockstep/flow.rs"]
+mod flow;
+#[path = "../../crates/machine/tests/lockstep/integers.rs"]
+mod integers;
 #[path = "../../crates/machine/tests/lockstep/place.rs"]
 mod place;
 #[path = "../../crates/machine/tests/lockstep/program.rs"]
 mod program;
+#[path = "../../crates/machine/tests/lockstep/surroundings.rs"]
+mod surroundings;
 #[path = "../../crates/machine/tests/lockstep/twins.rs"]
 mod twins;
+#[path = "../../crates/machine/tests/lockstep/vectors.rs"]
+mod vectors;
+#[path = "../../crates/machine/tests/lockstep/writer.rs"]
+mod writer;
 
 use choices::Choices;
 use libfuzzer_sys::fuzz_target;

@@ -31,6 +31,36 @@ pub trait Bus {
     fn attention(&self) -> bool;
 }
 
+/// A bus with nothing on it: reads find it floating, all ones, and writes go nowhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoDevices;
+
+impl Bus for NoDevices {
+    fn port_read(&mut self, _: u16, width: u8, _: u64) -> u32 {
+        u32::MAX >> (32 - 8 * u32::from(width))
+    }
+
+    fn port_write(&mut self, _: u16, _: u8, _: u32, _: u64) {}
+
+    fn memory_read(&mut self, _: u64, width: u8, _: u64) -> u64 {
+        u64::MAX >> (64 - 8 * u32::from(width))
+    }
+
+    fn memory_write(&mut self, _: u64, _: u8, _: u64, _: u64) {}
+
+    fn send(&mut self, _: u32, _: IcrMessage, _: u64) {}
+
+    fn end_of_interrupt(&mut self, _: u8) {}
+
+    fn acknowledge(&mut self) -> u8 {
+        u8::MAX
+    }
+
+    fn attention(&self) -> bool {
+        false
+    }
+}
+
 /// Everything outside the core, for the time of one run.
 pub struct Environment<'a> {
     /// RAM.

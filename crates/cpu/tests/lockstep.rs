@@ -1,35 +1,12 @@
 //! However a program is executed (whole blocks, slices of any length, one instruction at a time), every state it passes through is the same.
 
-use cpu::apic::IcrMessage;
-use cpu::block::CodeCache;
-use cpu::bus::{Bus, Environment};
+use cpu::block::{CodeCache, Compile};
+use cpu::bus::{Environment, NoDevices};
 use cpu::{Cpu, RunExit};
 use isa::control::{Cr0, Cr4, Efer};
 use isa::segment::Attributes;
 use memory::Memory;
 use models::Vendor;
-
-/// Nothing answers.
-struct Silence;
-
-impl Bus for Silence {
-    fn port_read(&mut self, _: u16, _: u8, _: u64) -> u32 {
-        0
-    }
-    fn port_write(&mut self, _: u16, _: u8, _: u32, _: u64) {}
-    fn memory_read(&mut self, _: u64, _: u8, _: u64) -> u64 {
-        0
-    }
-    fn memory_write(&mut self, _: u64, _: u8, _: u64, _: u64) {}
-    fn send(&mut self, _: u32, _: IcrMessage, _: u64) {}
-    fn end_of_interrupt(&mut self, _: u8) {}
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-    fn attention(&self) -> bool {
-        false
-    }
-}
 
 const CODE: u64 = 0x10_0000;
 const STACK: u64 = 0x20_0000;
@@ -72,12 +49,12 @@ impl Machine {
     /// The same, with code compiled that is entered this often.
     fn compiling(program: &str, after: u32) -> Self {
         let mut machine = Self::new(program);
-        machine.code.compile_after(Some(after));
+        machine.code.compile(Compile::After(after));
         machine
     }
 
     fn run(&mut self, ticks: u64, instructions: u64) -> RunExit {
-        let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut Silence };
+        let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut NoDevices };
         self.cpu.run(&mut environment, ticks, instructions)
     }
 
@@ -224,7 +201,7 @@ fn a_run_ends_at_the_first_boundary_at_or_after_its_time() {
 fn compiled_code_passes_through_the_same_states() {
     for (name, program) in PROGRAMS {
         let mut interpreted = Machine::new(program);
-        interpreted.code.compile_after(None);
+        interpreted.code.compile(Compile::Never);
         let mut boundaries = vec![interpreted.state()];
         for limit in 1..=6000 {
             interpreted.run(u64::MAX >> 1, limit);

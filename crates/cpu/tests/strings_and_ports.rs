@@ -3,6 +3,7 @@
 use cpu::apic::IcrMessage;
 use cpu::block::CodeCache;
 use cpu::bus::{Bus, Environment};
+use cpu::random::split_mix_64;
 use cpu::{Cpu, RunExit};
 use isa::control::{Cr0, Cr4, Efer};
 use isa::register::{Gpr, Segment};
@@ -108,15 +109,11 @@ impl Machine {
     }
 }
 
-/// SplitMix64.
 struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % limit
+        split_mix_64(&mut self.0) % limit
     }
 }
 

@@ -4,6 +4,7 @@ mod common;
 
 use board::loader::{FlatOptions, Kind, LoadOptions, Mode, load};
 use common::{Guest, VENDORS};
+use cpu::random::split_mix_64;
 use hypervisor::{AnyVm, Limits, Options, Policy, Stop, VmConfig};
 use models::SKYLAKE_SERVER;
 use trace::Record;
@@ -67,16 +68,12 @@ fn events_of_real_mode_are_delivered_by_software() {
     assert_eq!(story.exits().len(), 0, "nothing of it exits");
 }
 
-/// SplitMix64.
+/// Guests that look random.
 struct Random(u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.0;
-        value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ value >> 31
+        split_mix_64(&mut self.0)
     }
 
     fn code(&mut self) -> Vec<u8> {

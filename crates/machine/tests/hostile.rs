@@ -1,20 +1,16 @@
 //! Hostile machine code: whatever bytes run, in whatever mode and on whatever model, the run ends by itself or at its limit.
 
 use board::loader::{FlatOptions, Kind, LoadOptions, Mode, load};
+use cpu::random::split_mix_64;
 use machine::{Limits, Machine, MachineConfig, Stop, load_image};
 
 const MEMORY: u64 = 16 << 20;
 
-/// SplitMix64: the cases are the same on every machine.
 struct Random(u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.0;
-        value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ value >> 31
+        split_mix_64(&mut self.0)
     }
 
     /// Bytes that decode to something more often than plain noise does: many two-byte opcodes and system instructions.

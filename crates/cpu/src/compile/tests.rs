@@ -1,35 +1,12 @@
 //! What the lockstep tests cannot see from outside: the bounds on compiled code, and its thread.
 
 use crate::RunExit;
-use crate::apic::IcrMessage;
-use crate::block::CodeCache;
-use crate::bus::{Bus, Environment};
+use crate::block::{CodeCache, Compile};
+use crate::bus::{Environment, NoDevices};
 use crate::state::Cpu;
 use isa::control::{Cr0, Cr4, Efer};
 use isa::segment::Attributes;
 use memory::Memory;
-
-/// Nothing answers.
-struct Silence;
-
-impl Bus for Silence {
-    fn port_read(&mut self, _: u16, _: u8, _: u64) -> u32 {
-        0
-    }
-    fn port_write(&mut self, _: u16, _: u8, _: u32, _: u64) {}
-    fn memory_read(&mut self, _: u64, _: u8, _: u64) -> u64 {
-        0
-    }
-    fn memory_write(&mut self, _: u64, _: u8, _: u64, _: u64) {}
-    fn send(&mut self, _: u32, _: IcrMessage, _: u64) {}
-    fn end_of_interrupt(&mut self, _: u8) {}
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-    fn attention(&self) -> bool {
-        false
-    }
-}
 
 const CODE: u64 = 0x10_0000;
 
@@ -57,7 +34,7 @@ fn machine(program: &str) -> (Box<Cpu>, Memory) {
 /// Runs a number of instructions. Returns registers, RIP and time.
 fn run(program: &str, code: &mut CodeCache, instructions: u64) -> (Vec<u64>, u64, u64) {
     let (mut cpu, mut memory) = machine(program);
-    let exit = cpu.run(&mut Environment { memory: &mut memory, code, bus: &mut Silence }, u64::MAX >> 1, instructions);
+    let exit = cpu.run(&mut Environment { memory: &mut memory, code, bus: &mut NoDevices }, u64::MAX >> 1, instructions);
     assert_eq!(exit, RunExit::Instructions);
     (cpu.regs[..16].to_vec(), cpu.rip, cpu.now())
 }
@@ -77,10 +54,10 @@ fn many_loops(count: u32) -> String {
 fn compiled_code_is_bounded_and_made_anew() {
     let program = many_loops(60);
     let mut code = CodeCache::new();
-    code.compile_after(None);
+    code.compile(Compile::Never);
     let expected = run(&program, &mut code, 60_000);
     let mut code = CodeCache::new();
-    code.compile_after(Some(3));
+    code.compile(Compile::After(3));
     code.compiler.limit = 6_000;
     assert_eq!(run(&program, &mut code, 60_000), expected);
     let (made, refused) = code.compiled_regions();
@@ -92,7 +69,7 @@ fn compiled_code_is_bounded_and_made_anew() {
 fn when_code_becomes_ready_changes_nothing() {
     let program = many_loops(5);
     let mut code = CodeCache::new();
-    code.compile_after(None);
+    code.compile(Compile::Never);
     let expected = run(&program, &mut code, 3_000_000);
     // As users run it: on a second thread, whenever that comes to it.
     for _ in 0..3 {

@@ -8,7 +8,7 @@ mod moves;
 mod save;
 
 use crate::block::CodeCache;
-use crate::bus::{Bus, Environment};
+use crate::bus::{Environment, NoDevices};
 use crate::state::Cpu;
 use crate::trap::{Outcome, Trap};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
@@ -19,28 +19,6 @@ use memory::Memory;
 
 /// Where RSI points: aligned to a page.
 const DATA: u64 = 0x3000;
-
-/// No devices.
-struct Nothing;
-
-impl Bus for Nothing {
-    fn port_read(&mut self, _: u16, _: u8, _: u64) -> u32 {
-        0
-    }
-    fn port_write(&mut self, _: u16, _: u8, _: u32, _: u64) {}
-    fn memory_read(&mut self, _: u64, _: u8, _: u64) -> u64 {
-        u64::MAX
-    }
-    fn memory_write(&mut self, _: u64, _: u8, _: u64, _: u64) {}
-    fn send(&mut self, _: u32, _: crate::apic::IcrMessage, _: u64) {}
-    fn end_of_interrupt(&mut self, _: u8) {}
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-    fn attention(&self) -> bool {
-        false
-    }
-}
 
 /// A processor and its memory.
 struct Bench {
@@ -70,7 +48,7 @@ impl Bench {
     fn run(&mut self, bytes: &[u8]) -> Outcome {
         let instruction = decode(bytes);
         let entry = super::find(&instruction).unwrap_or_else(|| panic!("no function for {:?} ({bytes:02x?})", instruction.mnemonic()));
-        let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut Nothing };
+        let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut NoDevices };
         let flow = self.cpu.with_environment(&mut environment, |cpu| (entry.function)(cpu, &instruction))?;
         assert_eq!(flow, crate::system::Flow::Next);
         Ok(())

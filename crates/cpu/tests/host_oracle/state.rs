@@ -1,5 +1,7 @@
 //! What an instruction starts from and what it leaves, on either side.
 
+use cpu::random::split_mix_64;
+
 /// Where everything lies, on the host and in the simulated machine.
 pub const BASE: u64 = 0x2000_0000;
 /// The instructions under test.
@@ -66,15 +68,12 @@ pub struct Case {
     pub once_undefined: u64,
 }
 
-/// SplitMix64.
+/// Numbers that look random.
 pub struct Random(pub u64);
 
 impl Random {
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        split_mix_64(&mut self.0)
     }
 
     pub fn below(&mut self, limit: u64) -> u64 {

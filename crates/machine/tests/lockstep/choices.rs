@@ -1,5 +1,7 @@
 //! Where the decisions of a generated program come from: a seed, or the bytes of a fuzzer.
 
+use cpu::random::split_mix_64;
+
 /// A stream of decisions.
 pub struct Choices<'b> {
     state: u64,
@@ -7,7 +9,7 @@ pub struct Choices<'b> {
 }
 
 impl Choices<'_> {
-    /// SplitMix64: the decisions are the same on every machine.
+    /// The same decisions on every machine.
     pub fn seeded(seed: u64) -> Self {
         Self { state: seed, bytes: None }
     }
@@ -20,11 +22,7 @@ impl Choices<'_> {
             *at += taken;
             return u64::from_le_bytes(word);
         }
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.state;
-        value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ value >> 31
+        split_mix_64(&mut self.state)
     }
 
     /// A number less than `bound`. A fuzzer spends as few bytes as it takes.
@@ -56,7 +54,6 @@ impl Choices<'_> {
 
 impl<'b> Choices<'b> {
     /// Decisions of a fuzzer; when its bytes are used up, every further one is the first of its kind.
-    #[allow(dead_code, reason = "the fuzz target uses it, the test does not")]
     pub fn given(bytes: &'b [u8]) -> Self {
         Self { state: 0, bytes: Some((bytes, 0)) }
     }

@@ -3,9 +3,14 @@
 //! `TRAPLINE_LOCKSTEP_CASES` and `TRAPLINE_LOCKSTEP_SEED` make it more; a failure names the seed of its case.
 
 mod choices;
+mod flow;
+mod integers;
 mod place;
 mod program;
+mod surroundings;
 mod twins;
+mod vectors;
+mod writer;
 
 use board::loader::{FlatOptions, Kind, LoadOptions, Mode, load};
 use choices::Choices;
@@ -45,6 +50,18 @@ fn generated_programs_run_alike() {
     assert_eq!(refused, 0, "the plan promises what can be compiled");
     assert!(made > 0 || !cfg!(feature = "compiler"), "nothing was compiled");
     assert!(ends.get("InstructionLimit") > ends.get("NotModelled"), "most programs go on for ever: {ends:?}");
+}
+
+/// The same programs out of bytes, as the fuzz target `tiers` makes them.
+#[test]
+fn programs_out_of_bytes_run_alike() {
+    let first = setting("TRAPLINE_LOCKSTEP_SEED", 1);
+    for seed in first..first + setting("TRAPLINE_LOCKSTEP_CASES", 60) / 4 {
+        let mut choices = Choices::seeded(seed);
+        let bytes: Vec<u8> = (0..100 * (1 + seed % 16)).map(|_| choices.word() as u8).collect();
+        let case = Case::new(&mut Choices::given(&bytes));
+        lockstep(|| case.machine(), 2, seed, 20_000).unwrap_or_else(|text| panic!("seed {seed}: {text}"));
+    }
 }
 
 /// Bytes that decode to something more often than plain noise does, repeated by a jump back to the beginning.

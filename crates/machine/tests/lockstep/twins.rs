@@ -2,6 +2,7 @@
 
 use crate::choices::Choices;
 use crate::place::{DATA, DATA_PAGES};
+use cpu::block::Compile;
 use machine::{Limits, Machine, Stop};
 
 /// What two machines did together.
@@ -26,8 +27,8 @@ impl Twins {
     /// Twice the same machine, the second with code compiled that is entered so often.
     pub fn new(make: impl Fn() -> Machine, after: u32) -> Self {
         let (mut interpreted, mut compiled) = (make(), make());
-        interpreted.code.compile_after(None);
-        compiled.code.compile_after(Some(after));
+        interpreted.code.compile(Compile::Never);
+        compiled.code.compile(Compile::After(after));
         for cpu in interpreted.cpus.iter_mut().chain(&mut compiled.cpus) {
             cpu.log_deliveries(true);
         }

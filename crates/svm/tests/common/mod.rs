@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use cpu::block::CodeCache;
-use cpu::bus::{Bus, Environment};
+use cpu::bus::{Environment, NoDevices};
 use cpu::state::Cpu;
 use isa::control::{Cr0, Cr4, Efer};
 use isa::register::Segment;
@@ -11,29 +11,6 @@ use isa::svm::{ExitCode, Intercepts, Vmcb};
 use memory::Memory;
 use svm::Svm;
 use zerocopy::{FromBytes, IntoBytes};
-
-/// No devices.
-#[derive(Debug)]
-pub struct NoDevices;
-
-impl Bus for NoDevices {
-    fn port_read(&mut self, _: u16, width: u8, _: u64) -> u32 {
-        u32::MAX >> (32 - 8 * u32::from(width))
-    }
-    fn port_write(&mut self, _: u16, _: u8, _: u32, _: u64) {}
-    fn memory_read(&mut self, _: u64, _: u8, _: u64) -> u64 {
-        u64::MAX
-    }
-    fn memory_write(&mut self, _: u64, _: u8, _: u64, _: u64) {}
-    fn send(&mut self, _: u32, _: cpu::apic::IcrMessage, _: u64) {}
-    fn end_of_interrupt(&mut self, _: u8) {}
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-    fn attention(&self) -> bool {
-        false
-    }
-}
 
 /// Where the tests keep things.
 pub const VMCB: u64 = 0x1_0000;

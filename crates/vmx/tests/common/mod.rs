@@ -3,33 +3,12 @@
 
 use cpu::RunExit;
 use cpu::block::CodeCache;
-use cpu::bus::{Bus, Environment};
+use cpu::bus::Environment;
+pub use cpu::bus::NoDevices;
 use cpu::state::Cpu;
 use isa::vmx::VmcsField as F;
 use memory::Memory;
 use vmx::Vmx;
-
-/// Nothing but RAM.
-pub struct NoDevices;
-
-impl Bus for NoDevices {
-    fn port_read(&mut self, _: u16, _: u8, _: u64) -> u32 {
-        u32::MAX
-    }
-    fn port_write(&mut self, _: u16, _: u8, _: u32, _: u64) {}
-    fn memory_read(&mut self, _: u64, _: u8, _: u64) -> u64 {
-        u64::MAX
-    }
-    fn memory_write(&mut self, _: u64, _: u8, _: u64, _: u64) {}
-    fn send(&mut self, _: u32, _: cpu::apic::IcrMessage, _: u64) {}
-    fn end_of_interrupt(&mut self, _: u8) {}
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-    fn attention(&self) -> bool {
-        false
-    }
-}
 
 pub const VMXON: u64 = 0x1000;
 pub const VMCS: u64 = 0x2000;
