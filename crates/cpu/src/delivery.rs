@@ -12,6 +12,7 @@ pub(crate) mod task;
 pub(crate) use gate::KnownGates;
 
 use crate::engine::RunExit;
+use crate::last_branches::{BTF, LBR};
 use crate::operand::segment_of;
 use crate::state::{Activity, Cpu};
 use crate::trap::{Event, EventKind, Exception, Exit, Intercept, Trap};
@@ -128,6 +129,8 @@ impl Cpu {
                 // SDM vol 3, 18.2.3 "Debug Status Register (DR6)": B0 to B3 tell of this exception, the rest accumulates.
                 self.dr6 = Dr6::from_bits(self.dr6.into_bits() & !0xf | exception.debug);
                 self.dr7.set_gd(false);
+                // SDM vol 3, 18.4.1 "IA32_DEBUGCTL MSR": #DB clears LBR and BTF in front of its handler.
+                self.msrs.debugctl &= !(LBR | BTF);
             }
             _ => {}
         }

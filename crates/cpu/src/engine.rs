@@ -10,6 +10,7 @@
 use crate::bus::Environment;
 use crate::direct::{block_of, enter};
 use crate::insn::{Header, Insn};
+use crate::last_branches::BTF;
 use crate::state::{Activity, Cpu, Shadow};
 use crate::trap::{Exit, Intercept, NotModelled, Trap};
 use iced_x86::{Formatter, Instruction, IntelFormatter};
@@ -167,6 +168,7 @@ impl Cpu {
         self.system_flags().tf()
             || self.shadow != Shadow::None
             || self.interception.has(Intercept::MonitorTrap)
+            || self.watches_branches()
             || (self.dr7.enables() != 0 && self.has_code_breakpoint())
     }
 
@@ -185,7 +187,9 @@ impl Cpu {
             self.stop = StopCode::Trap;
             return;
         }
-        let trace = self.system_flags().tf();
+        let mut trace = self.system_flags().tf();
+        let watched = self.watches_branches().then_some(self.msrs.debugctl & BTF != 0);
+        let from = self.rip;
         let monitored = self.guest_mode && self.interception.has(Intercept::MonitorTrap);
         self.shadow_set = false;
         self.trace_cancelled = false;
@@ -194,6 +198,8 @@ impl Cpu {
             Ok(entry) => {
                 // SAFETY: the entry was just found in the code cache, and the header precedes it; see `direct`.
                 let cost = i64::from(unsafe { (*entry.sub(1).cast::<Header>()).cost });
+                // SAFETY: as above.
+                let instruction = watched.is_some().then(|| unsafe { *block_of(entry).instruction((*entry).number) });
                 // With a budget of exactly this instruction's cost, whatever block follows cannot be entered.
                 self.slice_end = self.slice_end.wrapping_add_signed(cost - self.budget);
                 self.budget = cost;
@@ -206,6 +212,10 @@ impl Cpu {
                 }
                 self.stop = StopCode::Left;
                 self.link = std::ptr::null_mut();
+                if let Some(instruction) = instruction {
+                    let branched = self.branched(&instruction, from);
+                    trace &= branched || watched == Some(false);
+                }
             }
             Err(trap) => return self.fetch_failed(trap),
         }

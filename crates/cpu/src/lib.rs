@@ -24,6 +24,7 @@ mod features;
 mod flags;
 mod insn;
 mod interpretation;
+pub mod last_branches;
 mod liveness;
 pub mod operand;
 mod paging;

@@ -10,6 +10,7 @@ use crate::delivery::KnownGates;
 use crate::extension::{Extension, Interception};
 use crate::flags;
 use crate::insn::Insn;
+use crate::last_branches::LastBranches;
 use crate::paging::KnownWalks;
 use crate::system::descriptor::KnownSegments;
 use crate::tlb::{FetchPage, JumpCache, SoftwareTlb, Tlb};
@@ -115,6 +116,8 @@ pub struct Cpu {
     pub cpl: u8,
     /// Plain MSRs.
     pub msrs: Msrs,
+    /// Last-branch records.
+    pub last_branches: LastBranches,
     /// x87 state.
     pub fpu: FpuState,
     /// The local APIC.
@@ -252,6 +255,7 @@ impl Cpu {
             pdptes: [0; 4],
             cpl: 0,
             msrs: Msrs::reset(),
+            last_branches: LastBranches::default(),
             fpu: FpuState::initial(),
             apic: LocalApic::new(number, number == 0, crate::apic::Features::of(model)),
             activity: Activity::Active,
@@ -310,6 +314,7 @@ impl Cpu {
         self.init();
         self.cr0 = Cr0::from_bits(0x6000_0010);
         self.msrs = Msrs::reset();
+        self.last_branches = LastBranches::default();
         self.fpu = FpuState { control: 0x40, tag: 0xff, ..FpuState::initial() };
         self.mxcsr = 0x1f80;
         self.xmm = [[0; 2]; 16];

@@ -34,7 +34,13 @@ msrs! {
     IA32_MCG_CAP = 0x179 "Machine-check capability.";
     IA32_MCG_STATUS = 0x17a "Machine-check status.";
     IA32_MISC_ENABLE = 0x1a0 "Miscellaneous enables.";
+    MSR_LBR_SELECT = 0x1c8 "Which branches are not recorded.";
+    MSR_LASTBRANCH_TOS = 0x1c9 "Number of the newest last-branch record.";
     IA32_DEBUGCTL = 0x1d9 "Debug control.";
+    LASTBRANCHFROMIP = 0x1db "Source of the last branch (AMD).";
+    LASTBRANCHTOIP = 0x1dc "Target of the last branch (AMD).";
+    MSR_LER_FROM_LIP = 0x1dd "Source of the last branch before the last exception or interrupt.";
+    MSR_LER_TO_LIP = 0x1de "Target of the last branch before the last exception or interrupt.";
     IA32_MTRR_PHYSBASE0 = 0x200 "First variable-range MTRR base; bases and masks alternate.";
     IA32_MTRR_FIX64K_00000 = 0x250 "Fixed-range MTRR.";
     IA32_MTRR_FIX16K_80000 = 0x258 "Fixed-range MTRR.";

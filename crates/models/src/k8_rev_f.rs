@@ -6,6 +6,7 @@
 //! What is not, though the real processor has it: machine checks, MTRRs, MMX, 3DNow!, SSE3, FFXSR, the segment limits of EFER.LMSLE, performance counters, TLB geometry in CPUID.
 
 use crate::cache::{Cache, CacheKind};
+use crate::last_branches::LastBranchMsrs;
 use crate::model::{CpuModel, MsrValue, SvmCapabilities, Vendor};
 use isa::cpuid::Feature;
 use isa::msr;
@@ -70,6 +71,7 @@ pub const K8_REV_F: CpuModel = CpuModel {
         // Neither locked nor disabled: EFER.SVME can be set (APM vol 2, 15.4 "Enabling SVM").
         MsrValue { number: msr::VM_CR, value: 0 },
     ],
+    last_branches: LastBranchMsrs::AMD,
     vmx: None,
     svm: Some(SvmCapabilities { asids: 64, features: SvmFeatures::new() }),
     costs: &timing::K8_REV_F,

@@ -9,6 +9,7 @@
 
 use crate::cache::{Cache, CacheKind};
 use crate::cpuid::CpuidRow;
+use crate::last_branches::LastBranchMsrs;
 use crate::model::{CpuModel, MsrValue, Vendor};
 use crate::supported::supported_cr4;
 use crate::vmx::settings;
@@ -81,6 +82,7 @@ pub const MEROM: CpuModel = CpuModel {
         // Bit 0: fast strings. Bits 11 and 12: no branch trace storage, no precise event sampling.
         MsrValue { number: msr::IA32_MISC_ENABLE, value: 0x1801 },
     ],
+    last_branches: LastBranchMsrs::CORE_2,
     vmx: Some(VmxCapabilities {
         // Revision 7; 1024 bytes; write-back.
         basic: VmxBasic::new().with_revision(7).with_region_size(0x400).with_memory_type(6),

@@ -5,6 +5,7 @@
 
 use crate::cache::Cache;
 use crate::cpuid::CpuidRow;
+use crate::last_branches::LastBranchMsrs;
 use crate::supported::{supported_cr4, supported_efer};
 use isa::control::{Cr4, Efer};
 use isa::cpuid::{Feature, Output};
@@ -109,6 +110,8 @@ pub struct CpuModel {
     pub cpuid_rows: &'static [CpuidRow],
     /// MSRs whose value at power-up is this model's own.
     pub(crate) msrs: &'static [MsrValue],
+    /// Its last-branch records.
+    pub last_branches: LastBranchMsrs,
     /// The VMX capability MSRs; `None` without VMX.
     pub vmx: Option<VmxCapabilities>,
     /// CPUID leaf 8000_000A; `None` without SVM.

@@ -9,6 +9,7 @@
 
 use crate::cache::{Cache, CacheKind};
 use crate::cpuid::CpuidRow;
+use crate::last_branches::LastBranchMsrs;
 use crate::model::{Capability, CpuModel, MsrValue, Vendor};
 use crate::supported::supported_cr4;
 use crate::vmx::settings;
@@ -122,6 +123,7 @@ pub const SKYLAKE_SERVER: CpuModel = CpuModel {
         // Bit 0: fast strings. Bits 11 and 12: no branch trace storage, no precise event sampling.
         MsrValue { number: msr::IA32_MISC_ENABLE, value: 0x1801 },
     ],
+    last_branches: LastBranchMsrs::SKYLAKE,
     vmx: Some(VmxCapabilities {
         // Revision 4; 1024 bytes; write-back; INS and OUTS describe themselves; TRUE MSRs.
         basic: VmxBasic::new()

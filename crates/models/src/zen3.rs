@@ -8,6 +8,7 @@
 //! guest-mode execute trap, and what came after.
 
 use crate::cache::{Cache, CacheKind};
+use crate::last_branches::LastBranchMsrs;
 use crate::model::{Capability, CpuModel, MsrValue, SvmCapabilities, Vendor};
 use isa::cpuid::Feature;
 use isa::msr;
@@ -93,6 +94,7 @@ pub const ZEN3: CpuModel = CpuModel {
         // Neither locked nor disabled: EFER.SVME can be set (APM vol 2, 15.4 "Enabling SVM").
         MsrValue { number: msr::VM_CR, value: 0 },
     ],
+    last_branches: LastBranchMsrs::AMD,
     vmx: None,
     svm: Some(SvmCapabilities {
         asids: 32768,

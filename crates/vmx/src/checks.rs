@@ -238,6 +238,8 @@ pub struct Facts {
     pub host_long_mode: bool,
     /// IA32_EFER bits that the processor does not have.
     pub efer_reserved: u64,
+    /// IA32_DEBUGCTL bits that the processor does not have.
+    pub debugctl_reserved: u64,
     /// Physical address of the current VMCS.
     pub current_vmcs: u64,
     /// The first four bytes at the VMCS link pointer; zero where the pointer is none.

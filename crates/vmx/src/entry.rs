@@ -109,6 +109,7 @@ impl Vmx {
             physical_address_width: cpu.model.physical_address_bits,
             host_long_mode: cpu.efer.lma(),
             efer_reserved: self.efer_reserved,
+            debugctl_reserved: !cpu.model.last_branches.debugctl,
             current_vmcs: self.current_pointer,
             ..Facts::default()
         };

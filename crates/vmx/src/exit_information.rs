@@ -412,8 +412,10 @@ fn nested(fault: &NestedFault, fields: &Fields) -> Information {
         return information;
     }
     let flags = EptPointer::from_bits(fields.get(VmcsField::EptPointer)).accessed_dirty();
-    // With accessed and dirty flags, an access to a paging structure counts as a read and a write. SDM 28.2.1, note under the table.
-    let both = fault.table_walk && flags;
+    // With accessed and dirty flags for EPT, an access to a guest paging structure counts as a read and a write. SDM 28.2.1 "Basic VM-Exit
+    // Information", note under Table 28-7. Without them, what writes an entry is the setting of its own flags, which is one locked access
+    // that reads and writes. SDM 4.8 "Accessed and Dirty Flags".
+    let both = fault.table_walk && (flags || fault.access == Access::Write);
     let qualification = EptViolationQualification::new()
         .with_read(fault.access == Access::Read || both)
         .with_write(fault.access == Access::Write || both)

@@ -17,9 +17,6 @@ use isa::vmx::{EptPointer, FieldAccess, FieldArea, InveptType, InvvpidType, VmFu
 /// Bit 31 of the first word of a region: a shadow VMCS.
 const SHADOW_INDICATOR: u32 = 1 << 31;
 
-/// LBR and BTF of IA32_DEBUGCTL, which the core does not model.
-const LBR_AND_BTF: u64 = 3;
-
 /// RFLAGS.CF, which VMfailInvalid sets.
 const CF: u64 = 1;
 /// RFLAGS.ZF, which VMfailValid sets.
@@ -93,10 +90,6 @@ impl Vmx {
             Intercept::Vmread => self.execute_vmread(cpu, instruction)?,
             Intercept::Vmwrite => self.execute_vmwrite(cpu, instruction)?,
             Intercept::Vmlaunch | Intercept::Vmresume => {
-                let fields = self.current.fields();
-                if fields.entry().load_debug_controls() && fields.get(VmcsField::GuestDebugctl) & LBR_AND_BTF != 0 {
-                    return Err(Trap::not_modelled("last-branch records and single-stepping on branches in a guest (IA32_DEBUGCTL)"));
-                }
                 // What RIP and RFLAGS are matters only if the entry fails; then the instruction completes.
                 let outcome = if operation == Intercept::Vmlaunch { self.vmlaunch(cpu) } else { self.vmresume(cpu) };
                 return match outcome {

@@ -168,6 +168,8 @@ fn ept_faults_report_access_and_rights() {
         (fault, 48, 0x182),
         (NestedFault { access: Access::Fetch, rights: 3, present: true, ..fault }, 48, 0x19c),
         (NestedFault { access: Access::Read, table_walk: true, rights: 4, ..fault }, 48, 0xa1),
+        // Setting the accessed flag of a guest's entry is one access that reads and writes.
+        (NestedFault { table_walk: true, rights: 1, present: true, ..fault }, 48, 0x8b),
         (NestedFault { linear: None, access: Access::Read, ..fault }, 48, 0x1),
         (NestedFault { misconfiguration: true, ..fault }, 49, 0),
     ];

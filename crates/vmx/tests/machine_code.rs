@@ -403,21 +403,6 @@ fn no_vmcs_makes_the_simulator_stumble() {
     assert!(entered > 500, "most stories fail at entry: {entered}");
 }
 
-#[test]
-fn debug_controls_that_are_not_modelled_stop_the_run() {
-    let mut machine = Machine::new(&models::SKYLAKE_SERVER);
-    machine.load(HOST_CODE, &[0x0f, 0x01, 0xc2]);
-    let entry = machine.read(F::EntryControls);
-    machine.set(F::EntryControls, entry | 1 << 2);
-    machine.set(F::GuestDebugctl, 2);
-    machine.cpu.rust_host = false;
-    machine.cpu.rip = HOST_CODE;
-    machine.cpu.context_changed();
-    let RunExit::NotModelled(what) = machine.run(1) else { panic!("the run goes on") };
-    assert!(what.to_string().contains("single-stepping on branches"), "{what}");
-    assert_eq!(what.text, "vmlaunch");
-}
-
 /// A guest in virtual-8086 mode at 0000:1000, in a VMCS whose host is 64-bit; IOPL 3, a monitor at level 0 behind its IDT at 0x5000.
 fn v86_guest() -> Machine {
     let mut machine = Machine::new(&models::SKYLAKE_SERVER);
@@ -560,4 +545,20 @@ fn a_task_switch_exits_behind_the_checks_of_the_new_tss() {
         let found = (machine.read(F::ExitReason), machine.read(F::ExitInterruptionInformation), machine.read(F::ExitInterruptionErrorCode));
         assert_eq!(found, (0, 0x8000_0b00 | vector, error), "{code:x?}");
     }
+}
+
+#[test]
+fn debug_controls_are_loaded_and_saved_and_cleared_by_an_exit() {
+    let mut machine = Machine::new(&models::SKYLAKE_SERVER);
+    // jmp +1; nop; vmcall
+    machine.load(GUEST_CODE, &[0xeb, 0x01, 0x90, 0x0f, 0x01, 0xc1]);
+    let (entry, exit) = (machine.read(F::EntryControls), machine.read(F::PrimaryExitControls));
+    machine.set(F::EntryControls, entry | 1 << 2);
+    machine.set(F::PrimaryExitControls, exit | 1 << 2);
+    machine.set(F::GuestDebugctl, 1);
+    go(&mut machine, true);
+    assert_eq!(machine.read(F::ExitReason), 18);
+    assert_eq!((machine.cpu.msrs.debugctl, machine.read(F::GuestDebugctl)), (0, 1));
+    let newest = machine.cpu.last_branches.newest();
+    assert_eq!((newest.from, newest.to), (GUEST_CODE, GUEST_CODE + 3));
 }

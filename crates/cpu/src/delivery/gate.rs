@@ -72,6 +72,7 @@ impl Cpu {
     pub(crate) fn deliver(&mut self, event: Event) -> Outcome {
         self.delivering = Some(event);
         self.log_event(&event);
+        let from = self.rip;
         if event.kind == EventKind::Nmi {
             self.nmi_blocked = true;
         }
@@ -80,6 +81,7 @@ impl Cpu {
         } else {
             self.deliver_protected(&event)?;
         }
+        self.record_event(from);
         self.delivering = None;
         self.activity = Activity::Active;
         self.shadow = Shadow::None;

@@ -1,7 +1,7 @@
 //! RDMSR and WRMSR, and one table of the MSRs that the core has.
 //!
 //! What is modelled: the rows of [`MSRS`], each with its reserved bits; the silicon's own MSRs, asked first; MSRs that are constants of the
-//! model, read-only. Every other number is #GP(0). What is not: last-branch records and branch tracing, which end the run when enabled.
+//! model, read-only. Last-branch records are in [`crate::last_branches`]. Every other number is #GP(0).
 
 use super::{Entry, Flow};
 use crate::apic::GeneralProtection;
@@ -129,11 +129,7 @@ static MSRS: &[Msr] = &[
     plain!(IA32_SYSENTER_ESP, (msrs.sysenter_esp), has_sysenter, Canonical),
     plain!(IA32_SYSENTER_EIP, (msrs.sysenter_eip), has_sysenter, Canonical),
     plain!(IA32_MISC_ENABLE, (msrs.misc_enable), is_intel, Any),
-    row!(IA32_DEBUGCTL, always, |cpu, _| Ok(cpu.msrs.debugctl), |_, _, value| match value {
-        0 => Ok(()),
-        1..=3 => Err(Trap::not_modelled("last-branch records and single-stepping on branches (IA32_DEBUGCTL)")),
-        _ => Err(Trap::GP0),
-    }),
+    row!(IA32_DEBUGCTL, always, |cpu, _| Ok(cpu.msrs.debugctl), |cpu, _, value| cpu.write_debugctl(value)),
     row!(IA32_PAT, |cpu| cpu.has(Feature::Pat), |cpu, _| Ok(cpu.msrs.pat), |cpu, _, value| {
         // SDM vol 3, 12.12.2 "IA32_PAT MSR": types 2, 3 and 8 to 255 are reserved.
         if value.to_le_bytes().iter().any(|kind| !matches!(kind, 0 | 1 | 4..=7)) {
@@ -230,7 +226,7 @@ impl Cpu {
         match MSRS.iter().find(|row| (row.first..=row.last).contains(&index)) {
             Some(row) if (row.exists)(self) => (row.read)(self, index),
             Some(_) => Err(Trap::GP0),
-            None => self.model.msr(index).ok_or(Trap::GP0),
+            None => self.read_record_msr(index).or_else(|| self.model.msr(index)).ok_or(Trap::GP0),
         }
     }
 
@@ -241,7 +237,8 @@ impl Cpu {
         }
         match MSRS.iter().find(|row| (row.first..=row.last).contains(&index)) {
             Some(row) if (row.exists)(self) => (row.write)(self, index, value),
-            _ => Err(Trap::GP0),
+            Some(_) => Err(Trap::GP0),
+            None => self.write_record_msr(index, value).unwrap_or(Err(Trap::GP0)),
         }
     }
 

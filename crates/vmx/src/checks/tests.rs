@@ -35,6 +35,7 @@ fn facts() -> Facts {
         physical_address_width: 46,
         host_long_mode: true,
         efer_reserved: !0xd01,
+        debugctl_reserved: !3,
         current_vmcs: 0x5000,
         linked_revision: 0x1234,
         virtual_tpr: 0x80,

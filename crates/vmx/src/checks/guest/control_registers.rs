@@ -32,7 +32,7 @@ checks! {
         };
     "guest-cr4-cet", "With CR4.CET, CR0.WP is 1", [GuestCr0 GuestCr4], if |e| e.cr4().cet() => |e| e.cr0().wp();
     "guest-debugctl", "Reserved bits of IA32_DEBUGCTL are 0", [EntryControls GuestDebugctl], if |e| e.entry().load_debug_controls()
-        => |e| e.get(VmcsField::GuestDebugctl) & !DEBUGCTL_DEFINED == 0;
+        => |e| e.get(VmcsField::GuestDebugctl) & (!DEBUGCTL_DEFINED | e.facts.debugctl_reserved) == 0;
     "guest-ia32e-paging", "An IA-32e mode guest has CR0.PG and CR4.PAE 1", [EntryControls GuestCr0 GuestCr4],
         if |e| e.entry().ia32e_mode_guest()
         => |e| e.cr0().pg() && e.cr4().pae();
