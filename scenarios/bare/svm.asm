@@ -52,7 +52,7 @@ data_segment:
         ret
 
 guest:
-        mov     ecx, 3
+        mov     ecx, TURNS
 .loop:  vmmcall
         dec     ecx
         jnz     .loop

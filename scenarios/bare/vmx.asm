@@ -84,7 +84,7 @@ exited:
 done:   hlt
 
 guest:
-        mov     ecx, 3
+        mov     ecx, TURNS
 .loop:  vmcall
         dec     ecx
         jnz     .loop

@@ -36,6 +36,8 @@ pub enum Command {
     Boot(Boot),
     /// Assemble a file, and print a listing or write the code.
     Asm(Asm),
+    /// Measure how fast this machine simulates.
+    Bench(Bench),
     /// Print the JSON Schema of scenario files.
     Schema(Schema),
 }
@@ -161,6 +163,32 @@ fn compile(text: &str) -> Result<Compile, String> {
         _ if text == "never" => Ok(Compile::Never),
         Ok(entries @ 1..) => Ok(Compile::After(entries)),
         _ => Err("write a number from 1, or `never`".to_owned()),
+    }
+}
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Scenarios to measure, each on its machines; without any, the guests that are built in.
+    pub files: Vec<PathBuf>,
+    /// Only rows whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// The host's time for one number, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub seconds: f64,
+    /// Compare with an earlier report, written with `--format json`: above ×1.00 is faster (for a time, slower).
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
+    /// How code is executed.
+    #[command(flatten)]
+    pub tiers: Tiers,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("write a number of seconds from 0.001 to 3600".to_owned()),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod asm;
+mod bench;
 mod boot;
 mod exit;
 mod output;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Test(test) => test::test(test, &output),
         Command::Boot(boot) => boot::boot(boot, &output),
         Command::Asm(asm) => asm::asm(asm, &output),
+        Command::Bench(bench) => bench::bench(bench, &output),
         Command::Schema(options) => {
             output.print(&if options.reference { scenario::schema::reference() } else { schema() });
             Exit::Success

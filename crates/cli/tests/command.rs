@@ -158,3 +158,32 @@ fn asm_lists_writes_and_points_at_mistakes() {
     assert_eq!(code(&output), 2);
     assert!(text(&output.stderr).contains("bad.asm:2:2"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn bench_measures_and_compares() {
+    let directory = scratch("bench");
+    let story = write(&directory, "story.json", STORY.replace("VALUE", "5").as_bytes());
+    let quick = |more: &[&str]| trapline(&[&["bench", "--seconds", "0.001"], more].concat());
+    let output = quick(&["--only", "hypercall", "--format", "json"]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let before = write(&directory, "before.json", &output.stdout);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let rows = document["rows"].as_array().expect("rows");
+    assert_eq!(rows.iter().map(|row| row["column"].as_str().unwrap()).collect::<Vec<_>>(), ["Intel", "AMD"]);
+    for row in rows {
+        let [lowest, value, highest] = ["lowest", "value", "highest"].map(|key| row[key].as_f64().expect("a number"));
+        assert!(0.0 < lowest && lowest <= value && value <= highest, "{row}");
+    }
+    let output = quick(&["--only", "hypercall", "--against", &before]);
+    assert!(text(&output.stdout).contains("VM exits a second") && text(&output.stdout).contains('×'), "{}", text(&output.stdout));
+    assert!(!text(&output.stdout).contains("CPUID"));
+    let output = quick(&[&story]);
+    assert!(text(&output.stdout).contains("runs a second") && text(&output.stdout).contains("zen3.none"), "{}", text(&output.stdout));
+    let output = quick(&["--only", "start"]);
+    assert!(text(&output.stdout).contains("start to exit"), "{}", text(&output.stderr));
+    for wrong in [&["--only", "nothing"][..], &["--seconds", "0"], &["--against", &story], &["nowhere.json"]] {
+        let output = quick(wrong);
+        assert_eq!(code(&output), 2, "{wrong:?}");
+        assert!(text(&output.stderr).contains("error"), "{wrong:?}");
+    }
+}

@@ -22,7 +22,7 @@ impl Meaning {
 
 /// What the compiling tier would know of a block.
 #[derive(Default)]
-pub(crate) struct Tier;
+pub(crate) struct Tier {}
 
 impl Tier {
     pub(crate) fn succeed(&mut self, _: &Self) {}
