@@ -38,6 +38,8 @@ pub enum Command {
     Asm(Asm),
     /// Measure how fast this machine simulates.
     Bench(Bench),
+    /// Say which rules of VM entry or VMRUN a VMCS or VMCB breaks: from JSON, or from what Linux printed when an entry failed.
+    Explain(Explain),
     /// Print the JSON Schema of scenario files.
     Schema(Schema),
 }
@@ -140,6 +142,17 @@ pub struct Boot {
     /// How code is executed.
     #[command(flatten)]
     pub tiers: Tiers,
+}
+
+/// Options of `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The VMCS or VMCB; `-` is the standard input. The form is recognised: JSON, or the text of dump_vmcs or dump_vmcb within a log.
+    #[arg(required = true)]
+    pub file: PathBuf,
+    /// The CPU model whose capabilities count; the default is the modern one of the vendor.
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<String>,
 }
 
 /// How code is executed. Nothing but the speed of a run depends on it.

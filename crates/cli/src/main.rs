@@ -1,12 +1,13 @@
 //! The `trapline` command: arguments, reports, exit codes; nothing else.
 //!
-//! Everything it does is a call into `scenario` or `assembler`. A panic anywhere is a defect of ours and ends with exit code 3.
+//! Everything it does is a call into `scenario`, `assembler` or `audit`. A panic anywhere is a defect of ours and ends with exit code 3.
 
 mod arguments;
 mod asm;
 mod bench;
 mod boot;
 mod exit;
+mod explain;
 mod output;
 mod run;
 mod test;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Boot(boot) => boot::boot(boot, &output),
         Command::Asm(asm) => asm::asm(asm, &output),
         Command::Bench(bench) => bench::bench(bench, &output),
+        Command::Explain(options) => explain::explain(options, &output),
         Command::Schema(options) => {
             output.print(&if options.reference { scenario::schema::reference() } else { schema() });
             Exit::Success

@@ -5,9 +5,9 @@
 use crate::diagnostic::{Diagnostic, Source, nearest};
 use crate::environment;
 use crate::file::{Guest, Mode, Start, Vendor};
-use crate::json::{self, NodeKind};
 use crate::load::Loader;
 use crate::quantity::{Quantity, parse_number};
+use json::{self, NodeKind};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;

@@ -9,7 +9,6 @@ pub mod environment;
 pub mod file;
 pub mod guest;
 pub mod host;
-pub mod json;
 pub mod load;
 mod meaning;
 pub mod observe;

@@ -6,8 +6,8 @@
 use crate::diagnostic::{Diagnostic, Diagnostics, Source, nearest};
 use crate::file::{File, Policy, Vendor, When};
 use crate::guest::{self, Image};
-use crate::json::{self, Node};
 use crate::{meaning, schema};
+use json::{self, Node};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -6,8 +6,8 @@
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Source, nearest};
 use crate::file::File;
-use crate::json::{Node, NodeKind};
 use crate::quantity::{QUANTITY_FORMAT, Quantity, SIZE_FORMAT, Size};
+use json::{Node, NodeKind};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 use std::sync::Arc;

@@ -1,0 +1,157 @@
+//! A control structure that was read: the values, which of them the reading held, and where.
+//!
+//! Modelled: what every reader needs to fill one in and every report to tell of it. Not modelled: the forms themselves.
+
+use crate::rule::Silicon;
+use crate::spelling::{did_you_mean, plain};
+use crate::{svm_rules, vmx_rules};
+use isa::svm::VMCB_SIZE;
+use isa::vmx::VmcsField;
+use models::{CpuModel, Vendor};
+use std::ops::Range;
+
+/// Why a text cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ReadError {
+    /// What is wrong, in words.
+    pub message: String,
+    /// Where in the text.
+    pub place: Range<usize>,
+}
+
+impl ReadError {
+    pub(crate) fn new(place: Range<usize>, message: impl Into<String>) -> ReadError {
+        ReadError { message: message.into(), place }
+    }
+}
+
+/// What form a control structure was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// JSON.
+    Document,
+    /// The text that Linux or Xen prints.
+    Dump,
+    /// A machine of ours.
+    Machine,
+}
+
+impl Source {
+    /// What a report calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Source::Document => "document",
+            Source::Dump => "dump",
+            Source::Machine => "machine",
+        }
+    }
+}
+
+/// A VMCS or VMCB with what belongs to it, on a processor.
+#[derive(Debug)]
+pub struct State {
+    /// The processor's vendor.
+    pub vendor: Vendor,
+    /// The processor.
+    pub cpu: &'static CpuModel,
+    /// What it was read from.
+    pub source: Source,
+    /// What to say about the reading beside the assessment: a line of a dump that was not understood, a dump that stops early.
+    pub remarks: Vec<String>,
+    pub(crate) silicon: Box<dyn Silicon>,
+    /// For each word, whether the reading held it.
+    pub(crate) known: Vec<bool>,
+    /// For each word, where it stands.
+    pub(crate) places: Vec<Option<Range<usize>>>,
+}
+
+impl State {
+    /// A control structure of which nothing is known yet.
+    ///
+    /// # Errors
+    /// The processor has not that vendor's extension.
+    pub fn new(vendor: Vendor, cpu: Option<&'static CpuModel>, source: Source) -> Result<State, ReadError> {
+        let cpu = cpu.unwrap_or(models::default_for(vendor));
+        let silicon: Box<dyn Silicon> = match (vendor, &cpu.vmx, cpu.svm) {
+            // The real processor's capabilities: Trapline's own may be fewer.
+            (Vendor::Intel, Some(capabilities), _) => Box::new(vmx_rules::Vmcs::new(cpu, capabilities.clone())),
+            (Vendor::Amd, _, Some(capabilities)) => Box::new(svm_rules::Vmcb::new(cpu, capabilities.features)),
+            (Vendor::Intel, None, _) => return Err(ReadError::new(0..0, format!("this is a VMCS, and {} has no VMX", cpu.name))),
+            (Vendor::Amd, _, None) => return Err(ReadError::new(0..0, format!("this is a VMCB, and {} has no SVM", cpu.name))),
+        };
+        let words = silicon.words().len();
+        Ok(State { vendor, cpu, source, remarks: Vec::new(), silicon, known: vec![false; words], places: vec![None; words] })
+    }
+
+    /// A VMCB of these bytes, all of it known.
+    ///
+    /// # Errors
+    /// The processor has no SVM.
+    pub fn vmcb(bytes: &[u8; VMCB_SIZE], cpu: Option<&'static CpuModel>, source: Source) -> Result<State, ReadError> {
+        let mut state = State::new(Vendor::Amd, cpu, source)?;
+        let features = state.cpu.svm.map(|capabilities| capabilities.features).unwrap_or_default();
+        let mut block = svm_rules::Vmcb::new(state.cpu, features);
+        block.load(bytes);
+        state.silicon = Box::new(block);
+        state.complete();
+        Ok(state)
+    }
+
+    /// The number of the word with this name, however it is spelled: `GuestCr4`, `guest_cr4`, "Guest CR4", `0x6804`, `CS.ATTRIB`.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        let wanted = plain(name);
+        let words = self.silicon.words();
+        if self.vendor == Vendor::Intel
+            && let Some(digits) = wanted.strip_prefix("0x")
+            && let Ok(encoding) = u16::from_str_radix(digits, 16)
+        {
+            return VmcsField::from_encoding(encoding).map(VmcsField::index);
+        }
+        words.iter().position(|word| plain(&word.name) == wanted).or_else(|| words.iter().position(|word| plain(&word.title) == wanted))
+    }
+
+    /// Sets a word that the reading holds.
+    ///
+    /// # Errors
+    /// There is no word of that name, or the value does not fit.
+    pub fn set(&mut self, name: &str, value: u64, place: Range<usize>) -> Result<(), ReadError> {
+        let Some(word) = self.find(name) else {
+            let names = self.silicon.words().iter().map(|word| word.name.as_str());
+            return Err(ReadError::new(place, format!("there is no field `{}`.{}", cut(name), did_you_mean(name, names))));
+        };
+        let row = &self.silicon.words()[word];
+        if value & !row.mask != 0 {
+            let bits = row.mask.count_ones();
+            return Err(ReadError::new(
+                place,
+                format!("{} has {bits} bit{}; {value:#x} does not fit", row.name, if bits == 1 { "" } else { "s" }),
+            ));
+        }
+        self.silicon.set(word, value);
+        self.known[word] = true;
+        self.places[word] = Some(place);
+        Ok(())
+    }
+
+    /// Takes every field that the reading did not hold for known, with the value it has. What lies in memory stays unknown.
+    pub fn complete(&mut self) {
+        let fields = self.silicon.fields();
+        self.known[..fields].fill(true);
+    }
+
+    /// Value of a word that the reading held.
+    pub fn known(&self, name: &str) -> Option<u64> {
+        let word = self.find(name)?;
+        self.known[word].then(|| self.silicon.get(word))
+    }
+}
+
+/// A name from a hostile text, short enough to be shown.
+pub(crate) fn cut(name: &str) -> String {
+    let mut short: String = name.chars().take(60).map(|character| if character.is_control() { ' ' } else { character }).collect();
+    if short.len() < name.len() && name.chars().count() > 60 {
+        short.push_str("...");
+    }
+    short
+}

@@ -1,0 +1,334 @@
+//! The rules of VM entry as the auditor sees them: the rows of `vmx::checks`, and before them what VMPTRLD, VMLAUNCH and VMRESUME look at first.
+//!
+//! Modelled: SDM 27.1 "Basic VM-Entry Checks" and 27.2, 27.3.1 through their rows. Not modelled: loading of MSRs, which needs the lists in memory.
+
+use crate::bits::BitNames;
+use crate::rule::{Outcome, Rule, Settings, Silicon, Verdict, Word};
+use isa::vmx::{AllowedSettings, InvalidGuestStateQualification, VmInstructionError, VmcsField, VmxCapabilities};
+use models::CpuModel;
+use std::sync::LazyLock;
+use vmx::checks::{Check, Entry, Facts, Phase, PhaseOutcome};
+use vmx::vmcs::Fields;
+
+/// What is looked at beside the fields, in the order of the words behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extra {
+    Revision,
+    Launched,
+    Vmresume,
+    MovSs,
+    LinkedRevision,
+    VirtualTpr,
+    Pdpte(usize),
+    LongMode,
+    CurrentVmcs,
+}
+
+/// The name, the title, the bits, and whether the usual value of a processor may be taken for granted.
+const EXTRAS: [(Extra, &str, &str, u64, bool); 12] = [
+    (Extra::Revision, "region.revision", "Revision identifier, bytes 3:0 of the VMCS region", 0xffff_ffff, true),
+    (Extra::Launched, "region.launched", "Launch state of the VMCS: 0 clear, 1 launched", 1, true),
+    (Extra::Vmresume, "entry.vmresume", "The instruction: 0 VMLAUNCH, 1 VMRESUME", 1, true),
+    (Extra::MovSs, "entry.mov_ss_blocking", "Whether MOV SS blocks events at the instruction", 1, true),
+    (Extra::LinkedRevision, "memory.link_pointer_revision", "The four bytes at the VMCS link pointer", 0xffff_ffff, false),
+    (Extra::VirtualTpr, "memory.virtual_tpr", "Byte 080H of the virtual-APIC page", 0xff, false),
+    (Extra::Pdpte(0), "memory.pdptes[0]", "PDPTE0 in memory at the guest's CR3", u64::MAX, false),
+    (Extra::Pdpte(1), "memory.pdptes[1]", "PDPTE1 in memory at the guest's CR3", u64::MAX, false),
+    (Extra::Pdpte(2), "memory.pdptes[2]", "PDPTE2 in memory at the guest's CR3", u64::MAX, false),
+    (Extra::Pdpte(3), "memory.pdptes[3]", "PDPTE3 in memory at the guest's CR3", u64::MAX, false),
+    (Extra::LongMode, "processor.long_mode", "IA32_EFER.LMA of the processor that enters", 1, true),
+    (Extra::CurrentVmcs, "processor.current_vmcs", "Physical address of the current VMCS", u64::MAX, true),
+];
+
+/// The words of a VMCS and of what belongs to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Vmcs {
+    words: Vec<Word>,
+    fields: Fields,
+    facts: Facts,
+    capabilities: VmxCapabilities,
+    revision: u32,
+    launched: bool,
+    vmresume: bool,
+    mov_ss: bool,
+}
+
+/// A rule that is no row of `vmx::checks`: one of the instructions before the contents of the VMCS matter.
+struct Basic {
+    rule: Rule,
+    /// Whether it applies and whether it then holds.
+    says: fn(&Vmcs) -> (bool, bool),
+}
+
+struct Table {
+    rules: Vec<Rule>,
+    basic: Vec<Basic>,
+    checks: Vec<&'static Check>,
+}
+
+fn instruction_error(instruction: &'static str, error: VmInstructionError) -> Outcome {
+    Outcome::VmFailValid { instruction, error: error.number(), meaning: error.text() }
+}
+
+fn basic_rules() -> Vec<Basic> {
+    let row = |id, section, rule, hint, outcome, says| Basic {
+        rule: Rule { id, manual: "SDM vol 3", section, rule, hint, outcome, reads: Vec::new() },
+        says,
+    };
+    vec![
+        row(
+            "vmptrld-revision",
+            "25.2 Format of the VMCS Region",
+            "Bits 30:0 of the VMCS region's first four bytes are the revision identifier of IA32_VMX_BASIC, and bit 31 is 0 for an ordinary VMCS",
+            "Write IA32_VMX_BASIC[30:0] to offset 0 of the region before VMPTRLD; VMCLEAR does not do it.",
+            instruction_error("VMPTRLD", VmInstructionError::VmptrldIncorrectRevision),
+            |v: &Vmcs| (true, v.revision == v.capabilities.basic.revision()),
+        ),
+        row(
+            "entry-mov-ss",
+            "27.1 Basic VM-Entry Checks",
+            "MOV SS or POP SS does not block events at the instruction",
+            "The instruction in front of VMLAUNCH or VMRESUME loads SS: put another one between them.",
+            instruction_error("VM entry", VmInstructionError::EntryEventsBlockedByMovSs),
+            |v| (true, !v.mov_ss),
+        ),
+        row(
+            "vmlaunch-clear",
+            "27.1 Basic VM-Entry Checks",
+            "VMLAUNCH finds the launch state of the VMCS clear",
+            "Execute VMCLEAR first, or VMRESUME instead.",
+            instruction_error("VMLAUNCH", VmInstructionError::VmlaunchNonClearVmcs),
+            |v| (!v.vmresume, !v.launched),
+        ),
+        row(
+            "vmresume-launched",
+            "27.1 Basic VM-Entry Checks",
+            "VMRESUME finds the launch state of the VMCS launched",
+            "The first entry after VMCLEAR, and after a move to another processor, is VMLAUNCH.",
+            instruction_error("VMRESUME", VmInstructionError::VmresumeNonLaunchedVmcs),
+            |v| (v.vmresume, v.launched),
+        ),
+    ]
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let basic = basic_rules();
+    let mut rules: Vec<Rule> = basic.iter().map(|row| row.rule.clone()).collect();
+    let mut checks = Vec::new();
+    for phase in Phase::ALL {
+        let outcome = match phase.outcome() {
+            PhaseOutcome::FailValid(error) => instruction_error("VM entry", error),
+            PhaseOutcome::InvalidGuestState(qualification) => Outcome::EntryFailure { qualification: qualification as u64 },
+        };
+        for check in phase.checks() {
+            rules.push(Rule {
+                id: check.id,
+                manual: "SDM vol 3",
+                section: check.section,
+                rule: check.rule,
+                hint: check.hint,
+                outcome,
+                reads: check.reads.iter().map(|field| field.index()).collect(),
+            });
+            checks.push(check);
+        }
+    }
+    Table { rules, basic, checks }
+});
+
+/// Every rule of VMX.
+pub(crate) fn rules() -> &'static [Rule] {
+    &TABLE.rules
+}
+
+impl Vmcs {
+    /// A VMCS of assumed values on a processor with these capabilities.
+    pub(crate) fn new(cpu: &CpuModel, capabilities: VmxCapabilities) -> Vmcs {
+        let revision = capabilities.basic.revision();
+        let mut words: Vec<Word> = VmcsField::ALL
+            .iter()
+            .map(|&field| Word {
+                name: field.identifier().to_owned(),
+                title: field.name().to_owned(),
+                mask: field.width().mask(),
+                assumed: match field {
+                    VmcsField::VmcsLinkPointer => u64::MAX,
+                    VmcsField::GuestRflags => 2,
+                    _ => 0,
+                },
+                environment: field.area() == isa::vmx::FieldArea::ExitInformation,
+            })
+            .collect();
+        for (extra, name, title, mask, environment) in EXTRAS {
+            let assumed = match extra {
+                Extra::Revision | Extra::LinkedRevision => revision.into(),
+                Extra::VirtualTpr => 0xff,
+                Extra::LongMode => 1,
+                Extra::CurrentVmcs => u64::MAX,
+                Extra::Launched | Extra::Vmresume | Extra::MovSs | Extra::Pdpte(_) => 0,
+            };
+            words.push(Word { name: name.to_owned(), title: title.to_owned(), mask, assumed, environment });
+        }
+        let facts = Facts {
+            physical_address_width: cpu.physical_address_bits,
+            efer_reserved: !cpu.supported_efer().into_bits(),
+            ..Facts::default()
+        };
+        let mut vmcs =
+            Vmcs { words, fields: Fields::default(), facts, capabilities, revision, launched: false, vmresume: false, mov_ss: false };
+        for word in 0..vmcs.words.len() {
+            vmcs.set(word, vmcs.words[word].assumed);
+        }
+        vmcs
+    }
+}
+
+impl Silicon for Vmcs {
+    fn words(&self) -> &[Word] {
+        &self.words
+    }
+
+    fn fields(&self) -> usize {
+        VmcsField::COUNT
+    }
+
+    fn rules(&self) -> &[Rule] {
+        rules()
+    }
+
+    fn get(&self, word: usize) -> u64 {
+        if let Some(&field) = VmcsField::ALL.get(word) {
+            return self.fields.get(field);
+        }
+        match EXTRAS.get(word - VmcsField::COUNT).map(|row| row.0) {
+            Some(Extra::Revision) => self.revision.into(),
+            Some(Extra::Launched) => self.launched.into(),
+            Some(Extra::Vmresume) => self.vmresume.into(),
+            Some(Extra::MovSs) => self.mov_ss.into(),
+            Some(Extra::LinkedRevision) => self.facts.linked_revision.into(),
+            Some(Extra::VirtualTpr) => self.facts.virtual_tpr.into(),
+            Some(Extra::Pdpte(index)) => self.facts.pdptes[index],
+            Some(Extra::LongMode) => self.facts.host_long_mode.into(),
+            Some(Extra::CurrentVmcs) => self.facts.current_vmcs,
+            None => 0,
+        }
+    }
+
+    fn set(&mut self, word: usize, value: u64) {
+        if let Some(&field) = VmcsField::ALL.get(word) {
+            self.fields.set(field, value);
+            return;
+        }
+        match EXTRAS.get(word - VmcsField::COUNT).map(|row| row.0) {
+            Some(Extra::Revision) => self.revision = value as u32,
+            Some(Extra::Launched) => self.launched = value & 1 != 0,
+            Some(Extra::Vmresume) => self.vmresume = value & 1 != 0,
+            Some(Extra::MovSs) => self.mov_ss = value & 1 != 0,
+            Some(Extra::LinkedRevision) => self.facts.linked_revision = value as u32,
+            Some(Extra::VirtualTpr) => self.facts.virtual_tpr = value as u8,
+            Some(Extra::Pdpte(index)) => self.facts.pdptes[index] = value,
+            Some(Extra::LongMode) => self.facts.host_long_mode = value & 1 != 0,
+            Some(Extra::CurrentVmcs) => self.facts.current_vmcs = value,
+            None => {}
+        }
+    }
+
+    fn verdict(&self, rule: usize) -> Verdict {
+        let (applies, holds) = match (TABLE.basic.get(rule), rule.checked_sub(TABLE.basic.len()).and_then(|row| TABLE.checks.get(row))) {
+            (Some(basic), _) => (basic.says)(self),
+            (None, Some(check)) => {
+                let entry = Entry { fields: &self.fields, capabilities: &self.capabilities, facts: self.facts };
+                let applies = (check.applies)(&entry);
+                (applies, applies && (check.holds)(&entry))
+            }
+            (None, None) => (false, false),
+        };
+        match (applies, holds) {
+            (false, _) => Verdict::NotApplicable,
+            (true, true) => Verdict::Holds,
+            (true, false) => Verdict::Broken,
+        }
+    }
+
+    fn bit_names(&self, word: usize) -> BitNames {
+        VmcsField::ALL.get(word).map(|&field| BitNames::vmcs(field)).unwrap_or_default()
+    }
+
+    fn settings(&self, rule: usize, word: usize) -> Option<Settings> {
+        let capabilities = &self.capabilities;
+        let named = capabilities.basic.true_controls();
+        let allowed = |settings: AllowedSettings, plain: &'static str, exact: &'static str| {
+            Some(Settings {
+                must: settings.must_be_one().into(),
+                may: settings.may_be_one().into(),
+                source: if named { exact } else { plain },
+            })
+        };
+        let field = *VmcsField::ALL.get(word)?;
+        match (rules().get(rule)?.id, field) {
+            ("pin-based-allowed", VmcsField::PinBasedControls) => {
+                allowed(capabilities.pin_based, "IA32_VMX_PINBASED_CTLS", "IA32_VMX_TRUE_PINBASED_CTLS")
+            }
+            ("primary-allowed", VmcsField::PrimaryProcessorBasedControls) => {
+                allowed(capabilities.primary, "IA32_VMX_PROCBASED_CTLS", "IA32_VMX_TRUE_PROCBASED_CTLS")
+            }
+            ("secondary-allowed", VmcsField::SecondaryProcessorBasedControls) => {
+                allowed(capabilities.secondary, "IA32_VMX_PROCBASED_CTLS2", "IA32_VMX_PROCBASED_CTLS2")
+            }
+            ("tertiary-allowed", VmcsField::TertiaryProcessorBasedControls) => {
+                Some(Settings { must: 0, may: capabilities.tertiary, source: "IA32_VMX_PROCBASED_CTLS3" })
+            }
+            ("exit-allowed", VmcsField::PrimaryExitControls) => allowed(capabilities.exit, "IA32_VMX_EXIT_CTLS", "IA32_VMX_TRUE_EXIT_CTLS"),
+            ("secondary-exit-allowed", VmcsField::SecondaryExitControls) => {
+                Some(Settings { must: 0, may: capabilities.secondary_exit, source: "IA32_VMX_EXIT_CTLS2" })
+            }
+            ("entry-allowed", VmcsField::EntryControls) => allowed(capabilities.entry, "IA32_VMX_ENTRY_CTLS", "IA32_VMX_TRUE_ENTRY_CTLS"),
+            ("vm-functions-allowed", VmcsField::VmFunctionControls) => {
+                Some(Settings { must: 0, may: capabilities.vm_functions, source: "IA32_VMX_VMFUNC" })
+            }
+            ("host-cr0", VmcsField::HostCr0) => {
+                Some(Settings { must: capabilities.cr0_fixed0, may: capabilities.cr0_fixed1, source: "IA32_VMX_CR0_FIXED0 and FIXED1" })
+            }
+            ("guest-cr0-fixed", VmcsField::GuestCr0) => {
+                let free = if self.fields.secondary().unrestricted_guest() { 0x8000_0001 } else { 0 };
+                let unchecked = 0x6000_0000;
+                Some(Settings {
+                    must: capabilities.cr0_fixed0 & !free & !unchecked,
+                    may: capabilities.cr0_fixed1 | unchecked,
+                    source: "IA32_VMX_CR0_FIXED0 and FIXED1",
+                })
+            }
+            ("host-cr4", VmcsField::HostCr4) | ("guest-cr4-fixed", VmcsField::GuestCr4) => {
+                Some(Settings { must: capabilities.cr4_fixed0, may: capabilities.cr4_fixed1, source: "IA32_VMX_CR4_FIXED0 and FIXED1" })
+            }
+            ("host-efer-reserved", VmcsField::HostEfer) | ("guest-efer-reserved", VmcsField::GuestEfer) => {
+                Some(Settings { must: 0, may: !self.facts.efer_reserved, source: "the bits of IA32_EFER that the processor has" })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What the exit qualification of a failed entry says, in words.
+pub(crate) fn qualification_words(qualification: u64) -> &'static str {
+    match qualification {
+        q if q == InvalidGuestStateQualification::Pdptes as u64 => "loading the PDPTEs",
+        q if q == InvalidGuestStateQualification::VmcsLinkPointer as u64 => "the VMCS link pointer",
+        _ => "no part named",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_keeps_what_it_is_given() {
+        let cpu = &models::SKYLAKE_SERVER;
+        let mut vmcs = Vmcs::new(cpu, cpu.vmx.clone().unwrap());
+        for word in 0..vmcs.words().len() {
+            vmcs.set(word, u64::MAX);
+            assert_eq!(vmcs.get(word), vmcs.words()[word].mask, "{}", vmcs.words()[word].name);
+        }
+    }
+}
