@@ -41,6 +41,8 @@ pub fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>, most: us
         .collect();
     scored.sort();
     scored.dedup_by(|a, b| a.1 == b.1);
+    let best = scored.first().map_or(0, |(score, _)| *score);
+    scored.retain(|(score, _)| *score == best);
     scored.into_iter().take(most).map(|(_, name)| name).collect()
 }
 
