@@ -113,6 +113,17 @@ impl Assessment {
 pub fn assess(state: &mut State) -> Assessment {
     let recorded = recorded(state);
     let silicon = state.silicon.as_mut();
+    let mut remarks = state.remarks.clone();
+    if matches!(recorded, Some(Outcome::EntryFailure { .. })) {
+        let learned = silicon.learn();
+        if !learned.is_empty() {
+            remarks.push(format!(
+                "the processor that recorded exit reason 0x80000021 accepted bits of {} that {} has not; they are taken for legal",
+                learned.join(", "),
+                state.cpu.name
+            ));
+        }
+    }
     let mut assessment = Assessment {
         vendor: state.vendor,
         cpu: state.cpu,
@@ -124,7 +135,7 @@ pub fn assess(state: &mut State) -> Assessment {
         undecided: Vec::new(),
         assumed: Vec::new(),
         recorded,
-        remarks: state.remarks.clone(),
+        remarks,
     };
     let mut hung_on = vec![false; silicon.words().len()];
     for number in 0..silicon.rules().len() {

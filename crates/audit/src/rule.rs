@@ -98,6 +98,11 @@ pub trait Silicon: std::fmt::Debug {
     fn set(&mut self, word: usize, value: u64);
     /// What a rule says.
     fn verdict(&self, rule: usize) -> Verdict;
+    /// Takes the processor for one that accepts the controls and the host state, as one does that refuses only the guest's; names the words by
+    /// which it must be another one than the model.
+    fn learn(&mut self) -> Vec<&'static str> {
+        Vec::new()
+    }
     /// The names of the bits of a word.
     fn bit_names(&self, word: usize) -> BitNames;
     /// The bits that must be 1 and those that may be 1, where the processor's capabilities say so of the word.

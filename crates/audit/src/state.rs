@@ -4,7 +4,7 @@
 
 use crate::rule::Silicon;
 use crate::spelling::{did_you_mean, plain};
-use crate::{svm_rules, vmx_rules};
+use crate::{processor, svm_rules, vmx_rules};
 use isa::svm::VMCB_SIZE;
 use isa::vmx::VmcsField;
 use models::{CpuModel, Vendor};
@@ -74,8 +74,7 @@ impl State {
     pub fn new(vendor: Vendor, cpu: Option<&'static CpuModel>, source: Source) -> Result<State, ReadError> {
         let cpu = cpu.unwrap_or(models::default_for(vendor));
         let silicon: Box<dyn Silicon> = match (vendor, &cpu.vmx, cpu.svm) {
-            // The real processor's capabilities: Trapline's own may be fewer.
-            (Vendor::Intel, Some(capabilities), _) => Box::new(vmx_rules::Vmcs::new(cpu, capabilities.clone())),
+            (Vendor::Intel, Some(capabilities), _) => Box::new(vmx_rules::Vmcs::new(cpu, processor::vmx(cpu, capabilities))),
             (Vendor::Amd, _, Some(capabilities)) => Box::new(svm_rules::Vmcb::new(cpu, capabilities.features)),
             (Vendor::Intel, None, _) => return Err(ReadError::new(0..0, format!("this is a VMCS, and {} has no VMX", cpu.name))),
             (Vendor::Amd, _, None) => return Err(ReadError::new(0..0, format!("this is a VMCB, and {} has no SVM", cpu.name))),

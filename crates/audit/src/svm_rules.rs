@@ -3,6 +3,7 @@
 //! Modelled: all of them, over the named words of a VMCB. Not modelled: #GP for an address of the VMCB, which no VMCB can show.
 
 use crate::bits::BitNames;
+use crate::processor;
 use crate::rule::{Outcome, Rule, Settings, Silicon, Verdict, Word};
 use isa::control::{Cr0, Cr4, Efer};
 use isa::cpuid::Feature;
@@ -79,8 +80,8 @@ impl Vmcb {
             limits: Limits {
                 physical_bits: u32::from(cpu.physical_address_bits),
                 pdpte_reserved: PDPTE_RESERVED | beyond,
-                cr4: cpu.supported_cr4().into_bits(),
-                efer: cpu.supported_efer().into_bits(),
+                cr4: processor::cr4(cpu),
+                efer: processor::efer(cpu),
                 long_mode: cpu.has(Feature::LongMode),
                 host_paging: true,
                 features,

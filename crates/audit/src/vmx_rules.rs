@@ -3,6 +3,7 @@
 //! Modelled: SDM 27.1 "Basic VM-Entry Checks" and 27.2, 27.3.1 through their rows. Not modelled: loading of MSRs, which needs the lists in memory.
 
 use crate::bits::BitNames;
+use crate::processor;
 use crate::rule::{Outcome, Rule, Settings, Silicon, Verdict, Word};
 use isa::vmx::{AllowedSettings, InvalidGuestStateQualification, VmInstructionError, VmcsField, VmxCapabilities};
 use models::CpuModel;
@@ -169,11 +170,7 @@ impl Vmcs {
             };
             words.push(Word { name: name.to_owned(), title: title.to_owned(), mask, assumed, environment });
         }
-        let facts = Facts {
-            physical_address_width: cpu.physical_address_bits,
-            efer_reserved: !cpu.supported_efer().into_bits(),
-            ..Facts::default()
-        };
+        let facts = Facts { physical_address_width: cpu.physical_address_bits, efer_reserved: !processor::efer(cpu), ..Facts::default() };
         let mut vmcs =
             Vmcs { words, fields: Fields::default(), facts, capabilities, revision, launched: false, vmresume: false, mov_ss: false };
         for word in 0..vmcs.words.len() {
@@ -248,6 +245,38 @@ impl Silicon for Vmcs {
             (true, true) => Verdict::Holds,
             (true, false) => Verdict::Broken,
         }
+    }
+
+    fn learn(&mut self) -> Vec<&'static str> {
+        // Controls and host state were checked, and found good, before the guest's state was refused.
+        let (mut learned, fields, capabilities) = (Vec::new(), &self.fields, &mut self.capabilities);
+        let words = [
+            ("pin-based controls", &mut capabilities.pin_based, VmcsField::PinBasedControls),
+            ("primary processor-based controls", &mut capabilities.primary, VmcsField::PrimaryProcessorBasedControls),
+            ("secondary processor-based controls", &mut capabilities.secondary, VmcsField::SecondaryProcessorBasedControls),
+            ("VM-exit controls", &mut capabilities.exit, VmcsField::PrimaryExitControls),
+            ("VM-entry controls", &mut capabilities.entry, VmcsField::EntryControls),
+        ];
+        for (name, settings, field) in words {
+            let used = fields.get(field) as u32;
+            if used & !settings.may_be_one() != 0 {
+                learned.push(name);
+                settings.set_may_be_one(settings.may_be_one() | used);
+            }
+        }
+        if fields.tertiary().into_bits() & !capabilities.tertiary != 0 {
+            learned.push("tertiary processor-based controls");
+            capabilities.tertiary |= fields.tertiary().into_bits();
+        }
+        if fields.get(VmcsField::HostCr4) & !capabilities.cr4_fixed1 != 0 {
+            learned.push("CR4");
+            capabilities.cr4_fixed1 |= fields.get(VmcsField::HostCr4);
+        }
+        if fields.exit().load_ia32_efer() && fields.get(VmcsField::HostEfer) & self.facts.efer_reserved != 0 {
+            learned.push("IA32_EFER");
+            self.facts.efer_reserved &= !fields.get(VmcsField::HostEfer);
+        }
+        learned
     }
 
     fn bit_names(&self, word: usize) -> BitNames {
