@@ -130,13 +130,15 @@ fn known(instruction: &Instruction) -> Option<Class> {
         M::Aaa | M::Aad | M::Aam | M::Aas | M::Daa | M::Das | M::Bound | M::Xlatb | M::Arpl | M::Salc => Class::LegacyArithmetic,
         M::Movaps | M::Movapd | M::Movups | M::Movupd | M::Movdqa | M::Movdqu | M::Movss | M::Movsd => sse_move,
         M::Movlps | M::Movlpd | M::Movhps | M::Movhpd | M::Movlhps | M::Movhlps => sse_move,
-        M::Movntps | M::Movntpd | M::Movntdq | M::Maskmovdqu => Class::SseStore,
+        M::Movddup | M::Movntdqa | M::Lddqu | M::Movdq2q | M::Movq2dq => sse_move,
+        M::Movntps | M::Movntpd | M::Movntdq | M::Maskmovdqu | M::Movntq | M::Maskmovq => Class::SseStore,
         M::Movd | M::Movq => {
             let between =
                 (0..2).any(|operand| instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).is_gpr());
             if between { Class::SseTransfer } else { sse_move }
         }
         M::Movmskps | M::Movmskpd | M::Pmovmskb | M::Pextrw | M::Pinsrw => Class::SseTransfer,
+        M::Pextrb | M::Pextrd | M::Pextrq | M::Extractps | M::Pinsrb | M::Pinsrd | M::Pinsrq | M::Ptest => Class::SseTransfer,
         M::Paddb | M::Paddw | M::Paddd | M::Paddq | M::Paddsb | M::Paddsw | M::Paddusb | M::Paddusw => Class::SseInteger,
         M::Psubb | M::Psubw | M::Psubd | M::Psubq | M::Psubsb | M::Psubsw | M::Psubusb | M::Psubusw => Class::SseInteger,
         M::Pcmpeqb | M::Pcmpeqw | M::Pcmpeqd | M::Pcmpgtb | M::Pcmpgtw | M::Pcmpgtd => Class::SseInteger,
@@ -144,7 +146,20 @@ fn known(instruction: &Instruction) -> Option<Class> {
         M::Pand | M::Pandn | M::Por | M::Pxor | M::Andps | M::Andpd | M::Andnps | M::Andnpd => Class::SseInteger,
         M::Orps | M::Orpd | M::Xorps | M::Xorpd => Class::SseInteger,
         M::Psllw | M::Pslld | M::Psllq | M::Psrlw | M::Psrld | M::Psrlq | M::Psraw | M::Psrad => Class::SseInteger,
+        M::Pabsb | M::Pabsw | M::Pabsd | M::Psignb | M::Psignw | M::Psignd | M::Pcmpeqq | M::Pcmpgtq => Class::SseInteger,
+        M::Pminsb | M::Pmaxsb | M::Pminuw | M::Pmaxuw | M::Pminsd | M::Pmaxsd | M::Pminud | M::Pmaxud => Class::SseInteger,
+        M::Blendps | M::Blendpd | M::Blendvps | M::Blendvpd | M::Pblendvb | M::Pblendw => Class::SseInteger,
         M::Pmullw | M::Pmulhw | M::Pmulhuw | M::Pmuludq | M::Pmaddwd => Class::SseIntegerMultiply,
+        M::Pmulhrsw | M::Pmaddubsw | M::Pmuldq | M::Pmulld | M::Phminposuw => Class::SseIntegerMultiply,
+        M::Pshufb | M::Palignr | M::Insertps | M::Movsldup | M::Movshdup | M::Packusdw | M::Pshufw => Class::SseShuffle,
+        M::Pmovsxbw | M::Pmovsxbd | M::Pmovsxbq | M::Pmovsxwd | M::Pmovsxwq | M::Pmovsxdq => Class::SseShuffle,
+        M::Pmovzxbw | M::Pmovzxbd | M::Pmovzxbq | M::Pmovzxwd | M::Pmovzxwq | M::Pmovzxdq => Class::SseShuffle,
+        M::Phaddw | M::Phaddd | M::Phaddsw | M::Phsubw | M::Phsubd | M::Phsubsw | M::Mpsadbw => Class::SseHorizontal,
+        M::Haddps | M::Haddpd | M::Hsubps | M::Hsubpd | M::Dpps | M::Dppd => Class::SseHorizontal,
+        M::Addsubps | M::Addsubpd | M::Roundps | M::Roundpd | M::Roundss | M::Roundsd => Class::SseFpAdd,
+        M::Pcmpestri | M::Pcmpestri64 | M::Pcmpestrm | M::Pcmpestrm64 | M::Pcmpistri | M::Pcmpistrm => Class::SseString,
+        M::Aesenc | M::Aesenclast | M::Aesdec | M::Aesdeclast | M::Aesimc | M::Aeskeygenassist => Class::SseCryptography,
+        M::Pclmulqdq => Class::SseCryptography,
         M::Pslldq | M::Psrldq | M::Pshufd | M::Pshufhw | M::Pshuflw | M::Shufps | M::Shufpd => Class::SseShuffle,
         M::Packsswb | M::Packssdw | M::Packuswb | M::Unpcklps | M::Unpcklpd | M::Unpckhps | M::Unpckhpd => Class::SseShuffle,
         M::Punpcklbw | M::Punpcklwd | M::Punpckldq | M::Punpcklqdq => Class::SseShuffle,
@@ -164,8 +179,23 @@ fn known(instruction: &Instruction) -> Option<Class> {
         M::Cvtps2pd | M::Cvtpd2ps | M::Cvtdq2ps | M::Cvtdq2pd | M::Cvtps2dq | M::Cvttps2dq | M::Cvtpd2dq | M::Cvttpd2dq => {
             Class::SseConvert
         }
+        M::Cvtpi2ps | M::Cvtpi2pd | M::Cvtps2pi | M::Cvttps2pi | M::Cvtpd2pi | M::Cvttpd2pi => Class::SseConvert,
         M::Fninit | M::Finit | M::Fnstcw | M::Fstcw | M::Fldcw | M::Fnstsw | M::Fstsw | M::Fnclex | M::Fclex | M::Wait => Class::FpuControl,
         M::Ldmxcsr | M::Stmxcsr | M::Emms => Class::FpuControl,
+        M::Fld | M::Fst | M::Fstp if memory == Memory::None => Class::X87Move,
+        M::Fxch | M::Fchs | M::Fabs | M::Ffree | M::Ffreep | M::Fincstp | M::Fdecstp | M::Fnop | M::Fstpnce => Class::X87Move,
+        M::Fld1 | M::Fldl2t | M::Fldl2e | M::Fldpi | M::Fldlg2 | M::Fldln2 | M::Fldz => Class::X87Move,
+        M::Fcmovb | M::Fcmove | M::Fcmovbe | M::Fcmovu | M::Fcmovnb | M::Fcmovne | M::Fcmovnbe | M::Fcmovnu => Class::X87Move,
+        M::Fld | M::Fild => Class::X87Load,
+        M::Fst | M::Fstp | M::Fist | M::Fistp | M::Fisttp => Class::X87Store,
+        M::Fadd | M::Faddp | M::Fiadd | M::Fsub | M::Fsubp | M::Fisub | M::Fsubr | M::Fsubrp | M::Fisubr => Class::X87Add,
+        M::Fcom | M::Fcomp | M::Fcompp | M::Ficom | M::Ficomp | M::Fucom | M::Fucomp | M::Fucompp => Class::X87Add,
+        M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip | M::Ftst | M::Fxam => Class::X87Add,
+        M::Fmul | M::Fmulp | M::Fimul => Class::X87Multiply,
+        M::Fdiv | M::Fdivp | M::Fidiv | M::Fdivr | M::Fdivrp | M::Fidivr | M::Fsqrt | M::Fprem | M::Fprem1 => Class::X87Divide,
+        M::Frndint | M::Fscale | M::Fxtract | M::Fbld | M::Fbstp => Class::X87Microcoded,
+        M::F2xm1 | M::Fyl2x | M::Fyl2xp1 | M::Fptan | M::Fpatan | M::Fsin | M::Fcos | M::Fsincos => Class::X87Transcendental,
+        M::Fnstenv | M::Fstenv | M::Fldenv | M::Fnsave | M::Fsave | M::Frstor => Class::X87Environment,
         M::Fxsave | M::Fxsave64 | M::Xsave | M::Xsave64 | M::Xsaveopt | M::Xsaveopt64 => Class::SaveState,
         M::Xsavec | M::Xsavec64 | M::Xsaves | M::Xsaves64 => Class::SaveState,
         M::Fxrstor | M::Fxrstor64 | M::Xrstor | M::Xrstor64 | M::Xrstors | M::Xrstors64 => Class::RestoreState,
@@ -198,7 +228,7 @@ fn known(instruction: &Instruction) -> Option<Class> {
         M::Vmcall | M::Vmlaunch | M::Vmresume | M::Vmxoff | M::Vmxon | M::Vmclear | M::Vmptrld | M::Vmptrst => Class::SystemOther,
         M::Vmread | M::Vmwrite | M::Vmfunc | M::Invept | M::Invvpid => Class::SystemOther,
         M::Vmmcall | M::Vmrun | M::Vmload | M::Vmsave | M::Stgi | M::Clgi | M::Skinit | M::Invlpga | M::Invlpgb => Class::SystemOther,
-        // The rest of the x87 stops the run when it is reached.
+        // What later processors take for no operation, such as FENI.
         _ if is_x87(instruction) => Class::FpuControl,
         _ => return None,
     })

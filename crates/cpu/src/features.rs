@@ -3,7 +3,6 @@
 use crate::state::Cpu;
 use iced_x86::{CpuidFeature, Instruction, Mnemonic, OpKind};
 use isa::cpuid::Feature;
-use models::Capability;
 
 /// What an instruction-set extension needs of the model.
 enum Need {
@@ -53,7 +52,10 @@ fn need(feature: CpuidFeature) -> Option<Need> {
         C::PREFETCHW => Feature::Prefetchw,
         C::LZCNT => Feature::Lzcnt,
         C::SSE4_2 => Feature::Sse42,
-        C::AVX | C::AVX2 | C::FMA | C::F16C | C::AVX512F | C::AES | C::PCLMULQDQ | C::SHA | C::MMX | C::D3NOW | C::SSE4A => {
+        C::AES => Feature::Aes,
+        C::MMX => Feature::Mmx,
+        C::PCLMULQDQ => Feature::Pclmulqdq,
+        C::AVX | C::AVX2 | C::FMA | C::F16C | C::AVX512F | C::SHA | C::D3NOW | C::SSE4A => {
             return Some(Need::Absent);
         }
         // A guest may lack what its processor has: these two look when they execute, because decoded code outlives a VM exit.
@@ -82,12 +84,11 @@ pub(crate) fn supports(cpu: &Cpu, instruction: &Instruction) -> bool {
     if instruction.has_lock_prefix() && instruction.mnemonic() == Mnemonic::Mov && (control(0) || control(1)) {
         return cpu.has(Feature::AltMovCr8);
     }
-    instruction.cpuid_features().iter().all(|feature| match (feature, need(*feature)) {
-        (CpuidFeature::SSE4_2, _) if instruction.mnemonic() == Mnemonic::Crc32 => cpu.model.has_capability(Capability::Crc32),
+    instruction.cpuid_features().iter().all(|feature| match need(*feature) {
         // What no row names ends as "not modelled".
-        (_, None | Some(Need::Nothing)) => true,
-        (_, Some(Need::Feature(feature))) => cpu.has(feature),
-        (_, Some(Need::Absent)) => false,
+        None | Some(Need::Nothing) => true,
+        Some(Need::Feature(feature)) => cpu.has(feature),
+        Some(Need::Absent) => false,
     })
 }
 

@@ -86,6 +86,7 @@ features! {
     Movbe 1 0 Ecx 22 "MOVBE.";
     Popcnt 1 0 Ecx 23 "POPCNT.";
     TscDeadline 1 0 Ecx 24 "TSC-deadline mode of the APIC timer.";
+    Aes 1 0 Ecx 25 "AES instructions.";
     Xsave 1 0 Ecx 26 "XSAVE, XRSTOR, XGETBV, XSETBV.";
     Avx 1 0 Ecx 28 "AVX.";
     Rdrand 1 0 Ecx 30 "RDRAND.";

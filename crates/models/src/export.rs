@@ -5,7 +5,7 @@
 
 use crate::cache::Cache;
 use crate::cpuid::CpuidContext;
-use crate::model::{Capability, CpuModel, Vendor};
+use crate::model::{CpuModel, Vendor};
 use core::fmt::Write as _;
 use isa::cpuid::{CpuidResult, Feature};
 use isa::vmx::{AllowedSettings, CapabilityMsr, EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
@@ -57,8 +57,6 @@ pub struct ModelExport {
     pub brand: &'static str,
     /// Names of the features that CPUID reports.
     pub features: Vec<String>,
-    /// What it can do beyond them.
-    pub capabilities: &'static [Capability],
     /// Its caches.
     pub caches: &'static [Cache],
     /// Every leaf of the bootstrap processor of a machine with the given number of processors.
@@ -85,7 +83,6 @@ impl CpuModel {
             family_model_stepping: self.family_model_stepping(),
             brand: self.brand,
             features: Feature::ALL.iter().filter(|&&feature| self.has(feature)).map(|feature| format!("{feature:?}")).collect(),
-            capabilities: self.capabilities,
             caches: self.caches,
             cpuid: self.cpuid_dump(&CpuidContext { cpu_count, ..CpuidContext::default() }),
             msrs: self.msr_dump(),
@@ -110,8 +107,6 @@ impl CpuModel {
         );
         let _ = writeln!(text, "  features  {}", export.features.join(" "));
         let or_none = |names: String| if names.is_empty() { "none".to_owned() } else { names };
-        let private: Vec<_> = export.capabilities.iter().map(|capability| format!("{capability:?}")).collect();
-        let _ = writeln!(text, "  unreported {}", or_none(private.join(" ")));
         let _ = writeln!(text, "CPUID of processor 0 of {cpu_count}");
         for row in &export.cpuid {
             let _ = writeln!(text, "  {} {}  {}", row.leaf, row.subleaf, row.registers.join(" "));

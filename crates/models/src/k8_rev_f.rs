@@ -3,7 +3,7 @@
 //! What is modelled: SVM as it began: revision 1 and no feature of leaf 8000_000A. No nested paging, so a hypervisor needs shadow paging;
 //! no next RIP and no decode assists, so it has to decode instructions itself; no flush by ASID, so a flush takes every guest's entries.
 //!
-//! What is not, though the real processor has it: machine checks, MTRRs, MMX, 3DNow!, SSE3, FFXSR, the segment limits of EFER.LMSLE, performance counters, TLB geometry in CPUID.
+//! What is not, though the real processor has it: machine checks, MTRRs, 3DNow!, FFXSR, the segment limits of EFER.LMSLE, performance counters, TLB geometry in CPUID.
 
 use crate::cache::{Cache, CacheKind};
 use crate::last_branches::LastBranchMsrs;
@@ -29,9 +29,11 @@ const FEATURES: &[Feature] = &[
     Feature::Pat,
     Feature::Pse36,
     Feature::Clfsh,
+    Feature::Mmx,
     Feature::Fxsr,
     Feature::Sse,
     Feature::Sse2,
+    Feature::Sse3,
     Feature::Cx16,
     Feature::Syscall,
     Feature::Nx,
@@ -57,7 +59,6 @@ pub const K8_REV_F: CpuModel = CpuModel {
     maximum_basic_leaf: 1,
     maximum_extended_leaf: 0x8000_0018,
     cpuid_features: FEATURES,
-    capabilities: &[],
     caches: &[
         Cache { level: 1, kind: CacheKind::Data, ways: 2, sets: 512, line_bytes: 64, shared: false },
         Cache { level: 1, kind: CacheKind::Instruction, ways: 2, sets: 512, line_bytes: 64, shared: false },

@@ -1,9 +1,8 @@
 //! Processor models as data: CPUID, capabilities and costs.
 //!
 //! What is modelled: four processors, for each vendor one of 2006 and a modern one. A model reports through CPUID and its capability
-//! MSRs exactly what Trapline can do, and never more than the real processor could: MMX, SSE3 and later SSE, AVX, machine checks, MTRRs,
-//! MONITOR, random numbers and performance counters are missing everywhere. The x87 unit is reported, because FXSAVE, CR0 and every
-//! 64-bit system need it; x87 arithmetic stops the run with an error.
+//! MSRs exactly what Trapline can do, and never more than the real processor could: AVX, machine checks, MTRRs, MONITOR, random
+//! numbers and performance counters are missing everywhere.
 //!
 //! What is not: the state of a processor (crate `cpu`), and what a hypervisor tells its guest (crate `hypervisor`).
 
@@ -25,6 +24,6 @@ pub use export::{ControlDump, CpuidDump, ModelExport};
 pub use k8_rev_f::K8_REV_F;
 pub use last_branches::LastBranchMsrs;
 pub use merom::MEROM;
-pub use model::{Capability, CpuModel, DecodeRules, MODELS, SvmCapabilities, UnknownCpuModel, Vendor, default_for, find};
+pub use model::{CpuModel, DecodeRules, MODELS, SvmCapabilities, UnknownCpuModel, Vendor, default_for, find};
 pub use skylake_server::SKYLAKE_SERVER;
 pub use zen3::ZEN3;

@@ -4,7 +4,7 @@
 //! controls, no PAT or EFER in the VMCS. A hypervisor needs shadow paging here, and an emulator (or virtual-8086 mode)
 //! for a guest in real mode. No 1-GByte pages, RDTSCP, x2APIC, PCID or XSAVE.
 //!
-//! What is not, though the real processor has it: machine checks, MTRRs, MMX, SSE3, SSSE3, MONITOR, SMX,
+//! What is not, though the real processor has it: machine checks, MTRRs, MONITOR, SMX,
 //! the dual-monitor treatment of SMM, performance counters.
 
 use crate::cache::{Cache, CacheKind};
@@ -37,10 +37,13 @@ const FEATURES: &[Feature] = &[
     Feature::Pat,
     Feature::Pse36,
     Feature::Clfsh,
+    Feature::Mmx,
     Feature::Fxsr,
     Feature::Sse,
     Feature::Sse2,
+    Feature::Sse3,
     Feature::Vmx,
+    Feature::Ssse3,
     Feature::Cx16,
     Feature::Syscall,
     Feature::Nx,
@@ -63,7 +66,6 @@ pub const MEROM: CpuModel = CpuModel {
     maximum_basic_leaf: 0xa,
     maximum_extended_leaf: 0x8000_0008,
     cpuid_features: FEATURES,
-    capabilities: &[],
     caches: &[
         Cache { level: 1, kind: CacheKind::Data, ways: 8, sets: 64, line_bytes: 64, shared: false },
         Cache { level: 1, kind: CacheKind::Instruction, ways: 8, sets: 64, line_bytes: 64, shared: false },

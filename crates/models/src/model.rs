@@ -48,15 +48,6 @@ pub enum DecodeRules {
     Amd,
 }
 
-/// Something a model can do that no CPUID bit tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Capability {
-    /// CRC32. CPUID reports it together with the rest of SSE4.2, which is not modelled, so the bit stays clear; the real processor has
-    /// the instruction, so the model executes it.
-    Crc32,
-}
-
 /// What a processor with SVM offers, APM vol 3, E.4.9 "Function 8000_000A" "SVM Features".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SvmCapabilities {
@@ -102,8 +93,6 @@ pub struct CpuModel {
     pub maximum_extended_leaf: u32,
     /// The features that CPUID reports.
     pub cpuid_features: &'static [Feature],
-    /// What it can do beyond them.
-    pub capabilities: &'static [Capability],
     /// Its caches, which CPUID describes; they have no other effect.
     pub caches: &'static [Cache],
     /// CPUID leaves that follow from nothing else here.
@@ -159,11 +148,6 @@ impl CpuModel {
     /// Every feature that CPUID reports, one [`Feature::bit`] each.
     pub fn features(&self) -> u128 {
         Feature::ALL.iter().filter(|&&feature| self.has(feature)).fold(0, |set, feature| set | feature.bit())
-    }
-
-    /// True where the model can do what no CPUID bit tells.
-    pub fn has_capability(&self, capability: Capability) -> bool {
-        self.capabilities.contains(&capability)
     }
 
     /// The bits of CR4 that software may set; the others are reserved.

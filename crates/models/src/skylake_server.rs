@@ -3,14 +3,14 @@
 //! What is modelled: VMX with EPT, VPID, unrestricted guest, virtual NMIs, preemption timer, monitor trap flag, TPR shadow, PAT and EFER in
 //! the VMCS, and the TRUE capability MSRs.
 //!
-//! What is not, though the real processor has it: machine checks, MTRRs, MMX, SSE3 to AVX-512, MONITOR, SMX, RDRAND, RDSEED,
+//! What is not, though the real processor has it: machine checks, MTRRs, AVX to AVX-512, MONITOR, SMX, RDRAND, RDSEED,
 //! CLFLUSHOPT, CLWB, protection keys, TSX, XSAVEOPT and its kin, processor trace, performance counters; of VMX: virtual APIC and posted interrupts, VMCS shadowing, VM functions, page-modification logging, XSAVES, TSC scaling, PAUSE-loop exiting, RDRAND and
 //! RDSEED exiting, mode-based execute control, advanced information for EPT violations, the dual-monitor treatment of SMM.
 
 use crate::cache::{Cache, CacheKind};
 use crate::cpuid::CpuidRow;
 use crate::last_branches::LastBranchMsrs;
-use crate::model::{Capability, CpuModel, MsrValue, Vendor};
+use crate::model::{CpuModel, MsrValue, Vendor};
 use crate::supported::supported_cr4;
 use crate::vmx::settings;
 use isa::cpuid::{CpuidResult, Feature};
@@ -37,16 +37,23 @@ const FEATURES: &[Feature] = &[
     Feature::Pat,
     Feature::Pse36,
     Feature::Clfsh,
+    Feature::Mmx,
     Feature::Fxsr,
     Feature::Sse,
     Feature::Sse2,
+    Feature::Sse3,
+    Feature::Pclmulqdq,
     Feature::Vmx,
+    Feature::Ssse3,
     Feature::Cx16,
     Feature::Pcid,
+    Feature::Sse41,
+    Feature::Sse42,
     Feature::X2apic,
     Feature::Movbe,
     Feature::Popcnt,
     Feature::TscDeadline,
+    Feature::Aes,
     Feature::Xsave,
     Feature::Arat,
     Feature::Fsgsbase,
@@ -91,7 +98,6 @@ pub const SKYLAKE_SERVER: CpuModel = CpuModel {
     maximum_basic_leaf: 0x16,
     maximum_extended_leaf: 0x8000_0008,
     cpuid_features: FEATURES,
-    capabilities: &[Capability::Crc32],
     caches: &[
         Cache { level: 1, kind: CacheKind::Data, ways: 8, sets: 64, line_bytes: 64, shared: false },
         Cache { level: 1, kind: CacheKind::Instruction, ways: 8, sets: 64, line_bytes: 64, shared: false },

@@ -2,14 +2,14 @@
 //!
 //! What is modelled: SVM with nested paging, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID, decode assists and virtual GIF.
 //!
-//! What is not, though the real processor has it: machine checks, MTRRs, MMX, SSE3 to AVX2, MONITOR, RDRAND, RDSEED, CLFLUSHOPT, CLWB,
+//! What is not, though the real processor has it: machine checks, MTRRs, SSE4A, AVX, AVX2, MONITOR, RDRAND, RDSEED, CLFLUSHOPT, CLWB,
 //! RDPID, UMIP, protection keys, shadow stacks, FFXSR, XSAVEOPT and its kin, memory encryption, performance
 //! counters, TLB geometry in CPUID; of SVM: LBR virtualization, PAUSE filter, AVIC, virtual VMLOAD and VMSAVE,
 //! guest-mode execute trap, and what came after.
 
 use crate::cache::{Cache, CacheKind};
 use crate::last_branches::LastBranchMsrs;
-use crate::model::{Capability, CpuModel, MsrValue, SvmCapabilities, Vendor};
+use crate::model::{CpuModel, MsrValue, SvmCapabilities, Vendor};
 use isa::cpuid::Feature;
 use isa::msr;
 use isa::svm::SvmFeatures;
@@ -31,14 +31,21 @@ const FEATURES: &[Feature] = &[
     Feature::Pat,
     Feature::Pse36,
     Feature::Clfsh,
+    Feature::Mmx,
     Feature::Fxsr,
     Feature::Sse,
     Feature::Sse2,
+    Feature::Sse3,
+    Feature::Pclmulqdq,
+    Feature::Ssse3,
     Feature::Cx16,
     Feature::Pcid,
+    Feature::Sse41,
+    Feature::Sse42,
     Feature::X2apic,
     Feature::Movbe,
     Feature::Popcnt,
+    Feature::Aes,
     Feature::Xsave,
     Feature::Arat,
     Feature::Fsgsbase,
@@ -79,7 +86,6 @@ pub const ZEN3: CpuModel = CpuModel {
     // The real part goes on to 8000_0023; what is there is not modelled.
     maximum_extended_leaf: 0x8000_001e,
     cpuid_features: FEATURES,
-    capabilities: &[Capability::Crc32],
     caches: &[
         Cache { level: 1, kind: CacheKind::Data, ways: 8, sets: 64, line_bytes: 64, shared: false },
         Cache { level: 1, kind: CacheKind::Instruction, ways: 8, sets: 64, line_bytes: 64, shared: false },

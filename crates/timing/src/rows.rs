@@ -276,8 +276,32 @@ cost_model! {
         sse_compare SseCompare;
         /// Conversions.
         sse_convert SseConvert;
-        /// FNINIT, FNSTCW, FLDCW, FNSTSW, FNCLEX, LDMXCSR, STMXCSR, EMMS: no x87 arithmetic is modelled.
+        /// Horizontal sums, dot products and sums of differences between lanes: HADDPS, PHADDW, DPPS, MPSADBW and their kin.
+        sse_horizontal SseHorizontal;
+        /// PCMPESTRI, PCMPESTRM, PCMPISTRI, PCMPISTRM.
+        sse_string SseString;
+        /// AES instructions and PCLMULQDQ.
+        sse_cryptography SseCryptography;
+        /// FNINIT, FNSTCW, FLDCW, FNSTSW, FNCLEX, LDMXCSR, STMXCSR, EMMS.
         fpu_control FpuControl;
+        /// x87 moves between registers, signs and constants: FLD ST(i), FXCH, FCHS, FABS, FCMOVcc, FLD1, FFREE, FINCSTP and their kin.
+        x87_move X87Move;
+        /// x87 loads from memory: FLD, FILD.
+        x87_load X87Load;
+        /// x87 stores to memory: FST, FSTP, FIST, FISTP, FISTTP.
+        x87_store X87Store;
+        /// x87 addition, subtraction and comparison, FTST and FXAM.
+        x87_add X87Add;
+        /// x87 multiplication.
+        x87_multiply X87Multiply;
+        /// x87 division, FSQRT, FPREM, FPREM1.
+        x87_divide X87Divide;
+        /// FRNDINT, FSCALE, FXTRACT, FBLD, FBSTP.
+        x87_microcoded X87Microcoded;
+        /// F2XM1, FYL2X, FYL2XP1, FPTAN, FPATAN, FSIN, FCOS, FSINCOS.
+        x87_transcendental X87Transcendental;
+        /// FSTENV, FLDENV, FSAVE, FRSTOR.
+        x87_environment X87Environment;
         /// FXSAVE, XSAVE.
         save_state SaveState;
         /// FXRSTOR, XRSTOR.

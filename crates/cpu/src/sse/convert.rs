@@ -1,6 +1,6 @@
-//! Conversions between single, double, and integers in XMM or general-purpose registers. Those that involve MMX registers are not modelled.
+//! Conversions between single, double, and integers in XMM or general-purpose registers; rounding to integers. Those that involve MMX registers are not modelled.
 
-use super::float::{Double, Float, Format, Single};
+use super::float::{Double, Float, Format, PRECISION, ROUNDING_SHIFT, Single};
 use crate::operand::{mask, sign_extend};
 use crate::state::Cpu;
 use crate::system::{Flow, Function};
@@ -62,6 +62,30 @@ fn to_integer<F: Format, const TRUNCATED: bool>(cpu: &mut Cpu, instruction: &Ins
     Ok(Flow::Next)
 }
 
+/// The value of ROUNDPS and its kin: the immediate's bit 2 leaves rounding to MXCSR, its bit 3 keeps PE down.
+fn integral<F: Format>(float: &mut Float, value: u64, mxcsr: u32, immediate: u8) -> u64 {
+    let control = if immediate & 4 != 0 { mxcsr } else { u32::from(immediate & 3) << ROUNDING_SHIFT };
+    if immediate & 8 == 0 {
+        return float.integral::<F>(value, control);
+    }
+    let mut silent = Float::new(mxcsr);
+    let result = silent.integral::<F>(value, control);
+    float.raise(silent.raised() & !PRECISION);
+    result
+}
+
+/// ROUNDPS, ROUNDPD.
+fn round_packed<F: Format>(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let mxcsr = cpu.mxcsr;
+    super::arithmetic::packed::<F>(cpu, instruction, |float, _, value| integral::<F>(float, value, mxcsr, instruction.immediate8()))
+}
+
+/// ROUNDSS, ROUNDSD.
+fn round_scalar<F: Format>(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    let mxcsr = cpu.mxcsr;
+    super::arithmetic::scalar::<F>(cpu, instruction, |float, _, value| integral::<F>(float, value, mxcsr, instruction.immediate8()))
+}
+
 /// The function of an instruction of this module.
 pub(super) fn find(mnemonic: M) -> Option<Function> {
     Some(match mnemonic {
@@ -73,6 +97,10 @@ pub(super) fn find(mnemonic: M) -> Option<Function> {
         M::Cvtsd2si => to_integer::<Double, false>,
         M::Cvttss2si => to_integer::<Single, true>,
         M::Cvttsd2si => to_integer::<Double, true>,
+        M::Roundps => round_packed::<Single>,
+        M::Roundpd => round_packed::<Double>,
+        M::Roundss => round_scalar::<Single>,
+        M::Roundsd => round_scalar::<Double>,
         M::Cvtps2pd => |cpu, instruction| packed::<32, 64>(cpu, instruction, |float, value| float.convert::<Single, Double>(value)),
         M::Cvtpd2ps => |cpu, instruction| packed::<64, 32>(cpu, instruction, |float, value| float.convert::<Double, Single>(value)),
         M::Cvtdq2ps => {

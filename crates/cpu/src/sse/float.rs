@@ -28,7 +28,7 @@ pub(super) const DAZ: u32 = 1 << 6;
 /// Distance from an exception's flag to its mask.
 pub(super) const MASK_SHIFT: u32 = 7;
 /// Rounding control, two bits.
-const ROUNDING_SHIFT: u32 = 13;
+pub(super) const ROUNDING_SHIFT: u32 = 13;
 /// Flush to zero.
 const FTZ: u32 = 1 << 15;
 /// The exceptions found by looking at the operands, before anything is computed.
@@ -194,7 +194,8 @@ impl Float {
         self.control >> MASK_SHIFT & exception != 0
     }
 
-    fn raise(&mut self, exceptions: u32) {
+    /// Notes exceptions.
+    pub(super) fn raise(&mut self, exceptions: u32) {
         self.raised |= exceptions;
     }
 
@@ -540,6 +541,32 @@ impl Float {
         }
         let value = if operand.sign { magnitude.wrapping_neg() } else { magnitude };
         value & (indefinite << 1).wrapping_sub(1)
+    }
+
+    /// Rounded to an integer of the same format, by the rounding control of `control` (as in MXCSR). PE tells whether that changed anything.
+    pub(super) fn integral<F: Format>(&mut self, value: u64, control: u32) -> u64 {
+        if let Some(nan) = self.nan::<F>(value, value) {
+            return nan;
+        }
+        let operand = self.operand::<F>(value);
+        let (exponent, significand) = match operand.class {
+            Class::Zero => return value & F::SIGN,
+            Class::Finite { exponent, significand } if exponent < F::FRACTION as i32 => (exponent, significand),
+            _ => return value,
+        };
+        let rounding = Self::new(control);
+        let (magnitude, inexact) = match 63 - exponent {
+            count @ 1..64 => rounding.cut(operand.sign, significand, count as u32),
+            count => rounding.cut(operand.sign, shift_right_sticky(significand, (count - 62) as u32), 62),
+        };
+        if inexact {
+            self.raise(PRECISION);
+        }
+        if magnitude == 0 {
+            return value & F::SIGN;
+        }
+        let zeros = magnitude.leading_zeros();
+        self.round::<F>(operand.sign, 63 - zeros as i32, magnitude << zeros)
     }
 
     /// From one format to another.

@@ -1,8 +1,9 @@
 //! Packed integers and bitwise logic.
 //!
-//! What is modelled: the instructions of SDM vol 1, 11.4.2 "SSE2 64-Bit and 128-Bit SIMD Integer Instructions", and the logicals of SSE and
-//! SSE2. None of them looks at MXCSR.
+//! What is modelled: the instructions of SDM vol 1, 11.4.2 "SSE2 64-Bit and 128-Bit SIMD Integer Instructions", and their twins on MMX
+//! registers; the logicals of SSE and SSE2. None of them looks at MXCSR. What came later is in `supplement`.
 
+use super::operand::binary;
 use crate::state::Cpu;
 use crate::system::{Flow, Function};
 use crate::trap::Outcome;
@@ -12,7 +13,7 @@ use iced_x86::{Instruction, Mnemonic as M, OpKind};
 macro_rules! lanes {
     ($name:ident, $lane:ty) => {
         #[inline(always)]
-        fn $name(a: u128, b: u128, f: impl Fn($lane, $lane) -> $lane) -> u128 {
+        pub(super) fn $name(a: u128, b: u128, f: impl Fn($lane, $lane) -> $lane) -> u128 {
             let mut result = 0;
             for shift in (0..128).step_by(<$lane>::BITS as usize) {
                 result |= u128::from(f((a >> shift) as $lane, (b >> shift) as $lane)) << shift;
@@ -30,19 +31,20 @@ lanes!(quadwords, u64);
 macro_rules! signed {
     ($name:ident, $signed:ty, $bits:ty) => {
         #[inline(always)]
-        fn $name(f: impl Fn($signed, $signed) -> $signed) -> impl Fn($bits, $bits) -> $bits {
+        pub(super) fn $name(f: impl Fn($signed, $signed) -> $signed) -> impl Fn($bits, $bits) -> $bits {
             move |a, b| f(a as $signed, b as $signed) as $bits
         }
     };
 }
 signed!(signed_byte, i8, u8);
 signed!(signed_word, i16, u16);
+signed!(signed_doubleword, i32, u32);
 
 /// All ones for true.
 macro_rules! truth {
     ($name:ident, $signed:ty, $bits:ty) => {
         #[inline(always)]
-        fn $name(f: impl Fn($signed, $signed) -> bool) -> impl Fn($bits, $bits) -> $bits {
+        pub(super) fn $name(f: impl Fn($signed, $signed) -> bool) -> impl Fn($bits, $bits) -> $bits {
             move |a, b| if f(a as $signed, b as $signed) { <$bits>::MAX } else { 0 }
         }
     };
@@ -50,6 +52,7 @@ macro_rules! truth {
 truth!(byte_truth, i8, u8);
 truth!(word_truth, i16, u16);
 truth!(doubleword_truth, i32, u32);
+truth!(quadword_truth, i64, u64);
 
 fn average_byte(a: u8, b: u8) -> u8 {
     (u16::from(a) + u16::from(b)).div_ceil(2) as u8
@@ -84,26 +87,16 @@ fn multiply_unsigned(a: u64, b: u64) -> u64 {
     (a & 0xffff_ffff) * (b & 0xffff_ffff)
 }
 
-/// Destination, and source in a register or aligned memory.
-#[inline(always)]
-fn binary(cpu: &mut Cpu, instruction: &Instruction, f: impl Fn(u128, u128) -> u128) -> Outcome<Flow> {
-    cpu.require_sse()?;
-    let b = cpu.source(instruction, 1)?;
-    let a = cpu.xmm_operand(instruction, 0);
-    cpu.set_xmm(instruction, f(a, b));
-    Ok(Flow::Next)
-}
-
-/// Shifts: the count is an immediate or the low quadword of a register or aligned memory.
+/// Shifts: the count is an immediate or the low quadword of a register or memory.
 #[inline(always)]
 fn shift(cpu: &mut Cpu, instruction: &Instruction, f: impl Fn(u128, u64) -> u128) -> Outcome<Flow> {
-    cpu.require_sse()?;
+    cpu.require_vector(instruction)?;
     let count = match instruction.op1_kind() {
         OpKind::Immediate8 => u64::from(instruction.immediate8()),
-        _ => cpu.source(instruction, 1)? as u64,
+        _ => cpu.vector_source(instruction, 1)? as u64,
     };
-    let a = cpu.xmm_operand(instruction, 0);
-    cpu.set_xmm(instruction, f(a, count));
+    let a = cpu.vector_operand(instruction, 0);
+    cpu.set_vector(instruction, f(a, count));
     Ok(Flow::Next)
 }
 

@@ -95,6 +95,14 @@ fn high_to_low(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     Ok(Flow::Next)
 }
 
+/// MOVDDUP.
+fn low_half_twice(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.require_sse()?;
+    let value = u128::from(cpu.source_low(instruction, 1, 8)?);
+    cpu.set_xmm(instruction, value << 64 | value);
+    Ok(Flow::Next)
+}
+
 /// MOVNTI: an ordinary store of a general-purpose register, which needs no SSE state.
 fn store_register(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     let value = cpu.read_operand(instruction, 1)?;
@@ -106,25 +114,33 @@ fn store_register(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 fn masked_store(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     cpu.require_sse()?;
     let value = cpu.xmm_operand(instruction, 1).to_le_bytes();
-    let chosen = cpu.xmm_operand(instruction, 2).to_le_bytes().map(|byte| byte & 0x80 != 0);
-    for write in [false, true] {
-        for at in (0..16).filter(|at| chosen[*at]) {
-            let linear = cpu.implicit_destination(instruction, at as u64, 1)?;
-            if write {
-                cpu.store(linear, 1, u64::from(value[at]))?;
-            } else {
-                cpu.check_range(linear, 1, Access::Write)?;
+    let mask = cpu.xmm_operand(instruction, 2).to_le_bytes();
+    cpu.store_chosen(instruction, &value, &mask)?;
+    Ok(Flow::Next)
+}
+
+impl Cpu {
+    /// Stores the bytes of `value` whose byte in `mask` has its top bit set, all or none, where MASKMOVDQU and MASKMOVQ store them.
+    pub(super) fn store_chosen(&mut self, instruction: &Instruction, value: &[u8], mask: &[u8]) -> Outcome {
+        for write in [false, true] {
+            for at in (0..value.len()).filter(|at| mask[*at] & 0x80 != 0) {
+                let linear = self.implicit_destination(instruction, at as u64, 1)?;
+                if write {
+                    self.store(linear, 1, u64::from(value[at]))?;
+                } else {
+                    self.check_range(linear, 1, Access::Write)?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(Flow::Next)
 }
 
 /// The function of an instruction of this module.
 pub(super) fn find(instruction: &Instruction) -> Option<Function> {
     Some(match instruction.mnemonic() {
-        M::Movaps | M::Movapd | M::Movdqa | M::Movntps | M::Movntpd | M::Movntdq => whole::<true>,
-        M::Movups | M::Movupd | M::Movdqu => whole::<false>,
+        M::Movaps | M::Movapd | M::Movdqa | M::Movntps | M::Movntpd | M::Movntdq | M::Movntdqa => whole::<true>,
+        M::Movups | M::Movupd | M::Movdqu | M::Lddqu => whole::<false>,
         M::Movss => scalar::<4>,
         // The string instruction has the same name.
         M::Movsd if is_xmm(instruction, 0) || is_xmm(instruction, 1) => scalar::<8>,
@@ -132,6 +148,7 @@ pub(super) fn find(instruction: &Instruction) -> Option<Function> {
         M::Movlps | M::Movlpd => low_half,
         M::Movhps | M::Movhpd | M::Movlhps => high_half,
         M::Movhlps => high_to_low,
+        M::Movddup => low_half_twice,
         M::Movnti if instruction.op1_kind() == OpKind::Register => store_register,
         M::Maskmovdqu => masked_store,
         _ => return None,

@@ -1,7 +1,9 @@
-//! Operands of 128 bits: XMM registers, and memory that faults as one access.
+//! Operands of 128 bits: XMM registers, and memory that faults as one access. Instructions that have an MMX twin find their operands by
+//! the methods named `vector`, which serve registers of either kind; of an MMX register the upper 64 bits read as zero.
 
 use crate::operand::{mask, segment_of};
 use crate::state::Cpu;
+use crate::system::Flow;
 use crate::trap::{Access, Outcome, Trap};
 use iced_x86::{Instruction, OpKind, Register};
 
@@ -15,7 +17,57 @@ pub(super) fn is_xmm(instruction: &Instruction, operand: u32) -> bool {
     operand < instruction.op_count() && instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).is_xmm()
 }
 
+/// Bits of the register that is operand 0 of an instruction with an MMX twin: 64 or 128.
+pub(super) fn vector_bits(instruction: &Instruction) -> u32 {
+    if instruction.op0_register().is_mm() { 64 } else { 128 }
+}
+
+/// Destination, and source in a register or memory, of an instruction that may have an MMX twin. `f` gets both, and the bits of a register.
+#[inline(always)]
+pub(super) fn binary_of_width(cpu: &mut Cpu, instruction: &Instruction, f: impl Fn(u128, u128, u32) -> u128) -> Outcome<Flow> {
+    cpu.require_vector(instruction)?;
+    let b = cpu.vector_source(instruction, 1)?;
+    let a = cpu.vector_operand(instruction, 0);
+    cpu.set_vector(instruction, f(a, b, vector_bits(instruction)));
+    Ok(Flow::Next)
+}
+
+/// As [`binary_of_width`], for lanes that do not care how many they are.
+#[inline(always)]
+pub(super) fn binary(cpu: &mut Cpu, instruction: &Instruction, f: impl Fn(u128, u128) -> u128) -> Outcome<Flow> {
+    binary_of_width(cpu, instruction, |a, b, _| f(a, b))
+}
+
 impl Cpu {
+    /// Faults if the instruction cannot be executed now: by the rules of MMX if its destination is an MMX register, by those of SSE if not.
+    #[inline(always)]
+    pub(super) fn require_vector(&self, instruction: &Instruction) -> Outcome {
+        if vector_bits(instruction) == 64 { self.require_mmx() } else { self.require_sse() }
+    }
+
+    /// The XMM or MMX register that is operand `operand`.
+    #[inline(always)]
+    pub(super) fn vector_operand(&self, instruction: &Instruction, operand: u32) -> u128 {
+        let register = instruction.op_register(operand);
+        if register.is_mm() { u128::from(self.mmx(register)) } else { self.xmm_operand(instruction, operand) }
+    }
+
+    /// An XMM or MMX register, or memory: 16 bytes that must be aligned, or 8 bytes if operand 0 is an MMX register.
+    #[inline(always)]
+    pub(super) fn vector_source(&mut self, instruction: &Instruction, operand: u32) -> Outcome<u128> {
+        if vector_bits(instruction) == 64 {
+            return self.mmx_source(instruction, operand).map(u128::from);
+        }
+        self.source(instruction, operand)
+    }
+
+    /// Sets the XMM or MMX register that is operand 0.
+    #[inline(always)]
+    pub(super) fn set_vector(&mut self, instruction: &Instruction, value: u128) {
+        let register = instruction.op0_register();
+        if register.is_mm() { self.set_mmx(register, value as u64) } else { self.set_xmm(instruction, value) }
+    }
+
     /// The XMM register that is operand `operand`.
     pub(super) fn xmm_operand(&self, instruction: &Instruction, operand: u32) -> u128 {
         let [low, high] = self.xmm[xmm_number(instruction.op_register(operand))];

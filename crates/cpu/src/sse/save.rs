@@ -41,8 +41,8 @@ impl Cpu {
         self.store(linear, 8, first)?;
         self.store(self.further(linear, 8), 8, pointer(fpu.instruction))?;
         self.store(self.further(linear, 16), 8, pointer(fpu.data))?;
-        for (register, at) in fpu.registers.iter().zip((ST..).step_by(16)) {
-            self.store_wide(self.further(linear, at), *register)?;
+        for (number, at) in (fpu.top()..).zip((ST..XMM).step_by(16)) {
+            self.store_wide(self.further(linear, at), fpu.registers[number & 7])?;
         }
         Ok(())
     }
@@ -52,13 +52,14 @@ impl Cpu {
         let pointer = |value: u64| if wide { value } else { value & 0xffff_ffff };
         let instruction = pointer(self.load(self.further(linear, 8), 8)?);
         let data = pointer(self.load(self.further(linear, 16), 8)?);
+        let status = (first >> 16) as u16;
         let mut registers = [0; 8];
-        for (register, at) in registers.iter_mut().zip((ST..).step_by(16)) {
-            *register = self.load_wide(self.further(linear, at))? & ((1 << 80) - 1);
+        for (number, at) in (usize::from(status >> 11 & 7)..).zip((ST..XMM).step_by(16)) {
+            registers[number & 7] = self.load_wide(self.further(linear, at))? & ((1 << 80) - 1);
         }
         Ok(FpuState {
             control: first as u16,
-            status: (first >> 16) as u16,
+            status,
             tag: (first >> 32) as u8,
             opcode: (first >> 48) as u16 & 0x7ff,
             instruction,

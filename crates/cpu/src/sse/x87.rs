@@ -24,7 +24,7 @@ fn available(cpu: &Cpu) -> Outcome {
 }
 
 /// #MF if an unmasked exception is pending: what waiting instructions begin with. SDM vol 1, 8.7 "Handling x87 FPU Exceptions in Software".
-fn wait_for_exceptions(cpu: &Cpu) -> Outcome {
+pub(super) fn wait_for_exceptions(cpu: &Cpu) -> Outcome {
     if cpu.fpu.status & 0x80 == 0 {
         return Ok(());
     }
@@ -56,10 +56,8 @@ fn escape<const WAITING: bool>(cpu: &mut Cpu, f: impl FnOnce(&mut Cpu) -> Outcom
 
 fn initialize<const WAITING: bool>(cpu: &mut Cpu, _: &Instruction) -> Outcome<Flow> {
     escape::<WAITING>(cpu, |cpu| {
-        // The registers keep their contents. They are kept relative to the top of the stack, which becomes register 0.
-        let mut registers = cpu.fpu.registers;
-        registers.rotate_right(usize::from(cpu.fpu.status >> 11 & 7));
-        cpu.fpu = FpuState { registers, ..FpuState::initial() };
+        // The registers keep their contents.
+        cpu.fpu = FpuState { registers: cpu.fpu.registers, ..FpuState::initial() };
         Ok(())
     })
 }

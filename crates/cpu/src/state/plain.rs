@@ -103,14 +103,14 @@ impl Msrs {
     }
 }
 
-/// The x87 and MXCSR part of the FXSAVE image: state that FXSAVE and XSAVE carry; x87 arithmetic is not modelled.
+/// x87 state, whose registers MMX shares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FpuState {
     /// Control word.
     pub control: u16,
     /// Status word.
     pub status: u16,
-    /// Abridged tag word: one bit per register, set when it holds something.
+    /// Abridged tag word, as FXSAVE has it: bit N is set when physical register N holds something.
     pub tag: u8,
     /// Last opcode.
     pub opcode: u16,
@@ -118,7 +118,7 @@ pub struct FpuState {
     pub instruction: u64,
     /// Last data pointer.
     pub data: u64,
-    /// ST0 to ST7, eighty bits each.
+    /// The physical registers R0 to R7, eighty bits each: ST(i) is the one numbered TOP + i, MMi the low 64 bits of number i.
     pub registers: [u128; 8],
 }
 
@@ -126,6 +126,11 @@ impl FpuState {
     /// As FNINIT leaves it.
     pub const fn initial() -> Self {
         Self { control: 0x37f, status: 0, tag: 0, opcode: 0, instruction: 0, data: 0, registers: [0; 8] }
+    }
+
+    /// TOP of the status word: the physical register that is ST(0).
+    pub const fn top(&self) -> usize {
+        (self.status >> 11 & 7) as usize
     }
 }
 

@@ -48,6 +48,26 @@ fn differences(case: &Case, host: &Outcome, core: &Outcome) -> String {
             note(format!("xmm{number} (was {:016x}_{:016x})", was[1], was[0]), &hex(a), &hex(b));
         }
     }
+    let (a, b, was) = (&host.registers.fpu, &core.registers.fpu, &case.registers.fpu);
+    let words = [
+        ("FCW", a.control.into(), b.control.into(), was.control.into()),
+        ("FSW", a.status.into(), b.status.into(), was.status.into()),
+        ("FTW", a.tag.into(), b.tag.into(), was.tag.into()),
+        ("FOP", a.opcode.into(), b.opcode.into(), was.opcode.into()),
+        ("FIP", a.instruction, b.instruction, was.instruction),
+        ("FDP", a.data, b.data, was.data),
+    ];
+    for (name, a, b, was) in words {
+        if a != b {
+            note(format!("{name} (was {was:#x})"), &format!("{a:#x}"), &format!("{b:#x}"));
+        }
+    }
+    for number in 0..8 {
+        let (a, b, was) = (a.stack[number], b.stack[number], was.stack[number]);
+        if a != b {
+            note(format!("st{number} (was {was:020x})"), &format!("{a:020x}"), &format!("{b:020x}"));
+        }
+    }
     if host.memory != core.memory {
         let at = host.memory.iter().zip(&core.memory).position(|(a, b)| a != b).expect("they differ");
         let line = at & !15;

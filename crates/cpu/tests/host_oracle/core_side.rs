@@ -1,11 +1,12 @@
 //! Runs the same instructions on the core: a flat user program in 64-bit mode. An extension that intercepts every exception tells which
 //! one came; a store to a device behind the instructions ends the run.
 
-use crate::state::{BASE, DATA, DATA_BYTES, Fault, FaultKind, Outcome, Registers, SLOT, TOTAL_BYTES};
+use crate::state::{BASE, DATA, DATA_BYTES, Fault, FaultKind, Fpu, Outcome, Registers, SLOT, TOTAL_BYTES};
 use cpu::apic::IcrMessage;
 use cpu::block::CodeCache;
 use cpu::bus::{Bus, Environment};
 use cpu::extension::{AfterExit, Completion, Extension, NestedAccess, NestedPage};
+use cpu::state::FpuState;
 use cpu::trap::{self, ControlAccess, Exit, NestedFault, PortAccess, VendorInstruction};
 use cpu::{Cpu, RunExit};
 use isa::control::{Cr0, Cr4, Efer};
@@ -105,6 +106,21 @@ fn flat(selector: u16, attributes: u16) -> SegmentRegister {
     }
 }
 
+/// The core keeps registers by physical number.
+fn from_image(fpu: &Fpu) -> FpuState {
+    let mut registers = fpu.stack;
+    registers.rotate_right(usize::from(fpu.status >> 11 & 7));
+    let (control, status, tag, opcode) = (fpu.control, fpu.status, fpu.tag, fpu.opcode);
+    FpuState { control, status, tag, opcode, instruction: fpu.instruction, data: fpu.data, registers }
+}
+
+fn to_image(fpu: &FpuState) -> Fpu {
+    let mut stack = fpu.registers;
+    stack.rotate_left(fpu.top());
+    let (control, status, tag, opcode) = (fpu.control, fpu.status, fpu.tag, fpu.opcode);
+    Fpu { control, status, tag, opcode, instruction: fpu.instruction, data: fpu.data, stack }
+}
+
 impl Simulated {
     pub fn new() -> Self {
         let model = models::find("skylake-server").expect("the model exists");
@@ -138,6 +154,7 @@ impl Simulated {
         cpu.set_rflags(Rflags::from_bits(registers.rflags));
         cpu.xmm = registers.xmm;
         cpu.mxcsr = registers.mxcsr;
+        cpu.fpu = from_image(&registers.fpu);
         cpu.context_changed();
         let mut bus = End::default();
         let until = cpu.now() + 1_000_000;
@@ -148,7 +165,7 @@ impl Simulated {
                 let witness = cpu.with_extension(|extension, _| extension.as_any().downcast_mut::<Witness>().map(std::mem::take));
                 let Some(Some(Witness(Some(Exit::Exception(exception))))) = witness else { return Err(format!("the exit {witness:?}")) };
                 let kind = match exception.vector {
-                    Vector::DivideError | Vector::SimdFloatingPoint => FaultKind::Arithmetic,
+                    Vector::DivideError | Vector::SimdFloatingPoint | Vector::MathFault => FaultKind::Arithmetic,
                     Vector::InvalidOpcode => FaultKind::Undefined,
                     _ => FaultKind::Memory,
                 };
@@ -164,6 +181,7 @@ impl Simulated {
             rflags: cpu.rflags().into_bits(),
             mxcsr: cpu.mxcsr,
             xmm: cpu.xmm,
+            fpu: to_image(&cpu.fpu),
         };
         Ok(Outcome { registers, memory, fault })
     }

@@ -1,6 +1,6 @@
 //! Makes test cases: a random encoding of a random instruction, and registers that let its memory operand fall into the scratch memory.
 
-use crate::state::{Case, DATA, DATA_BYTES, Random, Registers, SLOT};
+use crate::state::{Case, DATA, DATA_BYTES, Fpu, Random, Registers, SLOT};
 use iced_x86::{
     Code, CpuidFeature as F, Decoder, DecoderOptions, EncodingKind, FlowControl, Formatter, Instruction, IntelFormatter, MandatoryPrefix,
     Mnemonic as M, OpCodeOperandKind, OpCodeTableKind, OpKind, Register,
@@ -34,7 +34,13 @@ const EXTENSIONS: &[F] = &[
     F::PREFETCHW,
     F::SSE,
     F::SSE2,
+    F::SSE3,
+    F::SSSE3,
+    F::SSE4_1,
     F::SSE4_2,
+    F::AES,
+    F::PCLMULQDQ,
+    F::MMX,
     F::PAUSE,
 ];
 
@@ -101,21 +107,7 @@ fn eligible(code: Code) -> bool {
         use OpCodeOperandKind as K;
         matches!(
             kind,
-            K::mm_reg
-                | K::mm_rm
-                | K::mm_or_mem
-                | K::seg_reg
-                | K::cr_reg
-                | K::dr_reg
-                | K::tr_reg
-                | K::es
-                | K::cs
-                | K::ss
-                | K::ds
-                | K::fs
-                | K::gs
-                | K::sti_opcode
-                | K::st0
+            K::seg_reg | K::cr_reg | K::dr_reg | K::tr_reg | K::es | K::cs | K::ss | K::ds | K::fs | K::gs | K::sti_opcode | K::st0
         )
     };
     op.is_instruction()
@@ -127,7 +119,6 @@ fn eligible(code: Code) -> bool {
         && op.decoder_option() == DecoderOptions::NONE
         && code.flow_control() == FlowControl::Next
         && code.cpuid_features().iter().all(|feature| EXTENSIONS.contains(feature))
-        && (!code.cpuid_features().contains(&F::SSE4_2) || code.mnemonic() == M::Crc32)
         && !EXCLUDED.contains(&code.mnemonic())
         && !kinds.iter().any(foreign)
 }
@@ -320,8 +311,17 @@ impl Candidate {
             }
         }
         match instruction.mnemonic() {
-            M::Maskmovdqu => registers.gpr[RDI] = middle(random) | garbage,
+            M::Maskmovdqu | M::Maskmovq => registers.gpr[RDI] = middle(random) | garbage,
             M::Enter | M::Leave => registers.gpr[RBP] = middle(random),
+            // Lengths of strings, mostly within a register.
+            M::Pcmpestri | M::Pcmpestri64 | M::Pcmpestrm | M::Pcmpestrm64 => {
+                let operands = [instruction.memory_base(), instruction.memory_index()].map(Register::full_register);
+                for (number, register) in [(0, Register::RAX), (2, Register::RDX)] {
+                    if random.below(4) != 0 && !operands.contains(&register) {
+                        registers.gpr[number] = random.below(18).wrapping_sub(random.below(18));
+                    }
+                }
+            }
             // Most dividends overflow: make the upper half small more often than not.
             M::Div | M::Idiv
                 if [instruction.memory_base(), instruction.memory_index()]
@@ -368,8 +368,38 @@ fn start(random: &mut Random) -> Registers {
         2 => 0x1f80 | random.next() as u32 & 0xe07f,
         _ => random.next() as u32 & 0xffff,
     };
-    let xmm = std::array::from_fn(|_| [random.half(), random.half()]);
-    Registers { gpr, rflags: 0x202 | status | direction, mxcsr, xmm }
+    let mut xmm = std::array::from_fn(|_| [random.half(), random.half()]);
+    // Strings of few different bytes, so that some are found in others.
+    if random.one_in(8) {
+        let mut text = || u64::from_le_bytes(std::array::from_fn(|_| [0, 1, 2, 3, 0x80, 1, 2, 0xff][random.below(8) as usize]));
+        xmm = std::array::from_fn(|_| [text(), text()]);
+    }
+    Registers { gpr, rflags: 0x202 | status | direction, mxcsr, xmm, fpu: start_fpu(random) }
+}
+
+/// x87 state: mostly as a program has it, with some registers in use, everything masked, any precision and rounding.
+fn start_fpu(random: &mut Random) -> Fpu {
+    let control = match random.below(4) {
+        0 => 0x37f,
+        1 | 2 => 0x7f | random.next() as u16 & 0xf00,
+        _ => 0x40 | random.next() as u16 & 0xf3f,
+    };
+    let mut status = random.next() as u16 & 0x7f00;
+    // Exceptions of before, pending if they are not masked.
+    if random.one_in(4) {
+        status |= random.next() as u16 & if random.one_in(4) { 0x7f } else { control & 0x3f };
+    }
+    if status & !control & 0x3f != 0 {
+        status |= 0x8080;
+    }
+    let tag = if random.one_in(2) { 0xff } else { random.next() as u8 };
+    let (opcode, instruction, data) = (random.next() as u16 & 0x7ff, SLOT, DATA);
+    let mut stack = std::array::from_fn(|_| random.extended());
+    if random.one_in(4) {
+        // What MMX left.
+        stack = std::array::from_fn(|_| 0xffff << 64 | u128::from(random.half()));
+    }
+    Fpu { control, status, tag, opcode, instruction, data, stack }
 }
 
 /// Whether the instruction may leave the flags that it writes as they were: a shift by zero, a repetition of no iteration.
@@ -398,7 +428,7 @@ fn fits_sequence(candidate: &Candidate) -> bool {
         && !candidate.has_memory()
         && !touches_stack
         && !instruction.is_stack_instruction()
-        && instruction.mnemonic() != M::Maskmovdqu
+        && !matches!(instruction.mnemonic(), M::Maskmovdqu | M::Maskmovq)
 }
 
 fn is_approximation(mnemonic: M) -> bool {

@@ -2,7 +2,7 @@
 //! every register again. Signals stand for exceptions.
 #![expect(unsafe_code, reason = "the purpose is to execute generated machine code on the host, in one mapping that this module owns")]
 
-use crate::state::{BASE, DATA, DATA_BYTES, Fault, FaultKind, Outcome, Registers, SLOT, SLOT_BYTES, TOTAL_BYTES};
+use crate::state::{BASE, DATA, DATA_BYTES, Fault, FaultKind, Fpu, Outcome, Registers, SLOT, SLOT_BYTES, TOTAL_BYTES};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// Where the code that stores the registers begins.
@@ -14,6 +14,9 @@ const STORED: u64 = 0x400;
 const RFLAGS: u64 = 0x80;
 const MXCSR: u64 = 0x90;
 const XMM: u64 = 0x100;
+/// Where the FXSAVE areas are, of which the x87 part is used.
+const FXSAVE: u64 = BASE + 0x1a00;
+const FXSAVED: u64 = BASE + 0x1c00;
 /// The host's RSP and MXCSR.
 const HOST_RSP: u64 = STATE + 0x800;
 const HOST_MXCSR: u64 = STATE + 0x808;
@@ -54,6 +57,8 @@ fn enter_code() -> Vec<u8> {
     let mut code = Code(vec![0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x9c]);
     code.absolute(8, &[0x89], 4, HOST_RSP);
     code.absolute(0, &[0x0f, 0xae], 3, HOST_MXCSR);
+    // FXRSTOR64 first: it also loads what MXCSR and XMM registers follow with.
+    code.absolute(8, &[0x0f, 0xae], 1, FXSAVE);
     code.absolute(0, &[0x0f, 0xae], 2, STATE + MXCSR);
     for number in 0..16 {
         code.absolute(0, &[0x0f, 0x10], number, STATE + XMM + 16 * u64::from(number));
@@ -70,6 +75,8 @@ fn enter_code() -> Vec<u8> {
 fn leave_code() -> Vec<u8> {
     let out = STATE + STORED;
     let mut code = Code(Vec::new());
+    code.absolute(8, &[0x0f, 0xae], 0, FXSAVED);
+    code.0.extend_from_slice(&[0xdb, 0xe3]);
     for number in 0..16 {
         code.absolute(8, &[0x89], number, out + 8 * u64::from(number));
     }
@@ -164,15 +171,22 @@ impl Native {
         for (number, value) in registers.xmm.iter().flatten().enumerate() {
             self.write(STATE + XMM + 8 * number as u64, &value.to_le_bytes());
         }
+        let mut area = [0; 512];
+        area[..160].copy_from_slice(&registers.fpu.to_image());
+        // MXCSR with everything masked.
+        area[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
+        self.write(FXSAVE, &area);
         SIGNAL.store(0, Ordering::Relaxed);
         // SAFETY: the code at BASE keeps the calling convention: it saves and restores the registers that a callee must keep, MXCSR and the
-        // flags, and returns. What the instructions under test do to memory stays inside the mapping: see `generate`.
+        // flags, leaves the x87 unit as FNINIT does, and returns. What the instructions under test do to memory stays inside the mapping: see `generate`.
         unsafe { std::mem::transmute::<*const (), extern "C" fn()>(BASE as *const ())() };
         let out = STATE + STORED;
         let mut xmm = [[0; 2]; 16];
         for (number, value) in xmm.iter_mut().flatten().enumerate() {
             *value = self.read_u64(out + XMM + 8 * number as u64);
         }
+        let mut image = [0; 160];
+        self.read(FXSAVED, &mut image);
         let mut after = vec![0; DATA_BYTES];
         self.read(DATA, &mut after);
         let kind = match SIGNAL.load(Ordering::Relaxed) {
@@ -187,6 +201,7 @@ impl Native {
                 rflags: self.read_u64(out + RFLAGS),
                 mxcsr: self.read_u64(out + MXCSR) as u32,
                 xmm,
+                fpu: Fpu::from_image(&image),
             },
             memory: after,
             fault: kind.map(|kind| Fault { kind, offset: SIGNAL_RIP.load(Ordering::Relaxed) - SLOT }),

@@ -22,6 +22,55 @@ pub struct Registers {
     pub rflags: u64,
     pub mxcsr: u32,
     pub xmm: [[u64; 2]; 16],
+    pub fpu: Fpu,
+}
+
+/// x87 state as FXSAVE64 stores it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fpu {
+    pub control: u16,
+    pub status: u16,
+    /// One bit per physical register, set when it holds something.
+    pub tag: u8,
+    pub opcode: u16,
+    pub instruction: u64,
+    pub data: u64,
+    /// ST(0) to ST(7).
+    pub stack: [u128; 8],
+}
+
+impl Fpu {
+    /// The first 160 bytes of an FXSAVE area.
+    pub fn to_image(&self) -> [u8; 160] {
+        let mut image = [0; 160];
+        image[0..2].copy_from_slice(&self.control.to_le_bytes());
+        image[2..4].copy_from_slice(&self.status.to_le_bytes());
+        image[4] = self.tag;
+        image[6..8].copy_from_slice(&self.opcode.to_le_bytes());
+        image[8..16].copy_from_slice(&self.instruction.to_le_bytes());
+        image[16..24].copy_from_slice(&self.data.to_le_bytes());
+        for (register, place) in self.stack.iter().zip(image[32..].chunks_mut(16)) {
+            place[..10].copy_from_slice(&register.to_le_bytes()[..10]);
+        }
+        image
+    }
+
+    /// From the first 160 bytes of an FXSAVE area.
+    pub fn from_image(image: &[u8; 160]) -> Self {
+        let word = |at: usize| u16::from_le_bytes([image[at], image[at + 1]]);
+        let wide = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| image[at + byte]));
+        Self {
+            control: word(0),
+            status: word(2),
+            tag: image[4],
+            opcode: word(6),
+            instruction: wide(8),
+            data: wide(16),
+            stack: std::array::from_fn(|number| {
+                u128::from_le_bytes(std::array::from_fn(|byte| if byte < 10 { image[32 + 16 * number + byte] } else { 0 }))
+            }),
+        }
+    }
 }
 
 /// What came out.
@@ -98,6 +147,29 @@ impl Random {
             6 => (self.next() as i64 >> self.below(64)) as u64,
             _ => self.next(),
         }
+    }
+
+    /// An x87 register, with a liking for interesting numbers: any exponent, or one near those of the other registers.
+    pub fn extended(&mut self) -> u128 {
+        let sign = u128::from(self.below(2)) << 79;
+        let exponent = match self.below(8) {
+            0 => 0,
+            1 => 0x7fff,
+            2 => [1, 2, 0x3ffe, 0x3fff, 0x4000, 0x7ffe, 0x3c00, 0x43ff, 0x3f80, 0x407f, 0x403e, 0x403d][self.below(12) as usize],
+            3 => self.below(0x8000),
+            4 => 0x3fff - 0x40 + self.below(0x80),
+            _ => 0x3fff - 8 + self.below(16),
+        };
+        let integer = if exponent == 0 && !self.one_in(4) || self.one_in(32) { 0 } else { 1u64 << 63 };
+        let fraction = match self.below(6) {
+            0 => 0,
+            1 => 1 << self.below(63),
+            2 => u64::MAX << self.below(64),
+            3 => self.next() << self.below(64),
+            4 => 0xffff_ffff_ffff_f800 | self.below(0x1000),
+            _ => self.next(),
+        } & !(1 << 63);
+        sign | u128::from(exponent) << 64 | u128::from(integer | fraction)
     }
 
     /// Half an XMM register, with a liking for interesting floating-point numbers.
