@@ -4,6 +4,7 @@ mod availability;
 mod conversion;
 mod float;
 mod integer;
+mod mmx;
 mod moves;
 mod save;
 
