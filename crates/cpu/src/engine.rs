@@ -324,6 +324,7 @@ impl Cpu {
         // The silicon may save that the guest was halted; the host never is.
         let halted = self.activity == Activity::Halted;
         let after = self.with_extension(|extension, cpu| extension.exit(cpu, exit));
+        self.iret_unblocked_nmi = false;
         if halted {
             self.charge(self.model.costs.halt_wake.ticks());
         }

@@ -9,7 +9,7 @@
 //! [`crate::engine::RunExit::HostEntry`].
 
 use crate::state::Cpu;
-use crate::trap::{Access, ControlAccess, Exit, Intercept, NestedFault, Outcome, PortAccess, VendorInstruction};
+use crate::trap::{Access, ControlAccess, Exit, Intercept, NestedFault, Outcome, PortAccess, Trap, VendorInstruction};
 use isa::exception::Vector;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,8 @@ pub struct Interception {
     pub cr4_shadow: u64,
     /// NMIs exit, and what blocks NMIs in the guest blocks only those that are injected (VMX's "virtual NMIs").
     pub virtual_nmis: bool,
+    /// IRET leaves blocking by NMI as it is (VMX's "NMI exiting" without "virtual NMIs").
+    pub keeps_nmi_blocking: bool,
     /// The guest exits behind the write that lowers the class of its virtual TPR below this one; zero never.
     pub tpr_threshold: u8,
 }
@@ -104,6 +106,24 @@ pub struct NestedAccess {
     pub user: bool,
     /// The linear address behind it, if any.
     pub linear: Option<u64>,
+    /// The page that the guest's own paging gives the linear address; of no meaning for a `table_walk`.
+    pub guest: GuestPage,
+}
+
+/// What a guest's paging structures say of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestPage {
+    /// A user-mode address.
+    pub user: bool,
+    /// A read/write page.
+    pub writable: bool,
+    /// Fetches are allowed.
+    pub executable: bool,
+}
+
+impl GuestPage {
+    /// Without paging: every address is a user-mode address of a read/write page.
+    pub const UNPAGED: GuestPage = GuestPage { user: true, writable: true, executable: true };
 }
 
 /// What the silicon did with a vendor instruction.
@@ -144,6 +164,16 @@ pub trait Extension: Send + std::fmt::Debug {
 
     /// Translates a guest-physical address (only called while `cpu.nested_paging` is set).
     fn translate(&mut self, cpu: &mut Cpu, guest_physical: u64, access: NestedAccess) -> Result<NestedPage, NestedFault>;
+
+    /// What becomes of a fault of [`Extension::translate`]: an exit, unless the silicon makes an exception of it.
+    fn nested_fault(&mut self, _cpu: &mut Cpu, fault: NestedFault) -> Trap {
+        Trap::Exit(Exit::Nested(fault))
+    }
+
+    /// With `Intercept::Pause` set: whether this PAUSE exits.
+    fn intercepts_pause(&mut self, _cpu: &Cpu) -> bool {
+        true
+    }
 
     /// Checks a value for CR0 or CR4 against bits that the extension fixes (VMX operation); `false` means #GP(0).
     fn allows_control(&self, cpu: &Cpu, register: u8, value: u64) -> bool;

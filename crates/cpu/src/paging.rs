@@ -6,10 +6,10 @@
 //! silicon. What is not: 5-level paging, protection keys, paging-structure caches.
 
 use crate::access::Privilege;
-use crate::extension::{NestedAccess, NestedPage};
+use crate::extension::{GuestPage, NestedAccess, NestedPage};
 use crate::state::Cpu;
 use crate::tlb::Translation;
-use crate::trap::{Access, Exception, Exit, Outcome, Trap};
+use crate::trap::{Access, Exception, Outcome, Trap};
 use isa::cpuid::Feature;
 use isa::exception::PageFaultCode;
 use isa::paging::{ACCESSED, ADDRESS, DIRTY, GLOBAL, NO_EXECUTE, PAGE_BYTES, PAGE_SIZE, PRESENT, PagingMode, USER, WRITABLE};
@@ -40,7 +40,7 @@ impl Request {
     }
 
     fn nested(&self, access: Access, table_walk: bool) -> NestedAccess {
-        NestedAccess { access, table_walk, user: self.is_user(), linear: Some(self.linear) }
+        NestedAccess { access, table_walk, user: self.is_user(), linear: Some(self.linear), guest: GuestPage::UNPAGED }
     }
 }
 
@@ -234,9 +234,11 @@ impl Cpu {
 
     #[inline(never)]
     fn nested_walk(&mut self, guest_physical: u64, access: NestedAccess) -> Outcome<NestedPage> {
-        match self.with_extension(|extension, cpu| extension.translate(cpu, guest_physical, access)) {
-            Some(Ok(page)) => Ok(page),
-            Some(Err(fault)) => Err(Trap::Exit(Exit::Nested(fault))),
+        let translated = self.with_extension(|extension, cpu| {
+            extension.translate(cpu, guest_physical, access).map_err(|fault| extension.nested_fault(cpu, fault))
+        });
+        match translated {
+            Some(outcome) => outcome,
             None => Err(Trap::not_modelled("an access through nested paging while the silicon itself works")),
         }
     }
@@ -364,7 +366,9 @@ impl Cpu {
             if mode == PagingMode::Bits32 && large {
                 base |= (entry >> 13 & 0xff) << 32;
             }
-            let nested = self.nested_page(base + (linear & (bytes - 1)), request.nested(request.access, false))?;
+            let guest = GuestPage { user: rights.user, writable: rights.writable, executable: rights.executable };
+            let nested =
+                self.nested_page(base + (linear & (bytes - 1)), NestedAccess { guest, ..request.nested(request.access, false) })?;
             let page = Translation {
                 linear: linear & !(bytes - 1),
                 physical: base,
@@ -404,7 +408,7 @@ impl Cpu {
         let reserved = self.pdpte_reserved();
         for (index, entry) in loaded.iter_mut().enumerate() {
             let guest = (cr3 & 0xffff_ffe0) + 8 * index as u64;
-            let access = NestedAccess { access: Access::Read, table_walk: true, user: false, linear: None };
+            let access = NestedAccess { access: Access::Read, table_walk: true, user: false, linear: None, guest: GuestPage::UNPAGED };
             let physical = self.nested_page(guest, access)?.physical;
             *entry = self.read_entry(physical, 8);
             if *entry & PRESENT != 0 && *entry & reserved != 0 {

@@ -139,6 +139,8 @@ pub struct Cpu {
     pub(crate) stepping: bool,
     /// Blocking by NMI.
     pub nmi_blocked: bool,
+    /// The present instruction is an IRET that ended blocking by NMI and then did not complete.
+    pub iret_unblocked_nmi: bool,
     /// NMIs waiting (more than one merge).
     pub nmi_pending: bool,
     /// An INIT signal waits.
@@ -266,6 +268,7 @@ impl Cpu {
             again: false,
             stepping: false,
             nmi_blocked: false,
+            iret_unblocked_nmi: false,
             nmi_pending: false,
             init_pending: false,
             sipi_pending: None,

@@ -4,6 +4,7 @@
 //! that the virtualization hardware takes away from the guest is an [`Exit`]; what Trapline does not model is [`NotModelled`] and ends the
 //! run. None of them is a Rust error that `?` could confuse with a bug of ours: each is a variant of [`Trap`].
 
+use crate::extension::GuestPage;
 use isa::exception::{PageFaultCode, Vector};
 use isa::register::Segment;
 use serde::{Deserialize, Serialize};
@@ -332,8 +333,12 @@ pub struct NestedFault {
     pub reserved: bool,
     /// The nested entries were present.
     pub present: bool,
-    /// Rights the nested tables give: bit 0 read, 1 write, 2 execute.
+    /// Rights the nested tables give: bit 0 read, 1 write, 2 execute, 3 execute in user mode where that is a right of its own.
     pub rights: u8,
+    /// What the guest's paging says of the linear address.
+    pub guest: GuestPage,
+    /// The log of modified pages is full (VMX): neither violation nor misconfiguration.
+    pub log_full: bool,
     /// The event that was being delivered unblocked NMIs by IRET (VMX qualification bit 12).
     pub nmi_unblocking: bool,
 }

@@ -16,8 +16,8 @@ use crate::vmx::settings;
 use isa::cpuid::{CpuidResult, Feature};
 use isa::msr;
 use isa::vmx::{
-    ControlWord, EntryControls, EptVpidCapabilities, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls, VmxBasic,
-    VmxCapabilities, VmxMisc,
+    ControlWord, EntryControls, EptVpidCapabilities, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls,
+    VmFunctionControls, VmxBasic, VmxCapabilities, VmxMisc,
 };
 
 /// In the order of leaf and bit.
@@ -186,7 +186,14 @@ pub const SKYLAKE_SERVER: CpuModel = CpuModel {
                 SecondaryControls::ENABLE_VPID,
                 SecondaryControls::WBINVD_EXITING,
                 SecondaryControls::UNRESTRICTED_GUEST,
+                SecondaryControls::PAUSE_LOOP_EXITING,
                 SecondaryControls::ENABLE_INVPCID,
+                SecondaryControls::ENABLE_VM_FUNCTIONS,
+                SecondaryControls::VMCS_SHADOWING,
+                SecondaryControls::ENABLE_PML,
+                SecondaryControls::EPT_VIOLATION_VE,
+                SecondaryControls::MODE_BASED_EXECUTE_CONTROL_FOR_EPT,
+                SecondaryControls::USE_TSC_SCALING,
             ],
         ),
         tertiary: 0,
@@ -236,6 +243,7 @@ pub const SKYLAKE_SERVER: CpuModel = CpuModel {
             .with_pages_1_gib(true)
             .with_invept(true)
             .with_accessed_dirty(true)
+            .with_advanced_violation_information(true)
             .with_invept_single_context(true)
             .with_invept_all_context(true)
             .with_invvpid(true)
@@ -243,7 +251,7 @@ pub const SKYLAKE_SERVER: CpuModel = CpuModel {
             .with_invvpid_single_context(true)
             .with_invvpid_all_context(true)
             .with_invvpid_single_context_retaining_globals(true),
-        vm_functions: 0,
+        vm_functions: 1 << VmFunctionControls::EPTP_SWITCHING.bit,
     }),
     svm: None,
     costs: &timing::SKYLAKE_SERVER,

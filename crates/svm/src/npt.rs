@@ -6,7 +6,7 @@
 //!
 //! What is not: 5-level nested tables, guest mode execute trap, read-only guest page tables, encryption.
 
-use cpu::extension::NestedPage;
+use cpu::extension::{GuestPage, NestedPage};
 use cpu::trap::{Access, NestedFault};
 use isa::paging::{ACCESSED, ADDRESS, DIRTY, GLOBAL, NO_EXECUTE, PAGE_SIZE, PRESENT, PagingMode, USER, WRITABLE};
 
@@ -121,6 +121,8 @@ impl NestedRoot {
             reserved,
             present,
             rights,
+            guest: GuestPage::UNPAGED,
+            log_full: false,
             nmi_unblocking: false,
         };
         if guest_physical >> self.address_bits() != 0 {

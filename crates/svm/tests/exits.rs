@@ -3,7 +3,7 @@
 mod common;
 
 use common::{GUEST_CODE, HOST_CODE, IOPM, MSRPM, Machine, VMCB, guest};
-use cpu::extension::{AfterExit, Extension};
+use cpu::extension::{AfterExit, Extension, GuestPage};
 use cpu::state::Shadow;
 use cpu::trap::{
     Access, ControlAccess, ControlAccessKind, Event, EventKind, Exception, Exit, Intercept, MemoryOperand, NestedFault, Operand,
@@ -44,6 +44,8 @@ fn nested(access: Access, table_walk: bool, present: bool, reserved: bool) -> Ex
         reserved,
         present,
         rights: 0,
+        guest: GuestPage::UNPAGED,
+        log_full: false,
         nmi_unblocking: false,
     })
 }

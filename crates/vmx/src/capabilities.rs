@@ -41,11 +41,16 @@ const IMPLEMENTED: &[ControlBit] = &[
     SecondaryControls::ENABLE_VPID,
     SecondaryControls::WBINVD_EXITING,
     SecondaryControls::UNRESTRICTED_GUEST,
+    SecondaryControls::PAUSE_LOOP_EXITING,
     SecondaryControls::RDRAND_EXITING,
     SecondaryControls::ENABLE_INVPCID,
     SecondaryControls::ENABLE_VM_FUNCTIONS,
+    SecondaryControls::VMCS_SHADOWING,
     SecondaryControls::RDSEED_EXITING,
+    SecondaryControls::ENABLE_PML,
+    SecondaryControls::EPT_VIOLATION_VE,
     SecondaryControls::ENABLE_XSAVES_XRSTORS,
+    SecondaryControls::MODE_BASED_EXECUTE_CONTROL_FOR_EPT,
     SecondaryControls::USE_TSC_SCALING,
     ExitControls::SAVE_DEBUG_CONTROLS,
     ExitControls::HOST_ADDRESS_SPACE_SIZE,
@@ -72,6 +77,7 @@ const EPT_VPID: EptVpidCapabilities = EptVpidCapabilities::new()
     .with_pages_1_gib(true)
     .with_invept(true)
     .with_accessed_dirty(true)
+    .with_advanced_violation_information(true)
     .with_invept_single_context(true)
     .with_invept_all_context(true)
     .with_invvpid(true)
@@ -143,7 +149,7 @@ mod tests {
         };
         let offered = offered(&everything);
         assert!(!offered.may_be_one(PinBasedControls::PROCESS_POSTED_INTERRUPTS));
-        assert!(!offered.may_be_one(SecondaryControls::VMCS_SHADOWING));
+        assert!(!offered.may_be_one(SecondaryControls::SUB_PAGE_WRITE_PERMISSIONS_FOR_EPT));
         assert!(!offered.has_tertiary());
         assert_eq!(offered.vm_functions, 1);
         for &control in IMPLEMENTED.iter().filter(|control| control.word == ControlWord::Primary) {

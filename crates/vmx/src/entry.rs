@@ -7,8 +7,9 @@
 
 use crate::address_space::AddressSpaces;
 use crate::checks::{Entry, Facts, Phase, PhaseOutcome, guest::pdpte::pae_paging};
+use crate::ept::EptFeatures;
 use crate::exit::VIRTUAL_TPR;
-use crate::intercept::{Intercepts, interception};
+use crate::intercept::{Intercepts, PauseLoop, interception};
 use crate::segments::{LDTR, SEGMENTS, TR};
 use crate::silicon::{NO_VMCS, Operation, VmFail, Vmx};
 use crate::vmcs::LaunchState;
@@ -87,7 +88,7 @@ impl Vmx {
 
     /// The checks before those of the VMCS's contents. SDM 27.1 "Basic VM-Entry Checks".
     fn check_instruction(&mut self, cpu: &Cpu, wanted: LaunchState) -> Result<(), VmFail> {
-        if self.current_pointer == NO_VMCS {
+        if self.current_pointer == NO_VMCS || self.current_is_shadow {
             return Err(VmFail::Invalid);
         }
         if cpu.shadow == Shadow::MovSs {
@@ -207,6 +208,7 @@ impl Vmx {
     /// Puts the VM-execution controls in force and injects the event. SDM 27.6 "Event Injection", 27.7 "Special Features of VM Entry".
     fn start_guest(&mut self, cpu: &mut Cpu, facts: &Facts) -> EntryOutcome {
         self.operation = Operation::NonRoot;
+        self.pauses = PauseLoop::default();
         cpu.guest_mode = true;
         if self.current.take_controls_changed() || self.intercepts.owner != self.current_pointer {
             self.intercepts = Intercepts { owner: self.current_pointer, interception: interception(self.current.fields()) };
@@ -280,6 +282,7 @@ impl Vmx {
         let fields = self.current.fields();
         let secondary = fields.secondary();
         self.ept = EptPointer::from_bits(fields.get(VmcsField::EptPointer));
+        self.ept_features = EptFeatures::of(fields);
         cpu.nested_paging = secondary.enable_ept();
         let root = secondary.enable_ept().then(|| self.ept.table());
         let vpid = if secondary.enable_vpid() { fields.get(VmcsField::VirtualProcessorIdentifier) as u16 } else { 0 };

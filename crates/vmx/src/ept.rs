@@ -1,17 +1,60 @@
 //! The walk of the extended page tables.
 //!
 //! Modelled: SDM 29.3 "The Extended Page Table Mechanism (EPT)" with a page-walk length of 4: pages of 4 KiB, 2 MiB and 1 GiB, rights,
-//! violations, misconfigurations, accessed and dirty flags. Not modelled: mode-based execute control, sub-page permissions, the effect of
-//! memory types on caches, and a walk length of 5; none of them is offered.
+//! mode-based execute control, violations and their conversion to #VE, misconfigurations, accessed and dirty flags, page-modification
+//! logging. Not modelled: sub-page permissions, the effect of memory types on caches, and a walk length of 5; none of them is offered.
 
+use crate::exit_information::Information;
 use crate::silicon::Vmx;
+use crate::vmcs::Fields;
 use cpu::extension::{NestedAccess, NestedPage};
 use cpu::state::Cpu;
-use cpu::trap::{Access, NestedFault};
-use isa::vmx::{EptEntry, EptPointer, EptVpidCapabilities, VmcsField};
+use cpu::trap::{Access, Exception, Exit, NestedFault, Trap};
+use isa::exception::Vector;
+use isa::vmx::{EptEntry, EptPointer, EptVpidCapabilities, ExitReason, VmcsField};
 
 /// Levels of the tables.
 const LEVELS: u32 = 4;
+
+/// Entries of the page-modification log.
+const LOG_ENTRIES: u64 = 512;
+
+/// The rights that entries give, and a [`NestedFault`] tells.
+const READ: u8 = 1;
+const WRITE: u8 = 2;
+/// Without mode-based execute control for every linear address, with it for supervisor-mode ones.
+const EXECUTE: u8 = 4;
+/// For user-mode linear addresses.
+const USER_EXECUTE: u8 = 8;
+
+/// What the controls say of the walk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EptFeatures {
+    /// "mode-based execute control for EPT".
+    pub(crate) mode_based_execute: bool,
+    /// "enable PML".
+    pub(crate) logs_modified_pages: bool,
+    /// "EPT-violation #VE".
+    pub(crate) converts_violations: bool,
+}
+
+impl EptFeatures {
+    pub(crate) fn of(fields: &Fields) -> EptFeatures {
+        let secondary = fields.secondary();
+        EptFeatures {
+            mode_based_execute: secondary.mode_based_execute_control_for_ept(),
+            logs_modified_pages: secondary.enable_pml(),
+            converts_violations: secondary.ept_violation_ve(),
+        }
+    }
+}
+
+/// The rights that an entry gives. Without mode-based execute control one bit speaks for both modes.
+const fn rights_of(entry: EptEntry, mode_based: bool) -> u8 {
+    let bits = entry.into_bits() as u8 & (READ | WRITE | EXECUTE);
+    let user = if mode_based { entry.user_execute() } else { entry.execute() };
+    bits | if user { USER_EXECUTE } else { 0 }
+}
 
 /// Bits that the index of one level takes.
 const INDEX_BITS: u32 = 9;
@@ -22,11 +65,11 @@ const fn shift(level: u32) -> u32 {
 }
 
 /// What is wrong with an entry. SDM 29.3.3.1 "EPT Misconfigurations".
-fn is_misconfigured(entry: EptEntry, level: u32, capabilities: &EptVpidCapabilities, physical_address_width: u8) -> bool {
+fn is_misconfigured(entry: EptEntry, level: u32, capabilities: &EptVpidCapabilities, mode_based: bool, physical_address_width: u8) -> bool {
     if entry.write() && !entry.read() {
         return true;
     }
-    if entry.execute() && !entry.read() && !capabilities.execute_only() {
+    if (entry.execute() || mode_based && entry.user_execute()) && !entry.read() && !capabilities.execute_only() {
         return true;
     }
     let beyond = u64::MAX.checked_shl(u32::from(physical_address_width)).unwrap_or(0);
@@ -68,13 +111,17 @@ impl Vmx {
             reserved: false,
             present: false,
             rights: 0,
-            nmi_unblocking: false,
+            guest: access.guest,
+            log_full: false,
+            nmi_unblocking: cpu.iret_unblocked_nmi,
         };
+        self.suppresses_ve = true;
         // Bits beyond what four levels translate must be 0; without a width of its own a guest-physical address is cut by the walk.
         if guest_physical >> (shift(LEVELS) + INDEX_BITS) != 0 {
             return Err(fault);
         }
-        let mut rights = 7u8;
+        let mode_based = self.ept_features.mode_based_execute;
+        let mut rights = READ | WRITE | EXECUTE | USER_EXECUTE;
         let mut table = pointer.table();
         let mut passed = [(0u64, EptEntry::new()); LEVELS as usize];
         let mut level = LEVELS;
@@ -83,28 +130,35 @@ impl Vmx {
             let entry = EptEntry::from_bits(cpu.read_physical(place, 8));
             passed[(LEVELS - level) as usize] = (place, entry);
             cpu.charge(cpu.model.costs.nested_walk_level.ticks.into());
-            if !entry.present(false) {
+            if !entry.present(mode_based) {
+                self.suppresses_ve = entry.suppress_ve();
                 return Err(fault);
             }
-            if is_misconfigured(entry, level, &self.capabilities.ept_vpid, cpu.model.physical_address_bits) {
+            if is_misconfigured(entry, level, &self.capabilities.ept_vpid, mode_based, cpu.model.physical_address_bits) {
                 return Err(NestedFault { misconfiguration: true, ..fault });
             }
-            rights &= entry.into_bits() as u8 & 7;
+            rights &= rights_of(entry, mode_based);
             if is_page(entry, level) {
                 break entry;
             }
             table = entry.address();
             level -= 1;
         };
+        // With mode-based execute control, what counts is whether the linear address is a user-mode one. SDM 29.3.3.2 "EPT Violations".
+        let executable = rights & if access.guest.user { USER_EXECUTE } else { EXECUTE } != 0;
         let allowed = match access.access {
-            _ if writes => rights & 2 != 0 && (rights & 1 != 0),
-            Access::Read | Access::Write => rights & 1 != 0,
-            Access::Fetch => rights & 4 != 0,
+            _ if writes => rights & WRITE != 0 && rights & READ != 0,
+            Access::Read | Access::Write => rights & READ != 0,
+            Access::Fetch => executable,
         };
         if !allowed {
+            self.suppresses_ve = page.suppress_ve();
             return Err(NestedFault { present: rights != 0, rights, ..fault });
         }
         if flags {
+            if writes && !page.dirty() && self.ept_features.logs_modified_pages && !self.log_modified_page(cpu, guest_physical) {
+                return Err(NestedFault { log_full: true, ..fault });
+            }
             for (at, (place, entry)) in passed.iter().take((LEVELS - level + 1) as usize).enumerate() {
                 let leaf = at as u32 == LEVELS - level;
                 let marked = entry.with_accessed(true).with_dirty(entry.dirty() || leaf && writes);
@@ -118,10 +172,47 @@ impl Vmx {
         Ok(NestedPage {
             physical: page.address() & !(bytes - 1) | guest_physical & (bytes - 1),
             bytes,
-            readable: rights & 1 != 0,
-            writable: rights & 2 != 0 && (!flags || writes || page.dirty()),
-            executable: rights & 4 != 0,
+            readable: rights & READ != 0,
+            writable: rights & WRITE != 0 && (!flags || writes || page.dirty()),
+            executable,
         })
+    }
+
+    /// Adds a page to the page-modification log. SDM 29.3.6 "Page-Modification Logging".
+    ///
+    /// `false` means that the log is full.
+    fn log_modified_page(&mut self, cpu: &mut Cpu, guest_physical: u64) -> bool {
+        let index = self.current.get(VmcsField::PmlIndex);
+        if index >= LOG_ENTRIES {
+            return false;
+        }
+        cpu.write_physical(self.current.get(VmcsField::PmlAddress) + index * 8, 8, guest_physical & !0xfff);
+        self.current.set(VmcsField::PmlIndex, index.wrapping_sub(1));
+        true
+    }
+
+    /// What becomes of a fault of the walk. SDM 26.5.7 "Virtualization Exceptions": an EPT violation whose entry does not suppress it is #VE,
+    /// unless the guest is outside protected mode, an event is being delivered, or the information of the last #VE was not taken yet.
+    pub(crate) fn convert_fault(&mut self, cpu: &mut Cpu, fault: NestedFault) -> Trap {
+        let area = self.current.get(VmcsField::VirtualizationExceptionInformationAddress);
+        let converts = self.ept_features.converts_violations
+            && !fault.misconfiguration
+            && !fault.log_full
+            && !self.suppresses_ve
+            && cpu.cr0.pe()
+            && cpu.delivering.is_none()
+            && cpu.read_physical(area + 4, 4) == 0;
+        if !converts {
+            return Trap::Exit(Exit::Nested(fault));
+        }
+        let information = Information::of(cpu, &Exit::Nested(fault), &self.capabilities, self.current.fields());
+        cpu.write_physical(area, 4, ExitReason::EptViolation as u64);
+        cpu.write_physical(area + 4, 4, 0xffff_ffff);
+        cpu.write_physical(area + 8, 8, information.qualification);
+        cpu.write_physical(area + 16, 8, fault.linear.unwrap_or(0));
+        cpu.write_physical(area + 24, 8, fault.guest_physical);
+        cpu.write_physical(area + 32, 2, self.current.get(VmcsField::EptpIndex));
+        Trap::Exception(Exception::plain(Vector::Virtualization))
     }
 
     /// VM function 0, EPTP switching: takes EPT pointer number ECX of the list. SDM 26.5.6.3 "EPTP Switching".
@@ -141,6 +232,9 @@ impl Vmx {
         if rules.any(|check| check.fails(&view)) {
             self.current.set(VmcsField::EptPointer, old);
             return false;
+        }
+        if self.ept_features.converts_violations {
+            self.current.set(VmcsField::EptpIndex, number);
         }
         self.enter_address_space(cpu);
         cpu.context_changed();
@@ -175,7 +269,7 @@ mod tests {
             ("address too wide", 1 << 46 | 0x37, 1, EVERYTHING, true),
         ];
         for (name, bits, level, capabilities, expected) in rows {
-            assert_eq!(is_misconfigured(EptEntry::from_bits(bits), level, &capabilities, 46), expected, "{name}");
+            assert_eq!(is_misconfigured(EptEntry::from_bits(bits), level, &capabilities, false, 46), expected, "{name}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a VM exit says about itself: reason, qualification, interruption and IDT-vectoring information, instruction length and information.
 //!
 //! Modelled: SDM 28.2 "Recording VM-Exit Information and Updating VM-Entry Control Fields", one function for each kind of exit.
-//! Not modelled: RTM, bus locks, the advanced information for EPT violations (its capability is not offered).
+//! Not modelled: RTM, bus locks.
 
 use crate::vmcs::Fields;
 use cpu::state::Cpu;
@@ -121,7 +121,7 @@ impl Information {
                     .with_general_register(*gpr & 15);
                 Information { qualification: qualification.into_bits(), ..Information::instruction(ExitReason::MovDr, *length) }
             }
-            Exit::Nested(fault) => nested(fault, fields),
+            Exit::Nested(fault) => nested(fault, capabilities, fields),
             Exit::TaskSwitch { selector, source, length, resume_flag, .. } => {
                 let source = match source {
                     TaskSwitchSource::Call => isa::vmx::TaskSwitchSource::Call,
@@ -328,7 +328,9 @@ fn exception(cpu: &Cpu, exception: &Exception) -> Information {
     // In real-address mode no exception delivers an error code.
     let error_code = exception.error_code.filter(|_| cpu.cr0.pe());
     let mut information = Information::new(ExitReason::ExceptionOrNmi);
-    information.interruption = InterruptionInformation::event(kind, exception.vector as u8, error_code.is_some());
+    let unblocked = cpu.iret_unblocked_nmi && exception.vector != Vector::DoubleFault;
+    information.interruption =
+        InterruptionInformation::event(kind, exception.vector as u8, error_code.is_some()).with_nmi_unblocking_due_to_iret(unblocked);
     information.error_code = error_code.unwrap_or(0);
     if kind == InterruptionType::SoftwareException {
         information.instruction_length = 1;
@@ -404,13 +406,21 @@ fn control(access: &ControlAccess) -> Information {
     }
 }
 
-fn nested(fault: &NestedFault, fields: &Fields) -> Information {
+fn nested(fault: &NestedFault, capabilities: &VmxCapabilities, fields: &Fields) -> Information {
+    if fault.log_full {
+        let qualification = EptViolationQualification::new().with_nmi_unblocking_due_to_iret(fault.nmi_unblocking);
+        let information = Information::new(ExitReason::PageModificationLogFull);
+        return Information { qualification: qualification.into_bits(), resume: ResumeFlag::Set, ..information };
+    }
     let mut information = Information::new(if fault.misconfiguration { ExitReason::EptMisconfiguration } else { ExitReason::EptViolation });
     information.guest_physical = Some(fault.guest_physical);
     information.resume = ResumeFlag::Set;
     if fault.misconfiguration {
         return information;
     }
+    let mode_based = fields.secondary().mode_based_execute_control_for_ept();
+    let final_access = fault.linear.is_some() && !fault.table_walk;
+    let advanced = capabilities.ept_vpid.advanced_violation_information() && final_access;
     let flags = EptPointer::from_bits(fields.get(VmcsField::EptPointer)).accessed_dirty();
     // With accessed and dirty flags for EPT, an access to a guest paging structure counts as a read and a write. SDM 28.2.1 "Basic VM-Exit
     // Information", note under Table 28-7. Without them, what writes an entry is the setting of its own flags, which is one locked access
@@ -424,7 +434,11 @@ fn nested(fault: &NestedFault, fields: &Fields) -> Information {
         .with_writable(fault.rights & 2 != 0)
         .with_executable(fault.rights & 4 != 0)
         .with_linear_address_valid(fault.linear.is_some())
-        .with_translation_of_linear_address(fault.linear.is_some() && !fault.table_walk)
+        .with_user_executable(mode_based && fault.rights & 8 != 0)
+        .with_translation_of_linear_address(final_access)
+        .with_user_mode_linear_address(advanced && fault.guest.user)
+        .with_read_write_page(advanced && fault.guest.writable)
+        .with_execute_disable_page(advanced && !fault.guest.executable)
         .with_nmi_unblocking_due_to_iret(fault.nmi_unblocking);
     information.qualification = qualification.into_bits();
     information.guest_linear = fault.linear;

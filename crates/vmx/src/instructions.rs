@@ -2,7 +2,7 @@
 //!
 //! Modelled: SDM chapter 31 "VMX Instruction Reference": VMXON, VMXOFF, VMCLEAR, VMPTRLD, VMPTRST, VMREAD, VMWRITE, VMLAUNCH, VMRESUME,
 //! VMCALL, VMFUNC, INVEPT, INVVPID. Each is a public method that a hypervisor in Rust calls; a guest program's instruction makes the
-//! checks of mode and privilege, gets its operands and then calls the same method. Not modelled: SMM monitors, shadow VMCSs.
+//! checks of mode and privilege, gets its operands and then calls the same method. Not modelled: SMM monitors.
 
 use crate::entry::EntryOutcome;
 use crate::silicon::{NO_VMCS, Operation, VmFail, Vmx};
@@ -12,7 +12,9 @@ use cpu::state::{Activity, Cpu};
 use cpu::trap::{Access, Exit, Intercept, Operand, Outcome, Trap, VendorInstruction};
 use isa::paging::is_canonical;
 use isa::register::Gpr;
-use isa::vmx::{EptPointer, FieldAccess, FieldArea, InveptType, InvvpidType, VmFunctionControls, VmInstructionError, VmcsField};
+use isa::vmx::{
+    EptPointer, FieldAccess, FieldArea, InveptType, InvvpidType, SecondaryControls, VmFunctionControls, VmInstructionError, VmcsField,
+};
 
 /// Bit 31 of the first word of a region: a shadow VMCS.
 const SHADOW_INDICATOR: u32 = 1 << 31;
@@ -61,7 +63,7 @@ impl Vmx {
         if self.operation == Operation::Off || !mode || !self.exists(operation) {
             return Err(Trap::UD);
         }
-        if self.operation == Operation::NonRoot {
+        if self.operation == Operation::NonRoot && !self.is_shadowed(cpu, instruction) {
             return Err(exit(instruction));
         }
         if cpu.cpl > 0 {
@@ -87,6 +89,8 @@ impl Vmx {
                 store_operand(cpu, instruction, 8, pointer)?;
                 Ok(())
             }
+            Intercept::Vmread if self.operation == Operation::NonRoot => self.read_shadow(cpu, instruction)?,
+            Intercept::Vmwrite if self.operation == Operation::NonRoot => self.write_shadow(cpu, instruction)?,
             Intercept::Vmread => self.execute_vmread(cpu, instruction)?,
             Intercept::Vmwrite => self.execute_vmwrite(cpu, instruction)?,
             Intercept::Vmlaunch | Intercept::Vmresume => {
@@ -118,6 +122,87 @@ impl Vmx {
             Intercept::Invvpid => self.capabilities.ept_vpid.invvpid(),
             _ => true,
         }
+    }
+
+    /// Whether VMREAD or VMWRITE of a guest accesses the shadow VMCS instead of exiting. SDM 26.1.3 "Instructions That Cause VM Exits
+    /// Conditionally", items VMREAD and VMWRITE.
+    fn is_shadowed(&self, cpu: &Cpu, instruction: &VendorInstruction) -> bool {
+        let fields = self.current.fields();
+        let bitmap = match instruction.operation {
+            Intercept::Vmread => VmcsField::VmreadBitmapAddress,
+            Intercept::Vmwrite => VmcsField::VmwriteBitmapAddress,
+            _ => return false,
+        };
+        let field = named_field(cpu, instruction);
+        if !fields.secondary().vmcs_shadowing() || field >> 15 != 0 {
+            return false;
+        }
+        cpu.read_physical(fields.get(bitmap) + (field >> 3), 1) >> (field & 7) & 1 == 0
+    }
+
+    /// VMREAD of a guest from the shadow VMCS. SDM 25.10 "VMCS Types: Ordinary and Shadow".
+    fn read_shadow(&mut self, cpu: &mut Cpu, instruction: &VendorInstruction) -> Outcome<Result<(), VmFail>> {
+        let operand = named_field(cpu, instruction);
+        let found = self.with_shadow(cpu, |vmx, vmcs| vmx.field_of_shadow(vmcs, operand).map(|access| access.read(vmcs.get(access.field))));
+        let value = match found {
+            Ok(value) => value,
+            Err(fail) => return Ok(Err(fail)),
+        };
+        cpu.charge(cpu.model.costs.vmread.ticks.into());
+        store_operand(cpu, instruction, native_bytes(cpu), value)?;
+        Ok(Ok(()))
+    }
+
+    /// VMWRITE of a guest to the shadow VMCS.
+    fn write_shadow(&mut self, cpu: &mut Cpu, instruction: &VendorInstruction) -> Outcome<Result<(), VmFail>> {
+        if self.current.get(VmcsField::VmcsLinkPointer) == u64::MAX {
+            return Ok(Err(VmFail::Invalid));
+        }
+        let value = load_operand(cpu, instruction, native_bytes(cpu))?;
+        let operand = named_field(cpu, instruction);
+        cpu.charge(cpu.model.costs.vmwrite.ticks.into());
+        Ok(self.with_shadow(cpu, |vmx, vmcs| {
+            let access = vmx.field_of_shadow(vmcs, operand)?;
+            if !vmx.may_be_written(access.field) {
+                return Err(fail_in(vmcs, VmInstructionError::VmwriteReadOnlyComponent));
+            }
+            let written = access.write(vmcs.get(access.field), value);
+            vmcs.set(access.field, written);
+            Ok(())
+        }))
+    }
+
+    /// Works on the VMCS that the link pointer names: in the processor where it is active there, else in its region.
+    fn with_shadow<T>(&mut self, cpu: &mut Cpu, work: impl FnOnce(&Vmx, &mut Vmcs) -> Result<T, VmFail>) -> Result<T, VmFail> {
+        let region = self.current.get(VmcsField::VmcsLinkPointer);
+        if region == u64::MAX {
+            return Err(VmFail::Invalid);
+        }
+        if let Some(mut vmcs) = self.active.remove(&region) {
+            let result = work(self, &mut vmcs);
+            self.active.insert(region, vmcs);
+            return result;
+        }
+        let before = read_region(cpu, region, &self.supported);
+        let mut vmcs = before.clone();
+        let result = work(self, &mut vmcs);
+        if vmcs.fields() != before.fields() {
+            cpu.write_physical_bytes(region + Vmcs::DATA, &vmcs.to_region(&self.supported));
+        }
+        result
+    }
+
+    /// The field of the shadow VMCS that an operand names.
+    fn field_of_shadow(&self, vmcs: &mut Vmcs, operand: u64) -> Result<FieldAccess, VmFail> {
+        match FieldAccess::from_operand(operand) {
+            Some(access) if self.supported[access.field.index()] => Ok(access),
+            _ => Err(fail_in(vmcs, VmInstructionError::UnsupportedVmcsComponent)),
+        }
+    }
+
+    /// Whether VMWRITE may write to a field.
+    fn may_be_written(&self, field: VmcsField) -> bool {
+        field.area() != FieldArea::ExitInformation || self.capabilities.misc.vmwrite_exit_information()
     }
 
     fn execute_vmread(&mut self, cpu: &mut Cpu, instruction: &VendorInstruction) -> Outcome<Result<(), VmFail>> {
@@ -250,8 +335,9 @@ impl Vmx {
             return Err(self.fail(VmInstructionError::VmptrldVmxonPointer));
         }
         let revision = cpu.read_physical(region, 4) as u32;
-        // A shadow VMCS can be loaded only where "VMCS shadowing" is offered, which it is not.
-        if revision & SHADOW_INDICATOR != 0 || revision != self.capabilities.basic.revision() {
+        let shadow = revision & SHADOW_INDICATOR != 0;
+        let shadows = self.capabilities.may_be_one(SecondaryControls::VMCS_SHADOWING);
+        if revision & !SHADOW_INDICATOR != self.capabilities.basic.revision() || shadow && !shadows {
             return Err(self.fail(VmInstructionError::VmptrldIncorrectRevision));
         }
         if region != self.current_pointer {
@@ -262,6 +348,7 @@ impl Vmx {
             };
             self.current_pointer = region;
         }
+        self.current_is_shadow = shadow;
         Ok(())
     }
 
@@ -309,7 +396,7 @@ impl Vmx {
         cpu.charge(cpu.model.costs.vmwrite.ticks.into());
         let access = self.find_field(operand)?;
         let field = access.field;
-        if field.area() == FieldArea::ExitInformation && !self.capabilities.misc.vmwrite_exit_information() {
+        if !self.may_be_written(field) {
             return Err(self.fail(VmInstructionError::VmwriteReadOnlyComponent));
         }
         let written = access.write(self.current.get(field), value);
@@ -384,6 +471,12 @@ impl Vmx {
         cpu.context_changed();
         Ok(())
     }
+}
+
+/// VMfailValid with a shadow VMCS, which gets the error number in place of the current VMCS.
+fn fail_in(vmcs: &mut Vmcs, error: VmInstructionError) -> VmFail {
+    vmcs.set(VmcsField::VmInstructionError, error.number().into());
+    VmFail::Valid(error)
 }
 
 /// Reads a VMCS from memory.

@@ -1,7 +1,7 @@
 //! Which instructions and events of a guest exit: the VM-execution controls in the core's words, and the bitmaps.
 //!
 //! Modelled: SDM 26.1 "Instructions That Cause VM Exits" and 26.2 "Other Causes of VM Exits". A control is translated once, when the VMCS
-//! has changed; accesses to control registers, ports and MSRs are decided here, one function for each. Not modelled: VMCS shadowing.
+//! has changed; accesses to control registers, ports and MSRs are decided here, one function for each.
 
 use crate::silicon::Vmx;
 use crate::vmcs::Fields;
@@ -38,7 +38,7 @@ pub fn interception(fields: &Fields) -> Interception {
         (primary.invlpg_exiting() && secondary.enable_invpcid(), Intercept::Invpcid),
         (primary.mwait_exiting(), Intercept::Mwait),
         (primary.monitor_exiting(), Intercept::Monitor),
-        (primary.pause_exiting(), Intercept::Pause),
+        (primary.pause_exiting() || secondary.pause_loop_exiting(), Intercept::Pause),
         (primary.rdpmc_exiting(), Intercept::Rdpmc),
         (primary.rdtsc_exiting(), Intercept::Rdtsc),
         (primary.rdtsc_exiting() && secondary.enable_rdtscp(), Intercept::Rdtscp),
@@ -72,6 +72,8 @@ pub fn interception(fields: &Fields) -> Interception {
         cr4_mask: fields.get(VmcsField::Cr4GuestHostMask),
         cr4_shadow: fields.get(VmcsField::Cr4ReadShadow),
         virtual_nmis: pin.virtual_nmis(),
+        // SDM 26.3 "Changes to Instruction Behavior in VMX Non-Root Operation", item IRET.
+        keeps_nmi_blocking: pin.nmi_exiting() && !pin.virtual_nmis(),
         tpr_threshold: if primary.use_tpr_shadow() { (fields.get(VmcsField::TprThreshold) & 0xf) as u8 } else { 0 },
         ..Interception::default()
     };
@@ -105,7 +107,34 @@ const TS: u64 = 1 << 3;
 /// CR0.PE.
 const PE: u64 = 1;
 
+/// The times, in cycles, of the PAUSEs at privilege level 0 that "PAUSE-loop exiting" looks at. SDM 25.6.13 "Controls for PAUSE-Loop
+/// Exiting".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PauseLoop {
+    /// The first of the loop, and the last one before now; none since VM entry.
+    times: Option<(u64, u64)>,
+}
+
 impl Vmx {
+    /// Whether PAUSE exits. SDM 26.1.3 "Instructions That Cause VM Exits Conditionally", item PAUSE.
+    pub(crate) fn pause_exits(&mut self, cpu: &Cpu) -> bool {
+        let fields = self.current.fields();
+        if fields.primary().pause_exiting() {
+            return true;
+        }
+        if cpu.cpl > 0 {
+            return false;
+        }
+        let (gap, window) = (fields.get(VmcsField::PleGap), fields.get(VmcsField::PleWindow));
+        let now = cpu.cycles();
+        let first = match self.pauses.times {
+            Some((first, last)) if now - last <= gap => first,
+            _ => now,
+        };
+        self.pauses.times = Some((first, now));
+        now - first > window
+    }
+
     /// Whether a port access exits. SDM 26.1.3 "Instructions That Cause VM Exits Conditionally", items IN and OUT.
     pub(crate) fn port_exits(&self, cpu: &Cpu, access: &PortAccess) -> bool {
         let fields = self.current.fields();

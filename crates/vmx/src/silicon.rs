@@ -7,7 +7,8 @@ use crate::address_space::AddressSpaces;
 use crate::capabilities;
 use crate::checks::{Check, Entry, Phase, all_failures};
 use crate::contexts::Contexts;
-use crate::intercept::Intercepts;
+use crate::ept::EptFeatures;
+use crate::intercept::{Intercepts, PauseLoop};
 use crate::vmcs::{SupportedFields, Vmcs};
 use cpu::extension::{AfterExit, Completion, Extension, NestedAccess, NestedPage};
 use cpu::state::Cpu;
@@ -56,6 +57,8 @@ pub struct Vmx {
     pub(crate) vmxon_pointer: u64,
     /// Physical address of the current VMCS, or [`NO_VMCS`].
     pub(crate) current_pointer: u64,
+    /// The current VMCS is a shadow VMCS, with which no VM entry is made.
+    pub(crate) current_is_shadow: bool,
     /// The current VMCS, where there is one.
     pub(crate) current: Vmcs,
     /// The VMCSs that are active but not current, by physical address.
@@ -64,6 +67,12 @@ pub struct Vmx {
     pub(crate) contexts: Contexts,
     /// EPT of the guest that runs.
     pub(crate) ept: EptPointer,
+    /// What its controls say of EPT.
+    pub(crate) ept_features: EptFeatures,
+    /// The entry at which the last walk ended suppresses #VE.
+    pub(crate) suppresses_ve: bool,
+    /// The PAUSEs of a loop of the guest that runs.
+    pub(crate) pauses: PauseLoop,
     /// What the VMCS makes the core intercept, for as long as the VMCS does not change.
     pub(crate) intercepts: Intercepts,
     /// Features of the processor outside guests, which may lack some.
@@ -90,11 +99,15 @@ impl Vmx {
             operation: Operation::Off,
             vmxon_pointer: 0,
             current_pointer: NO_VMCS,
+            current_is_shadow: false,
             current: Vmcs::default(),
             active: BTreeMap::new(),
             address_spaces: AddressSpaces::default(),
             contexts: Contexts::default(),
             ept: EptPointer::new(),
+            ept_features: EptFeatures::default(),
+            suppresses_ve: true,
+            pauses: PauseLoop::default(),
             intercepts: Intercepts::default(),
             host_features: 0,
             supported,
@@ -215,6 +228,14 @@ impl Extension for Vmx {
 
     fn translate(&mut self, cpu: &mut Cpu, guest_physical: u64, access: NestedAccess) -> Result<NestedPage, NestedFault> {
         self.walk(cpu, guest_physical, access)
+    }
+
+    fn nested_fault(&mut self, cpu: &mut Cpu, fault: NestedFault) -> Trap {
+        self.convert_fault(cpu, fault)
+    }
+
+    fn intercepts_pause(&mut self, cpu: &Cpu) -> bool {
+        self.pause_exits(cpu)
     }
 
     fn allows_control(&self, _cpu: &Cpu, register: u8, value: u64) -> bool {

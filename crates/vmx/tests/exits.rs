@@ -3,7 +3,7 @@
 mod common;
 
 use common::{GUEST_CODE, read, set, story};
-use cpu::extension::{AfterExit, Extension};
+use cpu::extension::{AfterExit, Extension, GuestPage};
 use cpu::state::Cpu;
 use cpu::trap::{
     Access, ControlAccess, ControlAccessKind, Event, EventKind, Exception, Exit, Intercept, MemoryOperand, NestedFault, Operand,
@@ -161,6 +161,8 @@ fn ept_faults_report_access_and_rights() {
         reserved: false,
         present: false,
         rights: 0,
+        guest: GuestPage { user: false, writable: false, executable: true },
+        log_full: false,
         nmi_unblocking: false,
     };
     // (fault, reason, qualification)

@@ -173,7 +173,7 @@ fn instructions_refuse_what_the_manual_says() {
         assert_eq!(vmx.vmptrld(cpu, VMXON), valid(E::VmptrldVmxonPointer));
         assert_eq!(vmx.vmptrld(cpu, 0x3000), valid(E::VmptrldIncorrectRevision));
         assert_eq!(vmx.vmresume(cpu), Err(VmFail::Valid(E::VmresumeNonLaunchedVmcs)));
-        assert_eq!(vmx.vmwrite(cpu, F::PmlAddress, 0), valid(E::UnsupportedVmcsComponent));
+        assert_eq!(vmx.vmwrite(cpu, F::GuestPkrs, 0), valid(E::UnsupportedVmcsComponent));
         assert_eq!(vmx.invept(cpu, 7, [0, 0]), valid(E::InvalidInvalidationOperand));
         assert_eq!(vmx.invvpid(cpu, 1, [0, 0]), valid(E::InvalidInvalidationOperand));
         assert_eq!(vmx.invvpid(cpu, 0, [1, 1 << 50]), valid(E::InvalidInvalidationOperand));

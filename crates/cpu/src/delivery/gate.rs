@@ -83,6 +83,7 @@ impl Cpu {
         }
         self.record_event(from);
         self.delivering = None;
+        self.iret_unblocked_nmi = false;
         self.activity = Activity::Active;
         self.shadow = Shadow::None;
         self.trace_cancelled = true;

@@ -71,8 +71,18 @@ fn int1(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 
 fn iret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     cpu.intercept(Intercept::Iret, instruction)?;
+    if !cpu.nmi_blocked || cpu.interception.keeps_nmi_blocking {
+        return return_from_interrupt(cpu, instruction);
+    }
     // SDM vol 3, 6.7.1 "Handling Multiple NMIs": even an IRET that faults ends the blocking.
     cpu.nmi_blocked = false;
+    cpu.iret_unblocked_nmi = true;
+    let outcome = return_from_interrupt(cpu, instruction)?;
+    cpu.iret_unblocked_nmi = false;
+    Ok(outcome)
+}
+
+fn return_from_interrupt(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     let bytes: u8 = match instruction.code() {
         Code::Iretw => 2,
         Code::Iretd => 4,

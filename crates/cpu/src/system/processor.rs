@@ -108,7 +108,9 @@ fn hlt(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 }
 
 fn pause(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    cpu.intercept(Intercept::Pause, instruction)?;
+    if cpu.interception.has(Intercept::Pause) && cpu.with_extension(|extension, cpu| extension.intercepts_pause(cpu)) == Some(true) {
+        cpu.intercept(Intercept::Pause, instruction)?;
+    }
     Ok(Flow::Next)
 }
 

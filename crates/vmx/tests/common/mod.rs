@@ -6,9 +6,9 @@ use cpu::block::CodeCache;
 use cpu::bus::Environment;
 pub use cpu::bus::NoDevices;
 use cpu::state::Cpu;
-use isa::vmx::VmcsField as F;
+use isa::vmx::{ControlBit, SecondaryControls, VmcsField as F};
 use memory::Memory;
-use vmx::Vmx;
+use vmx::{EntryOutcome, Vmx};
 
 pub const VMXON: u64 = 0x1000;
 pub const VMCS: u64 = 0x2000;
@@ -17,6 +17,13 @@ pub const VMCS: u64 = 0x2000;
 pub const PAGE_TABLES: u64 = 0x9000;
 /// Where a guest's code begins.
 pub const GUEST_CODE: u64 = 0x10_0000;
+
+/// Top of the EPT that [`Machine::enable_ept`] makes.
+pub const EPT: u64 = 0x40_0000;
+/// Accessed and dirty flags, in an EPT pointer.
+pub const EPT_FLAGS: u64 = 1 << 6;
+/// Execution at user-mode addresses, in an entry of EPT.
+pub const USER_EXECUTE: u64 = 1 << 10;
 
 /// The machine.
 pub struct Machine {
@@ -70,6 +77,59 @@ impl Machine {
     /// Puts code into memory.
     pub fn load(&mut self, at: u64, bytes: &[u8]) {
         self.memory.write(at, bytes).expect("RAM");
+    }
+
+    /// Assembles the guest's code. Returns where its labels are.
+    pub fn guest(&mut self, source: &str) -> std::collections::BTreeMap<String, u64> {
+        let options = assembler::Options { origin: GUEST_CODE, bits: assembler::Bits::SixtyFour, ..Default::default() };
+        let program = assembler::assemble(source, &options).unwrap_or_else(|errors| panic!("{errors:?}"));
+        self.load(GUEST_CODE, &program.bytes);
+        program.symbols
+    }
+
+    /// Adds controls to the secondary processor-based ones, and activates these.
+    pub fn add_secondary(&mut self, controls: &[ControlBit]) {
+        let bits = controls.iter().fold(0, |bits, control| bits | 1 << control.bit);
+        let primary = self.read(F::PrimaryProcessorBasedControls);
+        self.set(F::PrimaryProcessorBasedControls, primary | 1 << 31);
+        let secondary = self.read(F::SecondaryProcessorBasedControls);
+        self.set(F::SecondaryProcessorBasedControls, secondary | bits);
+    }
+
+    /// Puts the guest behind EPT that maps all of memory to itself: the first 2 MiB by pages of 4 KiB, the rest by pages of 2 MiB.
+    pub fn enable_ept(&mut self, flags: u64) {
+        let mut put = |at: u64, entry: u64| self.memory.write_u64(at, entry).expect("RAM");
+        put(EPT, EPT + 0x1007 | USER_EXECUTE);
+        put(EPT + 0x1000, EPT + 0x2007 | USER_EXECUTE);
+        put(EPT + 0x2000, EPT + 0x3007 | USER_EXECUTE);
+        for page in 0..512 {
+            put(EPT + 0x3000 + page * 8, page << 12 | 0x37 | USER_EXECUTE);
+            if page > 0 {
+                put(EPT + 0x2000 + page * 8, page << 21 | 0xb7 | USER_EXECUTE);
+            }
+        }
+        self.add_secondary(&[SecondaryControls::ENABLE_EPT]);
+        self.set(F::EptPointer, EPT | 0x1e | flags);
+    }
+
+    /// Changes the entry of EPT that maps a page of the first 2 MiB. Returns what it was.
+    pub fn map(&mut self, page: u64, entry: u64) -> u64 {
+        let at = EPT + 0x3000 + (page >> 12) * 8;
+        let old = self.memory.read_u64(at).expect("RAM");
+        self.memory.write_u64(at, entry).expect("RAM");
+        self.with(|_, cpu| cpu.flush_tlb());
+        old
+    }
+
+    /// Enters the guest and lets it run to its next exit to the host in Rust: the exit's reason.
+    pub fn enter(&mut self, launch: bool) -> u64 {
+        let outcome = self.with(|vmx, cpu| if launch { vmx.vmlaunch(cpu) } else { vmx.vmresume(cpu) });
+        match outcome {
+            Ok(EntryOutcome::Entered) => assert_eq!(self.run(10_000), RunExit::HostEntry),
+            Ok(EntryOutcome::Exited(_)) => {}
+            Err(fail) => panic!("{fail}: {:x?}", self.with(|vmx, cpu| vmx.explain(cpu))),
+        }
+        self.read(F::ExitReason)
     }
 
     /// VMREAD.
