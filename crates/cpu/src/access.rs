@@ -11,7 +11,7 @@ use crate::block::lines_of;
 use crate::bus::Environment;
 use crate::state::Cpu;
 use crate::tlb::{CodePageEntry, EMPTY, FetchPage, SoftwareEntry, SoftwareTlb, Translation};
-use crate::trap::{Access, Exception, Outcome, Trap};
+use crate::trap::{Access, Exception, Exit, Outcome, Trap};
 use isa::debug::BreakpointKind;
 use isa::exception::Vector;
 use isa::paging::is_canonical;
@@ -282,6 +282,9 @@ impl Cpu {
 
     fn load_page(&mut self, page: &Translation, linear: u64, bytes: u8) -> Outcome<u64> {
         let physical = page.physical + (linear & (page.bytes - 1));
+        if self.is_apic_access(physical) {
+            return self.access_apic_page(physical, bytes, None, Access::Read);
+        }
         if !self.is_ram(physical) {
             return self.device_load(physical, bytes);
         }
@@ -293,6 +296,9 @@ impl Cpu {
 
     fn store_page(&mut self, page: &Translation, linear: u64, bytes: u8, value: u64) -> Outcome {
         let physical = page.physical + (linear & (page.bytes - 1));
+        if self.is_apic_access(physical) {
+            return self.access_apic_page(physical, bytes, Some(value), Access::Write).map(|_| ());
+        }
         if !self.is_ram(physical) {
             return self.device_store(physical, bytes, value);
         }
@@ -380,6 +386,19 @@ impl Cpu {
     /// user program and accesses through SMAP's exception may not be cached under the program's context.
     fn may_reuse(&self, page: &Translation) -> bool {
         if self.cpl == 3 { page.user } else { !page.user || !self.cr4.smap() || self.system_flags().ac() }
+    }
+
+    /// Whether an access goes to the silicon instead of memory.
+    #[inline]
+    pub(crate) fn is_apic_access(&self, physical: u64) -> bool {
+        self.apic_access_page == Some(physical & !0xfff)
+    }
+
+    #[cold]
+    fn access_apic_page(&mut self, physical: u64, bytes: u8, write: Option<u64>, access: Access) -> Outcome<u64> {
+        let offset = (physical & 0xfff) as u16;
+        let answer = self.with_extension(|extension, cpu| extension.access_apic_page(cpu, offset, bytes, write, access));
+        answer.unwrap_or_else(|| Err(Trap::not_modelled("an access to the APIC-access page by the silicon itself")))
     }
 
     #[cold]
@@ -529,6 +548,12 @@ impl Cpu {
         if self.long_mode() && !is_canonical(linear) {
             return Err(Trap::GP0);
         }
-        self.translate(linear, Access::Fetch, self.privilege())
+        let page = self.translate(linear, Access::Fetch, self.privilege())?;
+        let physical = page.physical + (linear & (page.bytes - 1));
+        if self.is_apic_access(physical) {
+            let offset = (physical & 0xfff) as u16;
+            return Err(Trap::Exit(Exit::ApicAccess { offset, access: Access::Fetch, table_walk: false, length: 0 }));
+        }
+        Ok(page)
     }
 }

@@ -65,6 +65,10 @@ impl Cpu {
     pub(crate) fn raise(&mut self, trap: Trap, instruction: Option<&Instruction>) -> Result<(), RunExit> {
         self.leave = true;
         let mut exception = match trap {
+            Trap::Exit(Exit::ApicAccess { offset, access, table_walk, .. }) => {
+                let length = instruction.filter(|_| self.delivering.is_none()).map_or(0, |instruction| instruction.len() as u8);
+                return self.leave_guest(Exit::ApicAccess { offset, access, table_walk, length });
+            }
             Trap::Exit(exit) => return self.leave_guest(exit),
             Trap::NotModelled(what) => return Err(RunExit::NotModelled(what)),
             Trap::Exception(exception) => self.with_stack_fault(exception, instruction),

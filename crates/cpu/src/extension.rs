@@ -36,6 +36,10 @@ pub struct Interception {
     pub cr4_shadow: u64,
     /// NMIs exit, and what blocks NMIs in the guest blocks only those that are injected (VMX's "virtual NMIs").
     pub virtual_nmis: bool,
+    /// The silicon is told of external interrupts before they exit (VMX's posted interrupts).
+    pub posts_interrupts: bool,
+    /// The silicon is told of changes of the virtual TPR (VMX's virtual-interrupt delivery).
+    pub follows_task_priority: bool,
     /// IRET leaves blocking by NMI as it is (VMX's "NMI exiting" without "virtual NMIs").
     pub keeps_nmi_blocking: bool,
     /// The guest exits behind the write that lowers the class of its virtual TPR below this one; zero never.
@@ -173,6 +177,27 @@ pub trait Extension: Send + std::fmt::Debug {
     /// With `Intercept::Pause` set: whether this PAUSE exits.
     fn intercepts_pause(&mut self, _cpu: &Cpu) -> bool {
         true
+    }
+
+    /// A data access of the program to a register in the APIC-access page ([`Cpu::apic_access_page`]): the value read, unless it exits. What
+    /// a write leads to waits for [`Extension::complete_apic_write`].
+    fn access_apic_page(&mut self, _cpu: &mut Cpu, offset: u16, _bytes: u8, _write: Option<u64>, access: Access) -> Outcome<u64> {
+        Err(Trap::Exit(Exit::ApicAccess { offset, access, table_walk: false, length: 0 }))
+    }
+
+    /// What follows a write to a register of the virtual APIC, behind the instruction.
+    fn complete_apic_write(&mut self, _cpu: &mut Cpu, _register: u16) -> Option<Exit> {
+        None
+    }
+
+    /// With [`Cpu::virtual_interrupt_recognized`]: the vector of the virtual interrupt that the guest takes now.
+    fn deliver_virtual_interrupt(&mut self, _cpu: &mut Cpu) -> u8 {
+        0
+    }
+
+    /// With `Interception::posts_interrupts`: an external interrupt has come; `None` if no exit comes of it.
+    fn external_interrupt(&mut self, _cpu: &mut Cpu) -> Option<Exit> {
+        Some(Exit::ExternalInterrupt { vector: None })
     }
 
     /// Checks a value for CR0 or CR4 against bits that the extension fixes (VMX operation); `false` means #GP(0).

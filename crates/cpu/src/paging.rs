@@ -9,7 +9,7 @@ use crate::access::Privilege;
 use crate::extension::{GuestPage, NestedAccess, NestedPage};
 use crate::state::Cpu;
 use crate::tlb::Translation;
-use crate::trap::{Access, Exception, Outcome, Trap};
+use crate::trap::{Access, Exception, Exit, Outcome, Trap};
 use isa::cpuid::Feature;
 use isa::exception::PageFaultCode;
 use isa::paging::{ACCESSED, ADDRESS, DIRTY, GLOBAL, NO_EXECUTE, PAGE_BYTES, PAGE_SIZE, PRESENT, PagingMode, USER, WRITABLE};
@@ -238,6 +238,10 @@ impl Cpu {
             extension.translate(cpu, guest_physical, access).map_err(|fault| extension.nested_fault(cpu, fault))
         });
         match translated {
+            Some(Ok(page)) if access.table_walk && self.is_apic_access(page.physical) => {
+                let offset = (page.physical & 0xfff) as u16;
+                Err(Trap::Exit(Exit::ApicAccess { offset, access: access.access, table_walk: true, length: 0 }))
+            }
             Some(outcome) => outcome,
             None => Err(Trap::not_modelled("an access through nested paging while the silicon itself works")),
         }

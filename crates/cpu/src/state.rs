@@ -178,6 +178,12 @@ pub struct Cpu {
     pub virtual_interrupt: Option<VirtualInterrupt>,
     /// CR8 reads and writes go here instead of to the APIC (VMX TPR shadow, SVM V_TPR); the silicon takes it back at exit.
     pub virtual_tpr: Option<u8>,
+    /// The page of physical memory to which the silicon virtualizes accesses (VMX's APIC-access page).
+    pub apic_access_page: Option<u64>,
+    /// The register of the virtual APIC that the present instruction wrote: the silicon does behind it what follows.
+    pub apic_write: Option<u16>,
+    /// The silicon has an interrupt for the guest, to be asked for when the guest can take it.
+    pub virtual_interrupt_recognized: bool,
     /// The time in ticks at which the preemption timer exits.
     pub preemption_deadline: Option<u64>,
     /// State of the generator behind RDRAND and RDSEED, see `system::integer::random`. A run that wants other numbers sets another seed.
@@ -287,6 +293,9 @@ impl Cpu {
             physical_interrupt_flag: None,
             virtual_interrupt: None,
             virtual_tpr: None,
+            apic_access_page: None,
+            apic_write: None,
+            virtual_interrupt_recognized: false,
             preemption_deadline: None,
             random: u64::from(number),
             tsc: TscScale::IDENTITY,
@@ -526,6 +535,11 @@ impl Cpu {
             self.jumps.clear();
             self.fetch_page = FetchPage::NONE;
         }
+    }
+
+    /// Makes the engine look at what waits behind the present instruction.
+    pub const fn look_around(&mut self) {
+        self.leave = true;
     }
 
     /// Call after a change of CS, CPL or RFLAGS.VM: the context stays what it was for this privilege, unless code is now decoded in another way.

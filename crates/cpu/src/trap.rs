@@ -212,6 +212,27 @@ pub enum Exit {
     },
     /// A guest-physical address could not be translated or used.
     Nested(NestedFault),
+    /// An access to the APIC-access page (VMX).
+    ApicAccess {
+        /// Offset in the page.
+        offset: u16,
+        /// What for.
+        access: Access,
+        /// Of an entry of the guest's paging structures: an access by guest-physical address.
+        table_walk: bool,
+        /// Length of the instruction in bytes; 0 where none is to blame.
+        length: u8,
+    },
+    /// A register of the virtual APIC was written (VMX).
+    ApicWrite {
+        /// Its offset.
+        offset: u16,
+    },
+    /// A virtual interrupt has ended of which the host wants to know (VMX).
+    VirtualizedEoi {
+        /// Its vector.
+        vector: u8,
+    },
     /// A task switch.
     TaskSwitch {
         /// Selector of the new TSS.

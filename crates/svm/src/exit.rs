@@ -148,6 +148,7 @@ impl Svm {
                     .with_resume_flag(resume_flag);
                 Report { info_1: u64::from(selector), info_2: info.into_bits(), ..Report::plain(ExitCode::TASK_SWITCH) }
             }
+            Exit::ApicAccess { .. } | Exit::ApicWrite { .. } | Exit::VirtualizedEoi { .. } => return None,
             Exit::Sipi { .. } | Exit::NmiWindow | Exit::PreemptionTimer | Exit::MonitorTrap | Exit::TprBelowThreshold => return None,
         })
     }

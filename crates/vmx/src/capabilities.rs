@@ -14,6 +14,7 @@ const IMPLEMENTED: &[ControlBit] = &[
     PinBasedControls::NMI_EXITING,
     PinBasedControls::VIRTUAL_NMIS,
     PinBasedControls::ACTIVATE_VMX_PREEMPTION_TIMER,
+    PinBasedControls::PROCESS_POSTED_INTERRUPTS,
     PrimaryControls::INTERRUPT_WINDOW_EXITING,
     PrimaryControls::USE_TSC_OFFSETTING,
     PrimaryControls::HLT_EXITING,
@@ -35,12 +36,16 @@ const IMPLEMENTED: &[ControlBit] = &[
     PrimaryControls::MONITOR_EXITING,
     PrimaryControls::PAUSE_EXITING,
     PrimaryControls::ACTIVATE_SECONDARY_CONTROLS,
+    SecondaryControls::VIRTUALIZE_APIC_ACCESSES,
     SecondaryControls::ENABLE_EPT,
     SecondaryControls::DESCRIPTOR_TABLE_EXITING,
     SecondaryControls::ENABLE_RDTSCP,
+    SecondaryControls::VIRTUALIZE_X2APIC_MODE,
     SecondaryControls::ENABLE_VPID,
     SecondaryControls::WBINVD_EXITING,
     SecondaryControls::UNRESTRICTED_GUEST,
+    SecondaryControls::APIC_REGISTER_VIRTUALIZATION,
+    SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY,
     SecondaryControls::PAUSE_LOOP_EXITING,
     SecondaryControls::RDRAND_EXITING,
     SecondaryControls::ENABLE_INVPCID,
@@ -148,7 +153,7 @@ mod tests {
             ..VmxCapabilities::default()
         };
         let offered = offered(&everything);
-        assert!(!offered.may_be_one(PinBasedControls::PROCESS_POSTED_INTERRUPTS));
+        assert!(!offered.may_be_one(SecondaryControls::INTEL_PT_USES_GUEST_PHYSICAL_ADDRESSES));
         assert!(!offered.may_be_one(SecondaryControls::SUB_PAGE_WRITE_PERMISSIONS_FOR_EPT));
         assert!(!offered.has_tertiary());
         assert_eq!(offered.vm_functions, 1);

@@ -12,6 +12,7 @@ use isa::vmx::EptPointer;
 struct Paging {
     address_space: u32,
     ept: Option<EptPointer>,
+    apic_access_page: Option<u64>,
     registers: [u64; 4],
     pdptes: [u64; 4],
     alignment_check: bool,
@@ -23,6 +24,7 @@ impl Paging {
         Paging {
             address_space: cpu.address_space,
             ept: cpu.nested_paging.then_some(ept),
+            apic_access_page: cpu.apic_access_page,
             registers: [cpu.cr0.into_bits(), cpu.cr3, cpu.cr4.into_bits(), cpu.efer.into_bits()],
             pdptes: cpu.pdptes,
             alignment_check: cpu.system_flags().ac(),

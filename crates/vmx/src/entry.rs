@@ -237,6 +237,8 @@ impl Vmx {
         cpu.physical_interrupt_flag = pin.external_interrupt_exiting().then_some(true);
         // SDM 30.3 "Virtualizing CR8-Based TPR Accesses": CR8 is bits 7:4 of the virtual task-priority register, at offset 80H.
         cpu.virtual_tpr = primary.use_tpr_shadow().then_some(facts.virtual_tpr);
+        self.enter_virtual_apic(cpu);
+        let (fields, pin) = (self.current.fields(), self.current.fields().pin_based());
         let timer = pin.activate_vmx_preemption_timer();
         let count = fields.get(VmcsField::VmxPreemptionTimerValue);
         cpu.preemption_deadline = timer.then(|| self.preemption_deadline(cpu, count));

@@ -187,6 +187,9 @@ impl Vmx {
         cpu.guest_tsc = TscScale::IDENTITY;
         cpu.physical_interrupt_flag = None;
         cpu.preemption_deadline = None;
+        cpu.apic_access_page = None;
+        cpu.apic_write = None;
+        cpu.virtual_interrupt_recognized = false;
         cpu.nested_paging = false;
         cpu.address_space = 0;
         cpu.delivering = None;

@@ -13,9 +13,9 @@ use isa::exception::Vector;
 use isa::register::Segment;
 use isa::rflags::Rflags;
 use isa::vmx::{
-    ControlRegisterAccessType, ControlRegisterQualification, DebugQualification, DescriptorTableInstruction, EptPointer,
-    EptViolationQualification, ExitReason, InstructionInformation, InterruptionInformation, InterruptionType, IoQualification,
-    LdtrOrTrInstruction, MovDrQualification, TaskSwitchQualification, VmcsField, VmxCapabilities,
+    ApicAccessQualification, ApicAccessType, ControlRegisterAccessType, ControlRegisterQualification, DebugQualification,
+    DescriptorTableInstruction, EptPointer, EptViolationQualification, ExitReason, InstructionInformation, InterruptionInformation,
+    InterruptionType, IoQualification, LdtrOrTrInstruction, MovDrQualification, TaskSwitchQualification, VmcsField, VmxCapabilities,
 };
 
 /// What RFLAGS.RF is in the saved RFLAGS. SDM 28.3.3 "Saving RIP, RSP, RFLAGS, and SSP".
@@ -138,6 +138,30 @@ impl Information {
                     ..Information::instruction(ExitReason::TaskSwitch, *length)
                 }
             }
+            Exit::ApicAccess { offset, access, table_walk, length } => {
+                let kind = match access {
+                    _ if *table_walk && cpu.delivering.is_some() => ApicAccessType::PhysicalEventDelivery,
+                    _ if *table_walk => ApicAccessType::PhysicalInstruction,
+                    _ if cpu.delivering.is_some() => ApicAccessType::LinearEventDelivery,
+                    Access::Read => ApicAccessType::LinearRead,
+                    Access::Write => ApicAccessType::LinearWrite,
+                    Access::Fetch => ApicAccessType::LinearFetch,
+                };
+                let qualification =
+                    ApicAccessQualification::new().with_offset(if *table_walk { 0 } else { *offset }).with_access_type(kind);
+                Information {
+                    qualification: qualification.into_bits(),
+                    instruction_length: *length,
+                    resume: ResumeFlag::Set,
+                    ..Information::new(ExitReason::ApicAccess)
+                }
+            }
+            Exit::ApicWrite { offset } => {
+                Information { qualification: u64::from(*offset & 0xff0), ..Information::new(ExitReason::ApicWrite) }
+            }
+            Exit::VirtualizedEoi { vector } => {
+                Information { qualification: u64::from(*vector), ..Information::new(ExitReason::VirtualizedEoi) }
+            }
             Exit::PreemptionTimer => Information::new(ExitReason::PreemptionTimerExpired),
             Exit::MonitorTrap => Information::new(ExitReason::MonitorTrapFlag),
             Exit::TprBelowThreshold => Information::new(ExitReason::TprBelowThreshold),
@@ -145,7 +169,7 @@ impl Information {
         // SDM 28.2.4 "Information for VM Exits During Event Delivery": not when #DF or a triple fault exits directly.
         let double_fault = matches!(exit, Exit::Exception(exception) if exception.vector == Vector::DoubleFault);
         let during_delivery = match exit {
-            Exit::Exception(_) | Exit::Nested(_) | Exit::TaskSwitch { .. } => !double_fault,
+            Exit::Exception(_) | Exit::Nested(_) | Exit::ApicAccess { .. } | Exit::TaskSwitch { .. } => !double_fault,
             _ => false,
         };
         if let Some(event) = cpu.delivering.filter(|_| during_delivery) {

@@ -143,7 +143,7 @@ impl Vmx {
     /// VMREAD of a guest from the shadow VMCS. SDM 25.10 "VMCS Types: Ordinary and Shadow".
     fn read_shadow(&mut self, cpu: &mut Cpu, instruction: &VendorInstruction) -> Outcome<Result<(), VmFail>> {
         let operand = named_field(cpu, instruction);
-        let found = self.with_shadow(cpu, |vmx, vmcs| vmx.field_of_shadow(vmcs, operand).map(|access| access.read(vmcs.get(access.field))));
+        let found = self.with_shadow(cpu, |vmx, vmcs| vmx.existing_field(operand).map(|access| access.read(vmcs.get(access.field))));
         let value = match found {
             Ok(value) => value,
             Err(fail) => return Ok(Err(fail)),
@@ -162,9 +162,9 @@ impl Vmx {
         let operand = named_field(cpu, instruction);
         cpu.charge(cpu.model.costs.vmwrite.ticks.into());
         Ok(self.with_shadow(cpu, |vmx, vmcs| {
-            let access = vmx.field_of_shadow(vmcs, operand)?;
+            let access = vmx.existing_field(operand)?;
             if !vmx.may_be_written(access.field) {
-                return Err(fail_in(vmcs, VmInstructionError::VmwriteReadOnlyComponent));
+                return Err(VmInstructionError::VmwriteReadOnlyComponent);
             }
             let written = access.write(vmcs.get(access.field), value);
             vmcs.set(access.field, written);
@@ -172,8 +172,9 @@ impl Vmx {
         }))
     }
 
-    /// Works on the VMCS that the link pointer names: in the processor where it is active there, else in its region.
-    fn with_shadow<T>(&mut self, cpu: &mut Cpu, work: impl FnOnce(&Vmx, &mut Vmcs) -> Result<T, VmFail>) -> Result<T, VmFail> {
+    /// Works on the VMCS that the link pointer names: in the processor where it is active there, else in its region. What goes wrong is
+    /// told in the current VMCS.
+    fn with_shadow<T>(&mut self, cpu: &mut Cpu, work: impl FnOnce(&Vmx, &mut Vmcs) -> Result<T, VmInstructionError>) -> Result<T, VmFail> {
         let region = self.current.get(VmcsField::VmcsLinkPointer);
         if region == u64::MAX {
             return Err(VmFail::Invalid);
@@ -181,7 +182,7 @@ impl Vmx {
         if let Some(mut vmcs) = self.active.remove(&region) {
             let result = work(self, &mut vmcs);
             self.active.insert(region, vmcs);
-            return result;
+            return result.map_err(|error| self.fail(error));
         }
         let before = read_region(cpu, region, &self.supported);
         let mut vmcs = before.clone();
@@ -189,14 +190,14 @@ impl Vmx {
         if vmcs.fields() != before.fields() {
             cpu.write_physical_bytes(region + Vmcs::DATA, &vmcs.to_region(&self.supported));
         }
-        result
+        result.map_err(|error| self.fail(error))
     }
 
-    /// The field of the shadow VMCS that an operand names.
-    fn field_of_shadow(&self, vmcs: &mut Vmcs, operand: u64) -> Result<FieldAccess, VmFail> {
+    /// The field that an operand names.
+    fn existing_field(&self, operand: u64) -> Result<FieldAccess, VmInstructionError> {
         match FieldAccess::from_operand(operand) {
             Some(access) if self.supported[access.field.index()] => Ok(access),
-            _ => Err(fail_in(vmcs, VmInstructionError::UnsupportedVmcsComponent)),
+            _ => Err(VmInstructionError::UnsupportedVmcsComponent),
         }
     }
 
@@ -363,10 +364,7 @@ impl Vmx {
         if self.current_pointer == NO_VMCS {
             return Err(VmFail::Invalid);
         }
-        match FieldAccess::from_operand(operand) {
-            Some(access) if self.supported[access.field.index()] => Ok(access),
-            _ => Err(self.fail(VmInstructionError::UnsupportedVmcsComponent)),
-        }
+        self.existing_field(operand).map_err(|error| self.fail(error))
     }
 
     /// VMREAD of a whole field.
@@ -471,12 +469,6 @@ impl Vmx {
         cpu.context_changed();
         Ok(())
     }
-}
-
-/// VMfailValid with a shadow VMCS, which gets the error number in place of the current VMCS.
-fn fail_in(vmcs: &mut Vmcs, error: VmInstructionError) -> VmFail {
-    vmcs.set(VmcsField::VmInstructionError, error.number().into());
-    VmFail::Valid(error)
 }
 
 /// Reads a VMCS from memory.

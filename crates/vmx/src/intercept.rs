@@ -74,7 +74,13 @@ pub fn interception(fields: &Fields) -> Interception {
         virtual_nmis: pin.virtual_nmis(),
         // SDM 26.3 "Changes to Instruction Behavior in VMX Non-Root Operation", item IRET.
         keeps_nmi_blocking: pin.nmi_exiting() && !pin.virtual_nmis(),
-        tpr_threshold: if primary.use_tpr_shadow() { (fields.get(VmcsField::TprThreshold) & 0xf) as u8 } else { 0 },
+        posts_interrupts: pin.process_posted_interrupts(),
+        follows_task_priority: secondary.virtual_interrupt_delivery(),
+        tpr_threshold: if primary.use_tpr_shadow() && !secondary.virtual_interrupt_delivery() {
+            (fields.get(VmcsField::TprThreshold) & 0xf) as u8
+        } else {
+            0
+        },
         ..Interception::default()
     };
     for &intercept in UNCONDITIONAL {

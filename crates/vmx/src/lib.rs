@@ -18,6 +18,7 @@ pub mod intercept;
 mod msr_list;
 mod segments;
 mod silicon;
+mod virtual_apic;
 pub mod vmcs;
 
 pub use entry::EntryOutcome;

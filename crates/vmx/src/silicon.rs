@@ -9,10 +9,11 @@ use crate::checks::{Check, Entry, Phase, all_failures};
 use crate::contexts::Contexts;
 use crate::ept::EptFeatures;
 use crate::intercept::{Intercepts, PauseLoop};
+use crate::virtual_apic::VirtualApic;
 use crate::vmcs::{SupportedFields, Vmcs};
 use cpu::extension::{AfterExit, Completion, Extension, NestedAccess, NestedPage};
 use cpu::state::Cpu;
-use cpu::trap::{ControlAccess, Exit, NestedFault, Outcome, PortAccess, Trap, VendorInstruction};
+use cpu::trap::{Access, ControlAccess, Exit, NestedFault, Outcome, PortAccess, Trap, VendorInstruction};
 use isa::msr;
 use isa::vmx::{CapabilityMsr, EptPointer, VmInstructionError, VmcsField, VmxCapabilities};
 use std::collections::BTreeMap;
@@ -69,6 +70,8 @@ pub struct Vmx {
     pub(crate) ept: EptPointer,
     /// What its controls say of EPT.
     pub(crate) ept_features: EptFeatures,
+    /// What its controls say of the virtual APIC.
+    pub(crate) virtual_apic: VirtualApic,
     /// The entry at which the last walk ended suppresses #VE.
     pub(crate) suppresses_ve: bool,
     /// The PAUSEs of a loop of the guest that runs.
@@ -106,6 +109,7 @@ impl Vmx {
             contexts: Contexts::default(),
             ept: EptPointer::new(),
             ept_features: EptFeatures::default(),
+            virtual_apic: VirtualApic::default(),
             suppresses_ve: true,
             pauses: PauseLoop::default(),
             intercepts: Intercepts::default(),
@@ -193,7 +197,10 @@ impl Extension for Vmx {
         self.vm_exit(cpu, exit)
     }
 
-    fn read_msr(&mut self, _cpu: &Cpu, index: u32) -> Option<Outcome<u64>> {
+    fn read_msr(&mut self, cpu: &Cpu, index: u32) -> Option<Outcome<u64>> {
+        if let Some(value) = self.read_virtual_msr(cpu, index) {
+            return Some(Ok(value));
+        }
         if index == msr::IA32_FEATURE_CONTROL {
             return Some(Ok(self.feature_control));
         }
@@ -201,7 +208,10 @@ impl Extension for Vmx {
         Some(self.capabilities.read(capability).ok_or(Trap::GP0))
     }
 
-    fn write_msr(&mut self, _cpu: &mut Cpu, index: u32, value: u64) -> Option<Outcome> {
+    fn write_msr(&mut self, cpu: &mut Cpu, index: u32, value: u64) -> Option<Outcome> {
+        if let Some(outcome) = self.write_virtual_msr(cpu, index, value) {
+            return Some(outcome);
+        }
         if index == msr::IA32_FEATURE_CONTROL {
             // SDM 24.7: once locked, the register is read-only until reset.
             let refused = self.feature_control & FEATURE_CONTROL_LOCK != 0 || value & !FEATURE_CONTROL_DEFINED != 0;
@@ -232,6 +242,22 @@ impl Extension for Vmx {
 
     fn nested_fault(&mut self, cpu: &mut Cpu, fault: NestedFault) -> Trap {
         self.convert_fault(cpu, fault)
+    }
+
+    fn access_apic_page(&mut self, cpu: &mut Cpu, offset: u16, bytes: u8, write: Option<u64>, access: Access) -> Outcome<u64> {
+        Vmx::access_apic_page(self, cpu, offset, bytes, write, access)
+    }
+
+    fn complete_apic_write(&mut self, cpu: &mut Cpu, register: u16) -> Option<Exit> {
+        Vmx::complete_apic_write(self, cpu, register)
+    }
+
+    fn deliver_virtual_interrupt(&mut self, cpu: &mut Cpu) -> u8 {
+        Vmx::deliver_virtual_interrupt(self, cpu)
+    }
+
+    fn external_interrupt(&mut self, cpu: &mut Cpu) -> Option<Exit> {
+        Vmx::external_interrupt(self, cpu)
     }
 
     fn intercepts_pause(&mut self, cpu: &Cpu) -> bool {

@@ -80,12 +80,12 @@ fn vmwrite() {
 }
 
 #[test]
-fn an_access_that_fails_tells_the_shadow() {
+fn an_access_that_fails_tells_so_in_the_current_vmcs() {
     let mut machine = machine("mov eax, 0x7ffe\nvmread rbx, rax\nvmcall");
     assert_eq!(machine.enter(true), 18);
     let flags = Rflags::from_bits(machine.read(F::GuestRflags));
     assert!(flags.zf() && !flags.cf());
-    assert_eq!(shadow(&mut machine, F::VmInstructionError), 12);
+    assert_eq!((machine.read(F::VmInstructionError), shadow(&mut machine, F::VmInstructionError)), (12, 0));
     // Without a shadow VMCS: VMfailInvalid.
     machine.set(F::VmcsLinkPointer, u64::MAX);
     machine.set(F::GuestRip, common::GUEST_CODE);

@@ -15,6 +15,9 @@ use isa::register::Segment;
 use isa::segment::{SegmentRegister, Selector};
 use timing::TICKS_PER_CYCLE;
 
+/// Offset of the EOI register in the local APIC's page.
+const END_OF_INTERRUPT: u32 = 0xb0;
+
 impl Cpu {
     /// What happens at an instruction boundary. At most one event is delivered: the handler's first instruction is another boundary.
     pub(crate) fn boundary(&mut self) -> Result<(), RunExit> {
@@ -33,6 +36,11 @@ impl Cpu {
     fn take_what_waits(&mut self) -> Result<(), RunExit> {
         if let Some(trap) = self.task_fault.take() {
             return self.raise(trap, None);
+        }
+        if let Some(register) = self.apic_write.take()
+            && let Some(Some(exit)) = self.with_extension(|extension, cpu| extension.complete_apic_write(cpu, register))
+        {
+            return self.leave_guest(exit);
         }
         if let Some(event) = self.inject.take() {
             return self.deliver_event(event);
@@ -176,7 +184,20 @@ impl Cpu {
         if window && self.virtual_interrupt.is_none() {
             return self.leave_guest(Exit::InterruptWindow);
         }
+        if self.virtual_interrupt_recognized && flag {
+            // SDM vol 3, 30.2.2 "Virtual-Interrupt Delivery": in front of external interrupts.
+            self.wake();
+            let vector = self.with_extension(|extension, cpu| extension.deliver_virtual_interrupt(cpu)).unwrap_or(0);
+            return self.deliver_event(Event { kind: EventKind::External, vector, error_code: None, length: 0 });
+        }
         if self.physical_interrupt_flag.unwrap_or(flag) && self.interrupt_pending() {
+            if self.guest_mode && self.interception.posts_interrupts {
+                self.leave = true;
+                return match self.with_extension(|extension, cpu| extension.external_interrupt(cpu)).flatten() {
+                    Some(exit) => self.leave_guest(exit),
+                    None => Ok(()),
+                };
+            }
             if self.guest_mode && self.interception.has(Intercept::ExternalInterrupt) {
                 return self.leave_guest(Exit::ExternalInterrupt { vector: None });
             }
@@ -229,6 +250,13 @@ impl Cpu {
         self.apic.acknowledge()
     }
 
+    /// Ends the interrupt in service at the local APIC, as the silicon does for an interrupt that it has handled itself.
+    pub fn end_of_interrupt(&mut self) {
+        let now = self.cycles();
+        let effects = self.apic.write(END_OF_INTERRUPT, 0, now);
+        self.apic_effects(effects);
+    }
+
     /// A message of the interrupt bus that addresses this processor's local APIC.
     pub fn accept(&mut self, message: &ApicMessage) {
         let accepted = self.apic.accept(message);
@@ -273,7 +301,13 @@ impl Cpu {
         match self.activity {
             Activity::Active => true,
             Activity::Halted => {
-                self.inject.is_some() || self.init_pending || (self.nmi_pending && !self.nmi_blocked) || interrupt() || timer()
+                let virtual_interrupt = self.virtual_interrupt_recognized && self.system_flags().r#if();
+                self.inject.is_some()
+                    || virtual_interrupt
+                    || self.init_pending
+                    || (self.nmi_pending && !self.nmi_blocked)
+                    || interrupt()
+                    || timer()
             }
             Activity::WaitForSipi => self.sipi_pending.is_some(),
             Activity::Shutdown => false,

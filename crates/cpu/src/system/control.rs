@@ -13,6 +13,9 @@ use isa::control::{Cr0, Cr4, cr3, xcr0};
 use isa::debug::{Dr6, Dr7};
 use isa::paging::is_canonical;
 use isa::register::Segment;
+
+/// Offset of the task-priority register in the local APIC's page.
+const TASK_PRIORITY: u16 = 0x80;
 use models::Vendor;
 
 /// The function of an instruction, if it is one of these.
@@ -186,7 +189,10 @@ impl Cpu {
             return Err(Trap::GP0);
         }
         match &mut self.virtual_tpr {
-            Some(tpr) => *tpr = (value as u8) << 4,
+            Some(tpr) => {
+                *tpr = (value as u8) << 4;
+                self.apic_write = self.interception.follows_task_priority.then_some(TASK_PRIORITY);
+            }
             None => self.apic.set_cr8(value as u8),
         }
         self.leave = true;
