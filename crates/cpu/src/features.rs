@@ -55,9 +55,8 @@ fn need(feature: CpuidFeature) -> Option<Need> {
         C::AES => Feature::Aes,
         C::MMX => Feature::Mmx,
         C::PCLMULQDQ => Feature::Pclmulqdq,
-        C::AVX | C::AVX2 | C::FMA | C::F16C | C::AVX512F | C::SHA | C::D3NOW | C::SSE4A => {
-            return Some(Need::Absent);
-        }
+        C::AVX | C::AVX2 | C::FMA | C::F16C | C::AVX512F | C::SHA | C::D3NOW | C::SSE4A => return Some(Need::Absent),
+        C::SMX | C::SGX1 | C::PCONFIG | C::WAITPKG | C::KL | C::ENQCMD | C::RTM => return Some(Need::Absent),
         // A guest may lack what its processor has: these two look when they execute, because decoded code outlives a VM exit.
         C::INVPCID | C::RDTSCP => return Some(Need::Nothing),
         // Every processor here has what the 486 and the first 64-bit processors had, and hints that others ignore. What the 8086 or the 386
@@ -69,7 +68,7 @@ fn need(feature: CpuidFeature) -> Option<Need> {
         C::CPUID | C::RDPMC | C::CET_IBT | C::PREFETCHWT1 => return Some(Need::Nothing),
         C::FPU | C::FPU287 | C::FPU287XL_ONLY | C::FPU387 | C::FPU387SL_ONLY => return Some(Need::Nothing),
         // VMX and SVM instructions are the extension's to refuse.
-        C::VMX | C::INVEPT | C::INVVPID | C::SVM | C::SKINIT | C::SKINIT_or_SVM | C::SMX | C::SGX1 => return Some(Need::Nothing),
+        C::VMX | C::INVEPT | C::INVVPID | C::SVM | C::SKINIT | C::SKINIT_or_SVM => return Some(Need::Nothing),
         _ => return None,
     }))
 }

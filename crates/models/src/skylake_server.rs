@@ -1,11 +1,12 @@
 //! Skylake server: Intel Xeon Scalable of 2017.
 //!
-//! What is modelled: VMX with EPT, VPID, unrestricted guest, virtual NMIs, preemption timer, monitor trap flag, TPR shadow, PAT and EFER in
-//! the VMCS, and the TRUE capability MSRs.
+//! What is modelled: VMX with EPT, VPID, unrestricted guest, virtual NMIs, preemption timer, monitor trap flag, PAT and EFER in the VMCS, the
+//! TRUE capability MSRs, the virtual APIC with posted interrupts, VMCS shadowing, VM functions, page-modification logging, #VE, mode-based
+//! execute control, TSC scaling, PAUSE-loop exiting.
 //!
-//! What is not, though the real processor has it: machine checks, MTRRs, AVX to AVX-512, MONITOR, SMX, RDRAND, RDSEED,
-//! CLFLUSHOPT, CLWB, protection keys, TSX, XSAVEOPT and its kin, processor trace, performance counters; of VMX: virtual APIC and posted interrupts, VMCS shadowing, VM functions, page-modification logging, XSAVES, TSC scaling, PAUSE-loop exiting, RDRAND and
-//! RDSEED exiting, mode-based execute control, advanced information for EPT violations, the dual-monitor treatment of SMM.
+//! What is not, though the real processor has it: machine checks, MTRRs, AVX to AVX-512, MONITOR, SMX, CLFLUSHOPT, CLWB,
+//! protection keys, TSX, XSAVEOPT and its kin, processor trace, performance counters; of VMX: XSAVES, what conceals VMX from processor
+//! trace, the dual-monitor treatment of SMM.
 
 use crate::cache::{Cache, CacheKind};
 use crate::cpuid::CpuidRow;
@@ -55,6 +56,7 @@ const FEATURES: &[Feature] = &[
     Feature::TscDeadline,
     Feature::Aes,
     Feature::Xsave,
+    Feature::Rdrand,
     Feature::Arat,
     Feature::Fsgsbase,
     Feature::Bmi1,
@@ -63,6 +65,7 @@ const FEATURES: &[Feature] = &[
     Feature::Erms,
     Feature::Invpcid,
     Feature::FcsFdsDeprecated,
+    Feature::Rdseed,
     Feature::Adx,
     Feature::Smap,
     Feature::Syscall,
@@ -192,9 +195,11 @@ pub const SKYLAKE_SERVER: CpuModel = CpuModel {
                 SecondaryControls::APIC_REGISTER_VIRTUALIZATION,
                 SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY,
                 SecondaryControls::PAUSE_LOOP_EXITING,
+                SecondaryControls::RDRAND_EXITING,
                 SecondaryControls::ENABLE_INVPCID,
                 SecondaryControls::ENABLE_VM_FUNCTIONS,
                 SecondaryControls::VMCS_SHADOWING,
+                SecondaryControls::RDSEED_EXITING,
                 SecondaryControls::ENABLE_PML,
                 SecondaryControls::EPT_VIOLATION_VE,
                 SecondaryControls::MODE_BASED_EXECUTE_CONTROL_FOR_EPT,

@@ -99,9 +99,9 @@ impl Machine {
     /// Puts the guest behind EPT that maps all of memory to itself: the first 2 MiB by pages of 4 KiB, the rest by pages of 2 MiB.
     pub fn enable_ept(&mut self, flags: u64) {
         let mut put = |at: u64, entry: u64| self.memory.write_u64(at, entry).expect("RAM");
-        put(EPT, EPT + 0x1007 | USER_EXECUTE);
-        put(EPT + 0x1000, EPT + 0x2007 | USER_EXECUTE);
-        put(EPT + 0x2000, EPT + 0x3007 | USER_EXECUTE);
+        put(EPT, (EPT + 0x1007) | USER_EXECUTE);
+        put(EPT + 0x1000, (EPT + 0x2007) | USER_EXECUTE);
+        put(EPT + 0x2000, (EPT + 0x3007) | USER_EXECUTE);
         for page in 0..512 {
             put(EPT + 0x3000 + page * 8, page << 12 | 0x37 | USER_EXECUTE);
             if page > 0 {
