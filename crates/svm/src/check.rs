@@ -126,63 +126,82 @@ macro_rules! optional {
 checks! {
     "15.5.1 Canonicalization and Consistency Checks" {
         "efer-svme", "EFER.SVME is one", ["EFER"]
-            => |e| e.efer().svme();
+            => |e| e.efer().svme(),
+            hint "The guest's EFER keeps SVME 1 in the VMCB; intercept EFER to hide it from the guest.";
         "efer-reserved", "No MBZ bit of EFER is set", ["EFER"]
-            => |e| e.save.efer & !(e.limits.efer | LONG_MODE_BITS) == 0;
+            => |e| e.save.efer & !(e.limits.efer | LONG_MODE_BITS) == 0,
+            hint "Build EFER from what the guest may set, not from a copy of another processor's.";
         "efer-long-mode-supported", "EFER.LMA and EFER.LME are zero on a processor without long mode",
             ["EFER"], if |e| !e.limits.long_mode
             => |e| e.save.efer & LONG_MODE_BITS == 0;
         "cr0-nw-without-cd", "CR0.NW is zero when CR0.CD is zero", ["CR0"], if |e| !e.cr0().cd()
-            => |e| !e.cr0().nw();
+            => |e| !e.cr0().nw(),
+            hint "NW 1 with CD 0 is no cache mode.";
         "cr0-high", "CR0[63:32] are zero", ["CR0"]
-            => |e| e.save.cr0 >> 32 == 0;
+            => |e| e.save.cr0 >> 32 == 0,
+            hint "CR0 has 32 bits; a sign-extended 32-bit value has ones above them.";
         "cr3-reserved", "No MBZ bit of CR3 is set", ["CR3"]
             => |e| e.save.cr3 >> e.limits.physical_bits == 0;
         "pdpte-reserved", "No MBZ bit is set in a present page-directory-pointer entry that CR3 points to, in legacy PAE mode without nested paging",
             ["CR3" "CR0" "CR4" "EFER"], if |e| e.pdptes.is_some()
             => |e| e.pdptes.is_none_or(|entries| entries.iter().all(|entry| entry & 1 == 0 || entry & e.limits.pdpte_reserved == 0));
         "cr4-reserved", "No MBZ bit of CR4 is set", ["CR4"]
-            => |e| e.save.cr4 & !e.limits.cr4 == 0;
+            => |e| e.save.cr4 & !e.limits.cr4 == 0,
+            hint "Check the guest's write of CR4 against CPUID before it reaches the VMCB.";
         "cr4-cet-without-wp", "CR4.CET is zero when CR0.WP is zero", ["CR4" "CR0"], if |e| !e.cr0().wp()
             => |e| !e.cr4().cet();
         "dr6-high", "DR6[63:32] are zero", ["DR6"]
-            => |e| e.save.dr6 >> 32 == 0;
+            => |e| e.save.dr6 >> 32 == 0,
+            hint "DR6 starts as 0xffff0ff0: a sign-extended copy has ones above bit 31.";
         "dr7-high", "DR7[63:32] are zero", ["DR7"]
-            => |e| e.save.dr7 >> 32 == 0;
+            => |e| e.save.dr7 >> 32 == 0,
+            hint "DR7 starts as 0x400.";
         "long-mode-needs-pae", "CR4.PAE is one when EFER.LME and CR0.PG are both one", ["EFER" "CR0" "CR4"], if |e| e.long_mode_active()
-            => |e| e.cr4().pae();
+            => |e| e.cr4().pae(),
+            hint "EFER.LME and CR0.PG make long mode; CR4.PAE comes first.";
         "long-mode-needs-protection", "CR0.PE is one when EFER.LME and CR0.PG are both one", ["EFER" "CR0"], if |e| e.long_mode_active()
-            => |e| e.cr0().pe();
+            => |e| e.cr0().pe(),
+            hint "Paging needs CR0.PE.";
         "cs-long-and-default", "EFER.LME, CR0.PG, CR4.PAE, CS.L and CS.D are not all one",
             ["EFER" "CR0" "CR4" "CS.ATTRIB"], if |e| e.long_mode_active() && e.cr4().pae()
-            => |e| !(e.save.cs.attributes.long() && e.save.cs.attributes.default_big());
+            => |e| !(e.save.cs.attributes.long() && e.save.cs.attributes.default_big()),
+            hint "64-bit code has L 1 and D 0: attributes 0xa9b.";
         "vmrun-intercept", "The VMRUN intercept is set", ["INTERCEPTS[4]"]
-            => |e| e.control.intercepts.contains(ExitCode::VMRUN);
+            => |e| e.control.intercepts.contains(ExitCode::VMRUN),
+            hint "Set bit 0 of the intercept word at offset 010h, whatever the guest may do with SVM.";
         "iopm-address", "The I/O permission map, two pages and a byte, ends below the maximum physical address",
             ["INTERCEPTS[3]" "IOPM_BASE_PA"], if |e| e.control.intercepts.contains(ExitCode::IOIO)
-            => |e| e.fits(e.control.iopm_base_pa, 0x2001);
+            => |e| e.fits(e.control.iopm_base_pa, 0x2001),
+            hint "Physical address of 12 KiB, below the end of physical memory.";
         "msrpm-address", "The MSR permission map ends below the maximum physical address",
             ["INTERCEPTS[3]" "MSRPM_BASE_PA"], if |e| e.control.intercepts.contains(ExitCode::MSR)
-            => |e| e.fits(e.control.msrpm_base_pa, isa::svm::permission_map::MSRPM_SIZE);
+            => |e| e.fits(e.control.msrpm_base_pa, isa::svm::permission_map::MSRPM_SIZE),
+            hint "Physical address of 8 KiB, below the end of physical memory.";
         "asid-zero", "The guest's ASID is not zero", ["GUEST_ASID"]
-            => |e| e.control.guest_asid != 0;
+            => |e| e.control.guest_asid != 0,
+            hint "ASID 0 is the host's; guests have 1 to CPUID 8000_000A EBX less 1.";
     }
     "15.20 Event Injection" {
         "event-type", "TYPE in EVENTINJ is not a reserved value", ["EVENTINJ"], if |e| e.control.event_injection.valid()
-            => |e| e.control.event_injection.event_type() != EventType::Reserved;
+            => |e| e.control.event_injection.event_type() != EventType::Reserved,
+            hint "Types are 0 INTR, 2 NMI, 3 exception, 4 software interrupt.";
         "event-vector", "An exception in EVENTINJ has the vector of an exception: 31 or less, and not 2",
             ["EVENTINJ"], if |e| e.control.event_injection.valid() && e.control.event_injection.event_type() == EventType::Exception
-            => |e| e.control.event_injection.vector() < 32 && e.control.event_injection.vector() != 2;
+            => |e| e.control.event_injection.vector() < 32 && e.control.event_injection.vector() != 2,
+            hint "An NMI is injected as type 2, not as exception 2.";
     }
     "15.25.3 Enabling Nested Paging" {
         "nested-host-paging", "The host has paging enabled when NP_ENABLE is one", ["NP_CONTROL"], if |e| e.nested_paging()
-            => |e| e.limits.host_paging;
+            => |e| e.limits.host_paging,
+            hint "Turn paging on in the host first.";
     }
     "15.25.4 Nested Paging and VMRUN/#VMEXIT" {
         "ncr3-reserved", "No MBZ bit of nCR3 is set", ["NP_CONTROL" "N_CR3"], if |e| e.nested_paging()
-            => |e| e.control.n_cr3 >> e.limits.physical_bits == 0;
+            => |e| e.control.n_cr3 >> e.limits.physical_bits == 0,
+            hint "Physical address of the nested page table; bits beyond the processor's width are zero.";
         "g-pat", "Every field of G_PAT has a supported type and no reserved bit", ["NP_CONTROL" "G_PAT"], if |e| e.nested_paging()
-            => |e| e.save.g_pat.to_le_bytes().iter().all(|field| matches!(field, 0 | 1 | 4..=7));
+            => |e| e.save.g_pat.to_le_bytes().iter().all(|field| matches!(field, 0 | 1 | 4..=7)),
+            hint "At reset PAT is 0007040600070406h; a zeroed G_PAT makes all memory uncacheable.";
     }
     "15.21.10 NMI Virtualization" {
         "virtual-nmi-needs-intercept", "NMIs are intercepted when V_NMI_ENABLE is one",

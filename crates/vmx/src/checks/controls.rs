@@ -27,13 +27,16 @@ checks! {
     EXECUTION, "27.2.1.1 VM-Execution Control Fields";
 
     "pin-based-allowed", "Each pin-based control has a setting that IA32_VMX_(TRUE_)PINBASED_CTLS allows", [PinBasedControls]
-        => |e| e.capabilities.pin_based.allow(e.pin_based().into_bits());
+        => |e| e.capabilities.pin_based.allow(e.pin_based().into_bits()),
+        hint "Write (wanted | MSR[31:0]) & MSR[63:32]; where IA32_VMX_BASIC[55] is 1 the MSR is the TRUE one.";
     "primary-allowed", "Each primary processor-based control has a setting that IA32_VMX_(TRUE_)PROCBASED_CTLS allows",
         [PrimaryProcessorBasedControls]
-        => |e| e.capabilities.primary.allow(e.primary().into_bits());
+        => |e| e.capabilities.primary.allow(e.primary().into_bits()),
+        hint "Write (wanted | MSR[31:0]) & MSR[63:32]; where IA32_VMX_BASIC[55] is 1 the MSR is the TRUE one.";
     "secondary-allowed", "Each secondary processor-based control has a setting that IA32_VMX_PROCBASED_CTLS2 allows",
         [PrimaryProcessorBasedControls SecondaryProcessorBasedControls], if |e| e.primary().activate_secondary_controls()
-        => |e| e.capabilities.secondary.allow(e.secondary().into_bits());
+        => |e| e.capabilities.secondary.allow(e.secondary().into_bits()),
+        hint "AND the word with IA32_VMX_PROCBASED_CTLS2[63:32]: an older processor allows less than the one it was written on.";
     "tertiary-allowed", "Each tertiary processor-based control that is 1 is allowed by IA32_VMX_PROCBASED_CTLS3",
         [PrimaryProcessorBasedControls TertiaryProcessorBasedControls], if |e| e.primary().activate_tertiary_controls()
         => |e| e.tertiary().into_bits() & !e.capabilities.tertiary == 0;
@@ -41,16 +44,20 @@ checks! {
         => |e| e.get(VmcsField::Cr3TargetCount) <= u64::from(e.capabilities.misc.cr3_target_count());
     "io-bitmap-a-address", "I/O bitmap A lies in a 4 KiB page within the physical-address width",
         [PrimaryProcessorBasedControls IoBitmapAAddress], if |e| e.primary().use_io_bitmaps()
-        => |e| e.is_page_address(VmcsField::IoBitmapAAddress);
+        => |e| e.is_page_address(VmcsField::IoBitmapAAddress),
+        hint "The field takes a physical address, not a virtual one.";
     "io-bitmap-b-address", "I/O bitmap B lies in a 4 KiB page within the physical-address width",
         [PrimaryProcessorBasedControls IoBitmapBAddress], if |e| e.primary().use_io_bitmaps()
-        => |e| e.is_page_address(VmcsField::IoBitmapBAddress);
+        => |e| e.is_page_address(VmcsField::IoBitmapBAddress),
+        hint "The field takes a physical address, not a virtual one.";
     "msr-bitmap-address", "The MSR bitmaps lie in a 4 KiB page within the physical-address width",
         [PrimaryProcessorBasedControls MsrBitmapAddress], if |e| e.primary().use_msr_bitmaps()
-        => |e| e.is_page_address(VmcsField::MsrBitmapAddress);
+        => |e| e.is_page_address(VmcsField::MsrBitmapAddress),
+        hint "The field takes a physical address, not a virtual one.";
     "virtual-apic-address", "The virtual-APIC page is a 4 KiB page within the physical-address width",
         [PrimaryProcessorBasedControls VirtualApicAddress], if |e| e.primary().use_tpr_shadow()
-        => |e| e.is_page_address(VmcsField::VirtualApicAddress);
+        => |e| e.is_page_address(VmcsField::VirtualApicAddress),
+        hint "The field takes a physical address, not a virtual one.";
     "tpr-threshold-reserved", "Bits 31:4 of the TPR threshold are 0 without virtual-interrupt delivery",
         [PrimaryProcessorBasedControls SecondaryProcessorBasedControls TprThreshold],
         if |e| e.primary().use_tpr_shadow() && !e.secondary().virtual_interrupt_delivery()
@@ -70,7 +77,8 @@ checks! {
         };
     "virtual-nmis-need-nmi-exiting", "Without \"NMI exiting\", \"virtual NMIs\" is 0", [PinBasedControls],
         if |e| !e.pin_based().nmi_exiting()
-        => |e| !e.pin_based().virtual_nmis();
+        => |e| !e.pin_based().virtual_nmis(),
+        hint "Set \"NMI exiting\" too: without it NMIs go to the guest and nothing is virtual about them.";
     "nmi-window-needs-virtual-nmis", "Without \"virtual NMIs\", \"NMI-window exiting\" is 0",
         [PinBasedControls PrimaryProcessorBasedControls], if |e| !e.pin_based().virtual_nmis()
         => |e| !e.primary().nmi_window_exiting();
@@ -102,21 +110,24 @@ checks! {
         };
     "vpid-not-zero", "With \"enable VPID\", the VPID is not 0",
         [PrimaryProcessorBasedControls SecondaryProcessorBasedControls VirtualProcessorIdentifier], if |e| e.secondary().enable_vpid()
-        => |e| e.get(VmcsField::VirtualProcessorIdentifier) != 0;
+        => |e| e.get(VmcsField::VirtualProcessorIdentifier) != 0,
+        hint "VPID 0 is the host's own; number guests from 1.";
     "eptp-memory-type", "The EPT memory type is one that IA32_VMX_EPT_VPID_CAP reports",
         [PrimaryProcessorBasedControls SecondaryProcessorBasedControls EptPointer], if |e| e.secondary().enable_ept()
         => |e| match ept_pointer(e).memory_type() {
             0 => e.capabilities.ept_vpid.uncacheable(),
             6 => e.capabilities.ept_vpid.write_back(),
             _ => false,
-        };
+        },
+        hint "Bits 2:0 are 6 for write-back tables.";
     "eptp-walk-length", "The EPT page-walk length is one that IA32_VMX_EPT_VPID_CAP reports",
         [PrimaryProcessorBasedControls SecondaryProcessorBasedControls EptPointer], if |e| e.secondary().enable_ept()
         => |e| match ept_pointer(e).walk_length_minus_one() {
             3 => e.capabilities.ept_vpid.walk_length_4(),
             4 => e.capabilities.ept_vpid.walk_length_5(),
             _ => false,
-        };
+        },
+        hint "Bits 5:3 are the number of levels less one: 3 for four levels.";
     "eptp-accessed-dirty", "Accessed and dirty flags for EPT are enabled only where IA32_VMX_EPT_VPID_CAP reports them",
         [PrimaryProcessorBasedControls SecondaryProcessorBasedControls EptPointer], if |e| e.secondary().enable_ept()
         => |e| !ept_pointer(e).accessed_dirty() || e.capabilities.ept_vpid.accessed_dirty();
@@ -125,7 +136,8 @@ checks! {
         => |e| !ept_pointer(e).supervisor_shadow_stack() || e.capabilities.ept_vpid.supervisor_shadow_stack();
     "eptp-reserved", "Bits 11:8 of the EPT pointer and those beyond the physical-address width are 0",
         [PrimaryProcessorBasedControls SecondaryProcessorBasedControls EptPointer], if |e| e.secondary().enable_ept()
-        => |e| ept_pointer(e).reserved() == 0 && e.within_physical_width(ept_pointer(e).table());
+        => |e| ept_pointer(e).reserved() == 0 && e.within_physical_width(ept_pointer(e).table()),
+        hint "Bits 11:8 are reserved and the table's address is physical: PML4 | 6 | 3 << 3.";
     "pml-needs-ept", "With \"enable PML\", \"enable EPT\" is 1",
         [PrimaryProcessorBasedControls SecondaryProcessorBasedControls], if |e| e.secondary().enable_pml()
         => |e| e.secondary().enable_ept();
@@ -134,7 +146,8 @@ checks! {
         => |e| e.is_page_address(VmcsField::PmlAddress);
     "unrestricted-guest-needs-ept", "With \"unrestricted guest\", \"enable EPT\" is 1",
         [PrimaryProcessorBasedControls SecondaryProcessorBasedControls], if |e| e.secondary().unrestricted_guest()
-        => |e| e.secondary().enable_ept();
+        => |e| e.secondary().enable_ept(),
+        hint "Turn EPT on as well, or leave the guest in protected mode with paging.";
     "mode-based-execute-needs-ept", "With \"mode-based execute control for EPT\", \"enable EPT\" is 1",
         [PrimaryProcessorBasedControls SecondaryProcessorBasedControls], if |e| e.secondary().mode_based_execute_control_for_ept()
         => |e| e.secondary().enable_ept();
@@ -182,7 +195,8 @@ checks! {
     EXIT, "27.2.1.2 VM-Exit Control Fields";
 
     "exit-allowed", "Each VM-exit control has a setting that IA32_VMX_(TRUE_)EXIT_CTLS allows", [PrimaryExitControls]
-        => |e| e.capabilities.exit.allow(e.exit().into_bits());
+        => |e| e.capabilities.exit.allow(e.exit().into_bits()),
+        hint "Write (wanted | MSR[31:0]) & MSR[63:32]; where IA32_VMX_BASIC[55] is 1 the MSR is the TRUE one.";
     "secondary-exit-allowed", "Each secondary VM-exit control that is 1 is allowed by IA32_VMX_EXIT_CTLS2",
         [PrimaryExitControls SecondaryExitControls], if |e| e.exit().activate_secondary_controls()
         => |e| e.secondary_exit().into_bits() & !e.capabilities.secondary_exit == 0;
@@ -202,7 +216,8 @@ checks! {
     ENTRY, "27.2.1.3 VM-Entry Control Fields";
 
     "entry-allowed", "Each VM-entry control has a setting that IA32_VMX_(TRUE_)ENTRY_CTLS allows", [EntryControls]
-        => |e| e.capabilities.entry.allow(e.entry().into_bits());
+        => |e| e.capabilities.entry.allow(e.entry().into_bits()),
+        hint "Write (wanted | MSR[31:0]) & MSR[63:32]; where IA32_VMX_BASIC[55] is 1 the MSR is the TRUE one.";
     "injected-type-defined", "The type of an injected event is not reserved", [EntryInterruptionInformation],
         if |e| e.event().valid()
         => |e| e.event().interruption_type() != InterruptionType::Reserved;
@@ -228,10 +243,12 @@ checks! {
     "injected-error-code-vector", "A hardware exception delivers an error code exactly where its vector has one",
         [EntryInterruptionInformation PrimaryProcessorBasedControls SecondaryProcessorBasedControls GuestCr0],
         if |e| injects(e, InterruptionType::HardwareException) && delivers_error_codes(e) && !e.capabilities.basic.any_error_code()
-        => |e| e.event().error_code_valid() == has_error_code(e.event().vector());
+        => |e| e.event().error_code_valid() == has_error_code(e.event().vector()),
+        hint "Set bit 11 for #DF, #TS, #NP, #SS, #GP, #PF and #AC, and for no other vector.";
     "injected-reserved", "Bits 30:12 of the VM-entry interruption-information field are 0", [EntryInterruptionInformation],
         if |e| e.event().valid()
-        => |e| e.event().reserved() == 0 && !e.event().nmi_unblocking_due_to_iret();
+        => |e| e.event().reserved() == 0 && !e.event().nmi_unblocking_due_to_iret(),
+        hint "Clear bit 31 when nothing is to be injected; bits 30:12 are no part of a copied IDT-vectoring field.";
     "injected-error-code-reserved", "Bits 31:16 of the VM-entry exception error code are 0",
         [EntryInterruptionInformation EntryExceptionErrorCode], if |e| e.event().valid() && e.event().error_code_valid()
         => |e| e.get(VmcsField::EntryExceptionErrorCode) >> 16 == 0;
@@ -241,7 +258,8 @@ checks! {
         => |e| match e.get(VmcsField::EntryInstructionLength) {
             0 => e.capabilities.misc.zero_length_injection(),
             length => length <= 15,
-        };
+        },
+        hint "A software event that is injected again takes the VM-exit instruction length.";
     "entry-msr-load-list", "The VM-entry MSR-load list is 16-byte aligned and within the physical-address width",
         [EntryMsrLoadCount EntryMsrLoadAddress], if |e| e.get(VmcsField::EntryMsrLoadCount) != 0
         => |e| e.is_msr_list(VmcsField::EntryMsrLoadAddress, VmcsField::EntryMsrLoadCount);

@@ -32,12 +32,14 @@ checks! {
         => |e| {
             let cr0 = e.get(VmcsField::HostCr0);
             cr0 & e.capabilities.cr0_fixed0 == e.capabilities.cr0_fixed0 && cr0 & !e.capabilities.cr0_fixed1 == 0
-        };
+        },
+        hint "Read CR0 after VMXON and write that.";
     "host-cr4", "CR4 has no bit that VMX operation does not support", [HostCr4]
         => |e| {
             let cr4 = e.get(VmcsField::HostCr4);
             cr4 & e.capabilities.cr4_fixed0 == e.capabilities.cr4_fixed0 && cr4 & !e.capabilities.cr4_fixed1 == 0
-        };
+        },
+        hint "Read CR4 after VMXON and write that: VMXE is then 1.";
     "host-cr4-cet", "With CR4.CET, CR0.WP is 1", [HostCr0 HostCr4], if |e| Cr4::from_bits(e.get(VmcsField::HostCr4)).cet()
         => |e| e.get(VmcsField::HostCr0) >> 16 & 1 != 0;
     "host-cr3", "CR3 has no bit beyond the physical-address width", [HostCr3]
@@ -56,30 +58,42 @@ checks! {
             let efer = Efer::from_bits(e.get(VmcsField::HostEfer));
             let size = e.exit().host_address_space_size();
             efer.lma() == size && efer.lme() == size
-        };
+        },
+        hint "Read IA32_EFER and write that, or do not load it.";
 }
 
 checks! {
     /// Segment and descriptor-table registers.
     SEGMENTS, "27.2.3 Checks on Host Segment and Descriptor-Table Registers";
 
-    "host-es-selector", "RPL and TI of ES are 0", [HostEsSelector] => |e| e.get(VmcsField::HostEsSelector) & 7 == 0;
-    "host-cs-selector", "RPL and TI of CS are 0", [HostCsSelector] => |e| e.get(VmcsField::HostCsSelector) & 7 == 0;
-    "host-ss-selector", "RPL and TI of SS are 0", [HostSsSelector] => |e| e.get(VmcsField::HostSsSelector) & 7 == 0;
-    "host-ds-selector", "RPL and TI of DS are 0", [HostDsSelector] => |e| e.get(VmcsField::HostDsSelector) & 7 == 0;
-    "host-fs-selector", "RPL and TI of FS are 0", [HostFsSelector] => |e| e.get(VmcsField::HostFsSelector) & 7 == 0;
-    "host-gs-selector", "RPL and TI of GS are 0", [HostGsSelector] => |e| e.get(VmcsField::HostGsSelector) & 7 == 0;
-    "host-tr-selector", "RPL and TI of TR are 0", [HostTrSelector] => |e| e.get(VmcsField::HostTrSelector) & 7 == 0;
+    "host-es-selector", "RPL and TI of ES are 0", [HostEsSelector] => |e| e.get(VmcsField::HostEsSelector) & 7 == 0,
+        hint "AND the selector with 0xfff8: user selectors such as 0x2b have RPL 3.";
+    "host-cs-selector", "RPL and TI of CS are 0", [HostCsSelector] => |e| e.get(VmcsField::HostCsSelector) & 7 == 0,
+        hint "AND the selector with 0xfff8.";
+    "host-ss-selector", "RPL and TI of SS are 0", [HostSsSelector] => |e| e.get(VmcsField::HostSsSelector) & 7 == 0,
+        hint "AND the selector with 0xfff8.";
+    "host-ds-selector", "RPL and TI of DS are 0", [HostDsSelector] => |e| e.get(VmcsField::HostDsSelector) & 7 == 0,
+        hint "AND the selector with 0xfff8: user selectors such as 0x2b have RPL 3.";
+    "host-fs-selector", "RPL and TI of FS are 0", [HostFsSelector] => |e| e.get(VmcsField::HostFsSelector) & 7 == 0,
+        hint "AND the selector with 0xfff8.";
+    "host-gs-selector", "RPL and TI of GS are 0", [HostGsSelector] => |e| e.get(VmcsField::HostGsSelector) & 7 == 0,
+        hint "AND the selector with 0xfff8.";
+    "host-tr-selector", "RPL and TI of TR are 0", [HostTrSelector] => |e| e.get(VmcsField::HostTrSelector) & 7 == 0,
+        hint "AND the selector with 0xfff8.";
     "host-cs-not-null", "The selector of CS is not 0", [HostCsSelector] => |e| e.get(VmcsField::HostCsSelector) != 0;
-    "host-tr-not-null", "The selector of TR is not 0", [HostTrSelector] => |e| e.get(VmcsField::HostTrSelector) != 0;
+    "host-tr-not-null", "The selector of TR is not 0", [HostTrSelector] => |e| e.get(VmcsField::HostTrSelector) != 0,
+        hint "The host has no task register: build a TSS, put its descriptor into the GDT and execute LTR before (firmware loads none).";
     "host-ss-not-null", "The selector of SS is not 0 where the host is not in 64-bit mode", [HostSsSelector PrimaryExitControls],
         if |e| !e.exit().host_address_space_size()
         => |e| e.get(VmcsField::HostSsSelector) != 0;
-    "host-fs-base", "The base of FS is canonical", [HostFsBase] => |e| is_canonical(e.get(VmcsField::HostFsBase));
-    "host-gs-base", "The base of GS is canonical", [HostGsBase] => |e| is_canonical(e.get(VmcsField::HostGsBase));
+    "host-fs-base", "The base of FS is canonical", [HostFsBase] => |e| is_canonical(e.get(VmcsField::HostFsBase)),
+        hint "Read IA32_FS_BASE and write that.";
+    "host-gs-base", "The base of GS is canonical", [HostGsBase] => |e| is_canonical(e.get(VmcsField::HostGsBase)),
+        hint "Read IA32_GS_BASE and write that.";
     "host-gdtr-base", "The base of GDTR is canonical", [HostGdtrBase] => |e| is_canonical(e.get(VmcsField::HostGdtrBase));
     "host-idtr-base", "The base of IDTR is canonical", [HostIdtrBase] => |e| is_canonical(e.get(VmcsField::HostIdtrBase));
-    "host-tr-base", "The base of TR is canonical", [HostTrBase] => |e| is_canonical(e.get(VmcsField::HostTrBase));
+    "host-tr-base", "The base of TR is canonical", [HostTrBase] => |e| is_canonical(e.get(VmcsField::HostTrBase)),
+        hint "Put the base together from all four parts of the 16-byte TSS descriptor.";
 }
 
 checks! {
@@ -90,7 +104,8 @@ checks! {
         [PrimaryExitControls EntryControls], if |e| !e.facts.host_long_mode
         => |e| !e.entry().ia32e_mode_guest() && !e.exit().host_address_space_size();
     "host-64-bit-at-entry", "A processor in IA-32e mode returns to a 64-bit host", [PrimaryExitControls], if |e| e.facts.host_long_mode
-        => |e| e.exit().host_address_space_size();
+        => |e| e.exit().host_address_space_size(),
+        hint "Set bit 9 of the VM-exit controls where the host runs in 64-bit mode.";
     "host-32-bit-guest", "A 32-bit host has no IA-32e mode guest", [PrimaryExitControls EntryControls], if host_is_32_bit
         => |e| !e.entry().ia32e_mode_guest();
     "host-32-bit-cr4-pcide", "A 32-bit host has CR4.PCIDE 0", [PrimaryExitControls HostCr4], if host_is_32_bit
@@ -100,7 +115,8 @@ checks! {
     "host-64-bit-cr4-pae", "A 64-bit host has CR4.PAE 1", [PrimaryExitControls HostCr4], if |e| e.exit().host_address_space_size()
         => |e| Cr4::from_bits(e.get(VmcsField::HostCr4)).pae();
     "host-64-bit-rip", "A 64-bit host has a canonical RIP", [PrimaryExitControls HostRip], if |e| e.exit().host_address_space_size()
-        => |e| is_canonical(e.get(VmcsField::HostRip));
+        => |e| is_canonical(e.get(VmcsField::HostRip)),
+        hint "RIP is the virtual address of the exit handler, with bits 63:47 all equal.";
 }
 
 fn host_is_32_bit(e: &Entry<'_>) -> bool {

@@ -23,24 +23,28 @@ checks! {
             let cr0 = e.get(VmcsField::GuestCr0);
             let fixed0 = guest_cr0_fixed0(e) & !unchecked;
             cr0 & fixed0 == fixed0 && cr0 & !(e.capabilities.cr0_fixed1 | unchecked) == 0
-        };
+        },
+        hint "OR with IA32_VMX_CR0_FIXED0, which has NE, and AND with FIXED1; PE or PG 0 needs \"unrestricted guest\".";
     "guest-cr0-pg-needs-pe", "With CR0.PG, CR0.PE is 1", [GuestCr0], if |e| e.cr0().pg() => |e| e.cr0().pe();
     "guest-cr4-fixed", "CR4 has no bit that VMX operation does not support", [GuestCr4]
         => |e| {
             let cr4 = e.get(VmcsField::GuestCr4);
             cr4 & e.capabilities.cr4_fixed0 == e.capabilities.cr4_fixed0 && cr4 & !e.capabilities.cr4_fixed1 == 0
-        };
+        },
+        hint "VMXE stays 1 in the guest's real CR4; the guest/host mask and the read shadow hide it.";
     "guest-cr4-cet", "With CR4.CET, CR0.WP is 1", [GuestCr0 GuestCr4], if |e| e.cr4().cet() => |e| e.cr0().wp();
     "guest-debugctl", "Reserved bits of IA32_DEBUGCTL are 0", [EntryControls GuestDebugctl], if |e| e.entry().load_debug_controls()
         => |e| e.get(VmcsField::GuestDebugctl) & (!DEBUGCTL_DEFINED | e.facts.debugctl_reserved) == 0;
     "guest-ia32e-paging", "An IA-32e mode guest has CR0.PG and CR4.PAE 1", [EntryControls GuestCr0 GuestCr4],
         if |e| e.entry().ia32e_mode_guest()
-        => |e| e.cr0().pg() && e.cr4().pae();
+        => |e| e.cr0().pg() && e.cr4().pae(),
+        hint "\"IA-32e mode guest\" is for a guest that has paging on in long mode; clear it when the guest turns paging off.";
     "guest-pcide-needs-ia32e", "A guest outside IA-32e mode has CR4.PCIDE 0", [EntryControls GuestCr4],
         if |e| !e.entry().ia32e_mode_guest()
         => |e| !e.cr4().pcide();
     "guest-cr3", "CR3 has no bit beyond the physical-address width", [GuestCr3]
-        => |e| e.get(VmcsField::GuestCr3).checked_shr(u32::from(e.facts.physical_address_width)).unwrap_or(0) == 0;
+        => |e| e.get(VmcsField::GuestCr3).checked_shr(u32::from(e.facts.physical_address_width)).unwrap_or(0) == 0,
+        hint "Bit 63 of a value for MOV to CR3 only says what to flush; it is not stored.";
     "guest-dr7", "Bits 63:32 of DR7 are 0", [EntryControls GuestDr7], if |e| e.entry().load_debug_controls()
         => |e| e.get(VmcsField::GuestDr7) >> 32 == 0;
     "guest-sysenter-esp", "IA32_SYSENTER_ESP is canonical", [GuestSysenterEsp] => |e| is_canonical(e.get(VmcsField::GuestSysenterEsp));
@@ -50,10 +54,12 @@ checks! {
     "guest-efer-reserved", "Reserved bits of IA32_EFER are 0", [EntryControls GuestEfer], if |e| e.entry().load_ia32_efer()
         => |e| e.get(VmcsField::GuestEfer) & e.facts.efer_reserved == 0;
     "guest-efer-lma", "IA32_EFER.LMA is that of \"IA-32e mode guest\"", [EntryControls GuestEfer], if |e| e.entry().load_ia32_efer()
-        => |e| e.guest_efer().lma() == e.entry().ia32e_mode_guest();
+        => |e| e.guest_efer().lma() == e.entry().ia32e_mode_guest(),
+        hint "Follow every change of the guest's mode with both: the control and IA32_EFER.LMA.";
     "guest-efer-lme", "With CR0.PG, IA32_EFER.LME is IA32_EFER.LMA", [EntryControls GuestEfer GuestCr0],
         if |e| e.entry().load_ia32_efer() && e.cr0().pg()
-        => |e| e.guest_efer().lme() == e.guest_efer().lma();
+        => |e| e.guest_efer().lme() == e.guest_efer().lma(),
+        hint "LMA is set by the processor when paging goes on with LME 1; with paging on, copy one to the other.";
 }
 
 /// Bits of CR0 that must be 1 for this guest.

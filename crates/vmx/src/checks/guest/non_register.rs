@@ -17,13 +17,15 @@ checks! {
             Some(ActivityState::Shutdown) => e.capabilities.misc.activity_shutdown(),
             Some(ActivityState::WaitForSipi) => e.capabilities.misc.activity_wait_for_sipi(),
             None => false,
-        };
+        },
+        hint "0 is active, 1 HLT, 2 shutdown, 3 wait-for-SIPI.";
     "guest-activity-hlt-dpl", "The activity state HLT goes with DPL 0 of SS", [GuestActivityState GuestSsAccessRights],
         if |e| activity(e) == Some(ActivityState::Hlt)
         => |e| e.rights(VmcsField::GuestSsAccessRights).dpl() == 0;
     "guest-activity-blocking", "Where STI or MOV SS blocks, the activity state is active", [GuestActivityState GuestInterruptibilityState],
         if blocking
-        => |e| activity(e) == Some(ActivityState::Active);
+        => |e| activity(e) == Some(ActivityState::Active),
+        hint "Clear the blocking by STI or MOV SS when you put the guest into HLT.";
     "guest-activity-injection", "The injected event is one that the activity state lets through",
         [GuestActivityState EntryInterruptionInformation], if |e| e.event().valid()
         => injection_fits_activity;
@@ -33,10 +35,12 @@ checks! {
         => |e| !(interruptibility(e).blocking_by_sti() && interruptibility(e).blocking_by_mov_ss());
     "guest-interruptibility-sti-if", "STI blocks only where RFLAGS.IF is 1", [GuestInterruptibilityState GuestRflags],
         if |e| interruptibility(e).blocking_by_sti()
-        => |e| e.get(VmcsField::GuestRflags) >> 9 & 1 != 0;
+        => |e| e.get(VmcsField::GuestRflags) >> 9 & 1 != 0,
+        hint "Clear bit 0 when IF is cleared.";
     "guest-interruptibility-external", "Neither STI nor MOV SS blocks where an external interrupt is injected",
         [GuestInterruptibilityState EntryInterruptionInformation], if |e| injects(e, InterruptionType::ExternalInterrupt)
-        => |e| !blocking(e);
+        => |e| !blocking(e),
+        hint "Wait for the interrupt window, or clear the blocking when the instruction under it is emulated.";
     "guest-interruptibility-nmi-mov-ss", "MOV SS does not block where an NMI is injected",
         [GuestInterruptibilityState EntryInterruptionInformation], if |e| injects(e, InterruptionType::Nmi)
         => |e| !interruptibility(e).blocking_by_mov_ss();
@@ -64,7 +68,8 @@ checks! {
         => |e| {
             let single_step = e.get(VmcsField::GuestRflags) >> 8 & 1 != 0 && e.get(VmcsField::GuestDebugctl) & 2 == 0;
             pending_debug(e).single_step() == single_step
-        };
+        },
+        hint "With TF 1, BTF 0 and blocking by STI or MOV SS, bit 14 (BS) is 1.";
 }
 
 checks! {
@@ -73,13 +78,15 @@ checks! {
 
     "link-pointer-address", "The VMCS link pointer is all ones or that of a 4 KiB page within the physical-address width",
         [VmcsLinkPointer], if linked
-        => |e| e.is_page_address(VmcsField::VmcsLinkPointer);
+        => |e| e.is_page_address(VmcsField::VmcsLinkPointer),
+        hint "Write all ones, both halves, unless \"VMCS shadowing\" uses it: a zeroed VMCS has 0 there.";
     "link-pointer-revision", "The linked VMCS has the processor's revision identifier, and is a shadow VMCS exactly with \"VMCS shadowing\"",
         [VmcsLinkPointer PrimaryProcessorBasedControls SecondaryProcessorBasedControls], if linked
         => |e| {
             let shadow = u32::from(e.secondary().vmcs_shadowing()) << 31;
             e.facts.linked_revision == e.capabilities.basic.revision() | shadow
-        };
+        },
+        hint "With \"VMCS shadowing\" the linked region starts with the revision identifier and bit 31 set.";
     "link-pointer-current", "The VMCS link pointer is not that of the current VMCS", [VmcsLinkPointer], if linked
         => |e| e.get(VmcsField::VmcsLinkPointer) != e.facts.current_vmcs;
 }

@@ -18,16 +18,20 @@ checks! {
     // The manual asks for less than a canonical address: bit 47 may differ from those above it.
     "guest-rip-64-bit", "In 64-bit mode, bits 63:48 of RIP are identical", [EntryControls GuestCsAccessRights GuestRip],
         if is_64_bit
-        => |e| matches!(e.get(VmcsField::GuestRip) >> 48, 0 | 0xffff);
+        => |e| matches!(e.get(VmcsField::GuestRip) >> 48, 0 | 0xffff),
+        hint "A RIP that was advanced by the instruction length may have left the canonical addresses.";
     "guest-rflags-reserved", "Bits 63:22, 15, 5 and 3 of RFLAGS are 0", [GuestRflags]
-        => |e| e.get(VmcsField::GuestRflags) & RFLAGS_RESERVED == 0;
-    "guest-rflags-fixed", "Bit 1 of RFLAGS is 1", [GuestRflags] => |e| e.get(VmcsField::GuestRflags) & 2 != 0;
+        => |e| e.get(VmcsField::GuestRflags) & RFLAGS_RESERVED == 0,
+        hint "A zeroed structure starts with 2; bits 63:22 do not exist.";
+    "guest-rflags-fixed", "Bit 1 of RFLAGS is 1", [GuestRflags] => |e| e.get(VmcsField::GuestRflags) & 2 != 0,
+        hint "A zeroed structure lacks it: RFLAGS starts as 2.";
     "guest-rflags-vm", "RFLAGS.VM is 0 in an IA-32e mode guest and in real-address mode", [GuestRflags EntryControls GuestCr0],
         if |e| e.entry().ia32e_mode_guest() || !e.cr0().pe()
         => |e| !e.virtual_8086();
     "guest-rflags-if", "RFLAGS.IF is 1 where an external interrupt is injected", [GuestRflags EntryInterruptionInformation],
         if |e| e.event().valid() && e.event().interruption_type() == InterruptionType::ExternalInterrupt
-        => |e| e.get(VmcsField::GuestRflags) >> 9 & 1 != 0;
+        => |e| e.get(VmcsField::GuestRflags) >> 9 & 1 != 0,
+        hint "Inject an external interrupt only while the guest can take one; until then ask for an exit by \"interrupt-window exiting\".";
 }
 
 fn is_64_bit(e: &Entry<'_>) -> bool {

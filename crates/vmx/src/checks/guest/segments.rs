@@ -25,7 +25,8 @@ macro_rules! segment_checks {
             "guest-ss-rpl", "RPL of SS is that of CS",
                 [GuestSsSelector GuestCsSelector GuestRflags PrimaryProcessorBasedControls SecondaryProcessorBasedControls],
                 if |e| !e.virtual_8086() && !e.secondary().unrestricted_guest()
-                => |e| e.selector(VmcsField::GuestSsSelector).rpl() == e.selector(VmcsField::GuestCsSelector).rpl();
+                => |e| e.selector(VmcsField::GuestSsSelector).rpl() == e.selector(VmcsField::GuestCsSelector).rpl(),
+                hint "Both selectors carry the privilege level; after SYSCALL emulation set both.";
 
             $(
             concat!("guest-", $letters, "-base-virtual-8086"), concat!("In virtual-8086 mode, the base of ", $upper, " is its selector times 16"),
@@ -39,7 +40,8 @@ macro_rules! segment_checks {
                 => |e| e.get(VmcsField::$rights) == VIRTUAL_8086_RIGHTS;
             concat!("guest-", $letters, "-base"), concat!("The base of ", $upper, " is an address that its mode can have"),
                 [$base $rights]
-                => $high_base;
+                => $high_base,
+                hint "Above bit 31 the bases of CS, SS, DS and ES are zero, those of FS and GS canonical.";
             concat!("guest-", $letters, "-s"), concat!("S of a usable ", $upper, " is 1"),
                 [GuestRflags $rights], if |e| checked(e, VmcsField::$rights)
                 => |e| e.rights(VmcsField::$rights).s();
@@ -51,7 +53,8 @@ macro_rules! segment_checks {
                 => |e| e.get(VmcsField::$rights) & RESERVED == 0;
             concat!("guest-", $letters, "-granularity"), concat!("G of a usable ", $upper, " agrees with its limit"),
                 [GuestRflags $rights $limit], if |e| checked(e, VmcsField::$rights)
-                => |e| granularity(e, VmcsField::$rights, VmcsField::$limit);
+                => |e| granularity(e, VmcsField::$rights, VmcsField::$limit),
+                hint "G 1 needs ones in bits 11:0 of the limit, and a limit above 0xfffff needs G 1.";
             )*
 
             "guest-cs-type", "The type of CS is 9, 11, 13 or 15, or 3 for an unrestricted guest",
@@ -60,7 +63,8 @@ macro_rules! segment_checks {
                     9 | 11 | 13 | 15 => true,
                     3 => e.secondary().unrestricted_guest(),
                     _ => false,
-                };
+                },
+                hint "A loaded code segment is accessed: bit 0 of the type is 1, as in 0x9b.";
             "guest-ss-type", "The type of a usable SS is 3 or 7", [GuestRflags GuestSsAccessRights],
                 if |e| checked(e, VmcsField::GuestSsAccessRights)
                 => |e| matches!(e.rights(VmcsField::GuestSsAccessRights).kind(), 3 | 7);
@@ -92,7 +96,8 @@ macro_rules! segment_checks {
             "guest-ss-dpl-rpl", "DPL of SS is its RPL",
                 [GuestRflags GuestSsAccessRights GuestSsSelector PrimaryProcessorBasedControls SecondaryProcessorBasedControls],
                 if |e| !e.virtual_8086() && !e.secondary().unrestricted_guest()
-                => |e| e.rights(VmcsField::GuestSsAccessRights).dpl() == e.selector(VmcsField::GuestSsSelector).rpl();
+                => |e| e.rights(VmcsField::GuestSsAccessRights).dpl() == e.selector(VmcsField::GuestSsSelector).rpl(),
+                hint "DPL of SS is the guest's privilege level, and so is RPL.";
             "guest-ss-dpl-zero", "DPL of SS is 0 in real-address mode and where CS has type 3",
                 [GuestRflags GuestSsAccessRights GuestCsAccessRights GuestCr0],
                 if |e| !e.virtual_8086() && (e.rights(VmcsField::GuestCsAccessRights).kind() == 3 || !e.cr0().pe())
@@ -115,7 +120,8 @@ macro_rules! segment_checks {
                 => |e| e.rights(VmcsField::GuestGsAccessRights).dpl() >= e.selector(VmcsField::GuestGsSelector).rpl();
             "guest-cs-l-db", "In an IA-32e mode guest, a 64-bit CS has D/B 0", [GuestRflags GuestCsAccessRights EntryControls],
                 if |e| !e.virtual_8086() && e.entry().ia32e_mode_guest() && e.rights(VmcsField::GuestCsAccessRights).l()
-                => |e| !e.rights(VmcsField::GuestCsAccessRights).db();
+                => |e| !e.rights(VmcsField::GuestCsAccessRights).db(),
+                hint "64-bit code has L 1 and D/B 0: access rights 0xa09b.";
 
             "guest-tr-base", "The base of TR is canonical", [GuestTrBase] => |e| is_canonical(e.get(VmcsField::GuestTrBase));
             "guest-tr-type", "The type of TR is that of a busy TSS, of 64 bits in an IA-32e mode guest", [GuestTrAccessRights EntryControls]
@@ -123,23 +129,27 @@ macro_rules! segment_checks {
                     11 => true,
                     3 => !e.entry().ia32e_mode_guest(),
                     _ => false,
-                };
+                },
+                hint "LTR marks the TSS busy: the access rights are 0x8b, not the descriptor's 0x89.";
             "guest-tr-s", "S of TR is 0", [GuestTrAccessRights] => |e| !e.rights(VmcsField::GuestTrAccessRights).s();
             "guest-tr-present", "TR is present", [GuestTrAccessRights] => |e| e.rights(VmcsField::GuestTrAccessRights).p();
             "guest-tr-reserved", "Reserved access rights of TR are 0", [GuestTrAccessRights]
                 => |e| e.get(VmcsField::GuestTrAccessRights) & RESERVED == 0;
             "guest-tr-granularity", "G of TR agrees with its limit", [GuestTrAccessRights GuestTrLimit]
                 => |e| granularity(e, VmcsField::GuestTrAccessRights, VmcsField::GuestTrLimit);
-            "guest-tr-usable", "TR is usable", [GuestTrAccessRights] => |e| !e.rights(VmcsField::GuestTrAccessRights).unusable();
+            "guest-tr-usable", "TR is usable", [GuestTrAccessRights] => |e| !e.rights(VmcsField::GuestTrAccessRights).unusable(),
+                hint "TR cannot be unusable, even in a guest that never loaded it: access rights 0x8b, limit 0x67.";
 
             "guest-ldtr-base", "The base of a usable LDTR is canonical", [GuestLdtrBase GuestLdtrAccessRights], if ldtr_usable
                 => |e| is_canonical(e.get(VmcsField::GuestLdtrBase));
             "guest-ldtr-type", "The type of a usable LDTR is 2", [GuestLdtrAccessRights], if ldtr_usable
-                => |e| e.rights(VmcsField::GuestLdtrAccessRights).kind() == 2;
+                => |e| e.rights(VmcsField::GuestLdtrAccessRights).kind() == 2,
+                hint "A guest without an LDT has the access rights 0x10000, which is unusable.";
             "guest-ldtr-s", "S of a usable LDTR is 0", [GuestLdtrAccessRights], if ldtr_usable
                 => |e| !e.rights(VmcsField::GuestLdtrAccessRights).s();
             "guest-ldtr-present", "A usable LDTR is present", [GuestLdtrAccessRights], if ldtr_usable
-                => |e| e.rights(VmcsField::GuestLdtrAccessRights).p();
+                => |e| e.rights(VmcsField::GuestLdtrAccessRights).p(),
+                hint "A guest without an LDT has the access rights 0x10000, which is unusable.";
             "guest-ldtr-reserved", "Reserved access rights of a usable LDTR are 0", [GuestLdtrAccessRights], if ldtr_usable
                 => |e| e.get(VmcsField::GuestLdtrAccessRights) & RESERVED == 0;
             "guest-ldtr-granularity", "G of a usable LDTR agrees with its limit", [GuestLdtrAccessRights GuestLdtrLimit], if ldtr_usable
