@@ -53,7 +53,9 @@ fn every_scenario_comes_true_and_traces_as_reviewed() {
         }
     }
     assert!(known.len() >= 60, "the corpus has {} machines", known.len());
-    for file in files_below(&root("snapshots")) {
+    // What `explain` says of the classic mistakes belongs to the crate `audit`.
+    let explained = root("snapshots/explain");
+    for file in files_below(&root("snapshots")).into_iter().filter(|file| !file.starts_with(&explained)) {
         if file.extension().is_some_and(|extension| extension == "snap") && !known.contains(&file.file_name().map(ToOwned::to_owned)) {
             wrong += &format!("{} belongs to no scenario\n", file.display());
         }

@@ -197,7 +197,7 @@ fn reads(silicon: &mut dyn Silicon, number: usize, rule: &Rule) -> Vec<usize> {
             silicon.verdict(number) != verdict
         });
         silicon.set(word, there);
-        if matters {
+        if matters && !reads.contains(&word) {
             reads.push(word);
         }
     }

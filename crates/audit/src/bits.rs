@@ -33,7 +33,7 @@ impl BitNames {
     }
 
     /// A format's own names: what it prints of each single bit differs from what it prints of none in one member.
-    fn probe<T: Debug>(bits: u32, format: impl Fn(u64) -> T) -> BitNames {
+    pub(crate) fn probe<T: Debug>(bits: u32, format: impl Fn(u64) -> T) -> BitNames {
         let members = |value: u64| -> Vec<String> {
             let text = format!("{:?}", format(value));
             let inside = text.split_once('{').map_or("", |(_, rest)| rest).trim_end_matches('}');

@@ -11,6 +11,7 @@ pub mod bits;
 pub mod document;
 pub mod dump;
 pub mod json_lines;
+pub mod manual;
 pub mod processor;
 pub mod repair;
 pub mod rule;

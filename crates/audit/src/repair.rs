@@ -46,7 +46,13 @@ pub fn repairs(silicon: &mut dyn Silicon, rule: usize, words: &[usize]) -> Vec<R
 
 fn one(silicon: &mut dyn Silicon, rule: usize, word: usize, words: &[usize]) -> Option<Repair> {
     let (there, mask) = (silicon.get(word), silicon.words()[word].mask);
-    let single: Vec<u64> = bits(mask).filter(|bit| holds(silicon, rule, word, there ^ bit)).collect();
+    let mut single: Vec<u64> = bits(mask).filter(|bit| holds(silicon, rule, word, there ^ bit)).collect();
+    // A flag of its own is to blame before a bit of a number.
+    let names = silicon.bit_names(word);
+    let is_flag = |bit: &u64| names.of(bit.trailing_zeros()).is_some_and(|name| name.width == 1);
+    if single.iter().any(is_flag) {
+        single.retain(is_flag);
+    }
     if let Some(&best) = single.iter().min_by_key(|&&bit| broken(silicon, word, there ^ bit)) {
         let blamed = if single.len() <= FEW { single.iter().fold(0, |all, bit| all | bit) } else { 0 };
         return Some(Repair { word, bits: blamed, value: there ^ best });

@@ -2,7 +2,7 @@
 //!
 //! Modelled: one form for both vendors, 110 columns wide where names allow. Not modelled: colours are the caller's ([`Paint`]).
 
-use crate::assess::{Assessment, Finding, Reading};
+use crate::assess::{Assessment, Finding, Reading, Undecided};
 use crate::position;
 use crate::rule::{Outcome, Settings};
 use crate::state::Source;
@@ -120,7 +120,7 @@ fn rule(number: usize, finding: &Finding, note: &str, assessment: &Assessment, t
         .map(|reading| format!("{} = {:#x}{}", reading.name, reading.value, if reading.known { "" } else { " (assumed)" }))
         .collect();
     if !others.is_empty() {
-        for (index, line) in wrapped(&others.join(", "), WIDTH - 5).into_iter().enumerate() {
+        for (index, line) in listed(&others, WIDTH - 5).into_iter().enumerate() {
             let _ = writeln!(out, "   {}{line}", if index == 0 { "with " } else { "     " });
         }
     }
@@ -162,7 +162,7 @@ fn word(reading: &Reading, assessment: &Assessment, text: &str, paint: Paint<'_>
         Some(Settings { must, may, source }) => {
             writeln!(out, "     {} allows, by {source}: must be 1: {must:#x}, may be 1: {may:#x}", assessment.cpu.name)
         }
-        None => writeln!(out, "     nearest legal value: {:#x}", mark.nearest),
+        None => writeln!(out, "     nearest value that obeys this rule: {:#x}", mark.nearest),
     };
 }
 
@@ -223,8 +223,21 @@ fn undecided(assessment: &Assessment, out: &mut String) {
     if assessment.undecided.is_empty() {
         return;
     }
+    // What only memory can decide is as likely the cause as anything: it is told in full.
+    let (memory, others): (Vec<&Undecided>, Vec<&Undecided>) =
+        assessment.undecided.iter().partition(|undecided| undecided.missing.iter().all(|name| name.starts_with("memory.")));
+    for undecided in memory {
+        let row = &undecided.rule;
+        let _ = writeln!(out, "\nPerhaps {}   {}, {}: it hangs on {}", row.id, row.manual, row.section, undecided.missing.join(", "));
+        for line in wrapped(&format!("{}. {}", row.rule, row.hint), WIDTH) {
+            let _ = writeln!(out, "   {line}");
+        }
+    }
+    if others.is_empty() {
+        return;
+    }
     let mut by_words: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for undecided in &assessment.undecided {
+    for undecided in others {
         let described = |name: &String| {
             let value = assessment.assumed.iter().find(|assumed| assumed.name == *name).map_or(0, |assumed| assumed.value);
             if value == 0 { name.clone() } else { format!("{name} (taken as {value:#x})") }
@@ -251,6 +264,22 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
                 line.push_str(word);
             }
             _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// A list in lines of at most so many columns, no item broken.
+pub(crate) fn listed(items: &[String], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let item = if index + 1 < items.len() { format!("{item},") } else { item.clone() };
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + item.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(&item);
+            }
+            _ => lines.push(item),
         }
     }
     lines

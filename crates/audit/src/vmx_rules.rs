@@ -72,16 +72,18 @@ fn instruction_error(instruction: &'static str, error: VmInstructionError) -> Ou
 }
 
 fn basic_rules() -> Vec<Basic> {
-    let row = |id, section, rule, hint, outcome, says| Basic {
-        rule: Rule { id, manual: "SDM vol 3", section, rule, hint, outcome, reads: Vec::new() },
+    let word = |extra: &Extra| VmcsField::COUNT + EXTRAS.iter().position(|row| row.0 == *extra).unwrap_or_default();
+    let row = |id, section, rule, hint, reads: &[Extra], outcome, says| Basic {
+        rule: Rule { id, manual: "SDM vol 3", section, rule, hint, outcome, reads: reads.iter().map(word).collect() },
         says,
     };
     vec![
         row(
             "vmptrld-revision",
             "25.2 Format of the VMCS Region",
-            "Bits 30:0 of the VMCS region's first four bytes are the revision identifier of IA32_VMX_BASIC, and bit 31 is 0 for an ordinary VMCS",
+            "The VMCS region starts with the revision identifier of IA32_VMX_BASIC, with bit 31 clear for an ordinary VMCS",
             "Write IA32_VMX_BASIC[30:0] to offset 0 of the region before VMPTRLD; VMCLEAR does not do it.",
+            &[Extra::Revision],
             instruction_error("VMPTRLD", VmInstructionError::VmptrldIncorrectRevision),
             |v: &Vmcs| (true, v.revision == v.capabilities.basic.revision()),
         ),
@@ -90,6 +92,7 @@ fn basic_rules() -> Vec<Basic> {
             "27.1 Basic VM-Entry Checks",
             "MOV SS or POP SS does not block events at the instruction",
             "The instruction in front of VMLAUNCH or VMRESUME loads SS: put another one between them.",
+            &[Extra::MovSs],
             instruction_error("VM entry", VmInstructionError::EntryEventsBlockedByMovSs),
             |v| (true, !v.mov_ss),
         ),
@@ -98,6 +101,7 @@ fn basic_rules() -> Vec<Basic> {
             "27.1 Basic VM-Entry Checks",
             "VMLAUNCH finds the launch state of the VMCS clear",
             "Execute VMCLEAR first, or VMRESUME instead.",
+            &[Extra::Vmresume, Extra::Launched],
             instruction_error("VMLAUNCH", VmInstructionError::VmlaunchNonClearVmcs),
             |v| (!v.vmresume, !v.launched),
         ),
@@ -106,6 +110,7 @@ fn basic_rules() -> Vec<Basic> {
             "27.1 Basic VM-Entry Checks",
             "VMRESUME finds the launch state of the VMCS launched",
             "The first entry after VMCLEAR, and after a move to another processor, is VMLAUNCH.",
+            &[Extra::Vmresume, Extra::Launched],
             instruction_error("VMRESUME", VmInstructionError::VmresumeNonLaunchedVmcs),
             |v| (v.vmresume, v.launched),
         ),
@@ -140,6 +145,11 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 /// Every rule of VMX.
 pub(crate) fn rules() -> &'static [Rule] {
     &TABLE.rules
+}
+
+/// The name of a word that is no field.
+pub(crate) fn extra_name(word: usize) -> String {
+    EXTRAS.get(word - VmcsField::COUNT).map(|row| row.1.to_owned()).unwrap_or_default()
 }
 
 impl Vmcs {
@@ -293,6 +303,10 @@ impl Silicon for Vmcs {
                 source: if named { exact } else { plain },
             })
         };
+        if rules().get(rule)?.id == "vmptrld-revision" {
+            let revision = capabilities.basic.revision().into();
+            return Some(Settings { must: revision, may: revision, source: "IA32_VMX_BASIC" });
+        }
         let field = *VmcsField::ALL.get(word)?;
         match (rules().get(rule)?.id, field) {
             ("pin-based-allowed", VmcsField::PinBasedControls) => {

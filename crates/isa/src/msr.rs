@@ -9,6 +9,9 @@ macro_rules! msrs {
         /// Every register of this table with its name.
         pub const ALL: &[(u32, &str)] = &[$(($number, stringify!($name))),*];
 
+        /// For every register of this table, in its order, what it is in a few words.
+        pub const DESCRIPTIONS: &[(u32, &str)] = &[$(($number, $doc)),*];
+
         /// The manual's name of a register, if this table has it.
         pub fn name(number: u32) -> Option<&'static str> {
             ALL.iter().find(|row| row.0 == number).map(|row| row.1)
