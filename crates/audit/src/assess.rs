@@ -51,6 +51,8 @@ pub struct Reading {
 pub struct Finding {
     /// The rule.
     pub rule: Rule,
+    /// Its place in the machine's order.
+    pub number: usize,
     /// What it reads.
     pub reads: Vec<Reading>,
     /// Whether both of two marked words must change, where neither does alone.
@@ -62,6 +64,8 @@ pub struct Finding {
 pub struct Undecided {
     /// The rule.
     pub rule: Rule,
+    /// Its place in the machine's order.
+    pub number: usize,
     /// Names of the words that it hangs on and that the reading does not hold.
     pub missing: Vec<String>,
 }
@@ -103,6 +107,12 @@ pub struct Assessment {
 }
 
 impl Assessment {
+    /// How many undecided rules come before the first broken one: hardware may have stopped at one of them.
+    pub fn undecided_before(&self) -> usize {
+        let first = self.broken.first().map_or(0, |first| first.number);
+        self.undecided.iter().filter(|undecided| undecided.number < first).count()
+    }
+
     /// Whether no rule is broken.
     pub fn valid(&self) -> bool {
         self.broken.is_empty()
@@ -137,6 +147,9 @@ pub fn assess(state: &mut State) -> Assessment {
         recorded,
         remarks,
     };
+    // Controls and host state come first: where the guest's state was refused, they had been found good.
+    let known_good =
+        |rule: &Rule| matches!(recorded, Some(Outcome::EntryFailure { .. })) && matches!(rule.outcome, Outcome::VmFailValid { .. });
     let mut hung_on = vec![false; silicon.words().len()];
     for number in 0..silicon.rules().len() {
         let rule = silicon.rules()[number].clone();
@@ -144,20 +157,23 @@ pub fn assess(state: &mut State) -> Assessment {
         let reads = reads(silicon, number, &rule);
         let unknown: Vec<usize> = reads.iter().copied().filter(|&word| !state.known[word] && !silicon.words()[word].environment).collect();
         let missing = hangs_on(silicon, number, verdict == Verdict::Broken, &unknown, &reads);
+        if !missing.is_empty() && known_good(&rule) {
+            assessment.held += 1;
+            continue;
+        }
         if !missing.is_empty() {
             for &word in &missing {
                 hung_on[word] = true;
             }
             let missing = missing.iter().map(|&word| silicon.words()[word].name.clone()).collect();
-            assessment.undecided.push(Undecided { rule, missing });
+            assessment.undecided.push(Undecided { rule, number, missing });
             continue;
         }
         match verdict {
             Verdict::NotApplicable => {}
             Verdict::Holds => assessment.held += 1,
             Verdict::Broken => {
-                let contradicted =
-                    matches!(recorded, Some(Outcome::EntryFailure { .. })) && matches!(rule.outcome, Outcome::VmFailValid { .. });
+                let contradicted = known_good(&rule);
                 let finding = finding(silicon, number, rule, &reads, &state.known, &state.places);
                 if contradicted { assessment.elsewhere.push(finding) } else { assessment.broken.push(finding) }
             }
@@ -281,7 +297,7 @@ fn finding(
         silicon.set(first.word, before);
         together &= first.word != second.word;
     }
-    Finding { rule, reads: readings, together }
+    Finding { rule, number, reads: readings, together }
 }
 
 /// If all wrong bits lie in one named run of several bits, the values of that run which are legal with everything else as it is.

@@ -34,6 +34,15 @@ impl BitNames {
 
     /// A format's own names: what it prints of each single bit differs from what it prints of none in one member.
     pub(crate) fn probe<T: Debug>(bits: u32, format: impl Fn(u64) -> T) -> BitNames {
+        Self::named(bits, format, false)
+    }
+
+    /// The same for a register, whose flags have short names.
+    fn register<T: Debug>(bits: u32, format: impl Fn(u64) -> T) -> BitNames {
+        Self::named(bits, format, true)
+    }
+
+    fn named<T: Debug>(bits: u32, format: impl Fn(u64) -> T, register: bool) -> BitNames {
         let members = |value: u64| -> Vec<String> {
             let text = format!("{:?}", format(value));
             let inside = text.split_once('{').map_or("", |(_, rest)| rest).trim_end_matches('}');
@@ -45,7 +54,7 @@ impl BitNames {
             let some = members(1 << bit);
             let changed = none.iter().zip(&some).find(|(before, after)| before != after);
             let Some((member, _)) = changed.map(|(_, after)| after.split_once(':').unwrap_or((after, ""))) else { continue };
-            let name = spoken(member);
+            let name = spoken(member, register);
             match names.last_mut() {
                 Some(last) if last.name == name && last.low + last.width == bit => last.width += 1,
                 _ => names.push(BitName { low: bit, width: 1, name }),
@@ -77,19 +86,19 @@ impl BitNames {
             F::SecondaryExitControls => Self::control_word(ControlWord::SecondaryExit),
             F::EntryControls => Self::control_word(ControlWord::Entry),
             F::VmFunctionControls => Self::control_word(ControlWord::VmFunction),
-            F::GuestCr0 | F::HostCr0 | F::Cr0GuestHostMask | F::Cr0ReadShadow => Self::probe(64, Cr0::from_bits),
-            F::GuestCr4 | F::HostCr4 | F::Cr4GuestHostMask | F::Cr4ReadShadow => Self::probe(64, Cr4::from_bits),
-            F::GuestEfer | F::HostEfer => Self::probe(64, Efer::from_bits),
-            F::GuestRflags => Self::probe(64, Rflags::from_bits),
-            F::GuestDr7 => Self::probe(64, Dr7::from_bits),
+            F::GuestCr0 | F::HostCr0 | F::Cr0GuestHostMask | F::Cr0ReadShadow => Self::register(64, Cr0::from_bits),
+            F::GuestCr4 | F::HostCr4 | F::Cr4GuestHostMask | F::Cr4ReadShadow => Self::register(64, Cr4::from_bits),
+            F::GuestEfer | F::HostEfer => Self::register(64, Efer::from_bits),
+            F::GuestRflags => Self::register(64, Rflags::from_bits),
+            F::GuestDr7 => Self::register(64, Dr7::from_bits),
             F::EptPointer => Self::probe(64, EptPointer::from_bits),
             F::GuestInterruptibilityState => Self::probe(32, |bits| Interruptibility::from_bits(bits as u32)),
             F::GuestPendingDebugExceptions => Self::probe(64, PendingDebugExceptions::from_bits),
             F::EntryInterruptionInformation | F::ExitInterruptionInformation | F::IdtVectoringInformation => {
                 Self::probe(32, |bits| InterruptionInformation::from_bits(bits as u32))
             }
-            _ if field.name().ends_with("access rights") => Self::probe(32, |bits| Attributes::from_bits(bits as u32)),
-            _ if field.name().ends_with("selector") => Self::probe(16, |bits| Selector::from_bits(bits as u16)),
+            _ if field.name().ends_with("access rights") => Self::register(32, |bits| Attributes::from_bits(bits as u32)),
+            _ if field.name().ends_with("selector") => Self::register(16, |bits| Selector::from_bits(bits as u16)),
             _ => BitNames::default(),
         }
     }
@@ -97,12 +106,12 @@ impl BitNames {
     /// The names of the bits of a word of a VMCB.
     pub fn vmcb(name: &str) -> BitNames {
         match name {
-            "CR0" => Self::probe(64, Cr0::from_bits),
-            "CR4" => Self::probe(64, Cr4::from_bits),
-            "EFER" => Self::probe(64, Efer::from_bits),
-            "RFLAGS" => Self::probe(64, Rflags::from_bits),
-            "DR6" => Self::probe(64, Dr6::from_bits),
-            "DR7" => Self::probe(64, Dr7::from_bits),
+            "CR0" => Self::register(64, Cr0::from_bits),
+            "CR4" => Self::register(64, Cr4::from_bits),
+            "EFER" => Self::register(64, Efer::from_bits),
+            "RFLAGS" => Self::register(64, Rflags::from_bits),
+            "DR6" => Self::register(64, Dr6::from_bits),
+            "DR7" => Self::register(64, Dr7::from_bits),
             "V_INTR" => Self::probe(64, VirtualInterrupt::from_bits),
             "NP_CONTROL" => Self::probe(64, NestedControl::from_bits),
             "VIRT_EXT" => Self::probe(64, VirtualExtensions::from_bits),
@@ -110,22 +119,31 @@ impl BitNames {
             _ => match (name.strip_prefix("INTERCEPTS["), name.rsplit_once('.')) {
                 (Some(rest), _) => rest.trim_end_matches(']').parse().map(Self::intercepts).unwrap_or_default(),
                 (_, Some((_, "ATTRIB"))) => Self::probe(16, |bits| SegmentAttributes::from_bits(bits as u16)),
-                (_, Some((_, "SELECTOR"))) => Self::probe(16, |bits| Selector::from_bits(bits as u16)),
+                (_, Some((_, "SELECTOR"))) => Self::register(16, |bits| Selector::from_bits(bits as u16)),
                 _ => BitNames::default(),
             },
         }
     }
 }
 
-/// A member's name as a person says it: flags of a few letters in capitals, `segment_type` as "segment type".
-fn spoken(member: &str) -> String {
+/// Words that a person writes in capitals.
+const CAPITALS: [&str; 21] = [
+    "nmi", "sti", "mov", "ss", "smi", "np", "sev", "es", "iret", "v", "avic", "x2avic", "lbr", "vmload", "vmsave", "tpr", "gif", "irq",
+    "cr8", "pmc", "dpl",
+];
+
+/// A member's name as a person says it: a flag of a register in capitals, `segment_type` as "segment type".
+fn spoken(member: &str, register: bool) -> String {
     let member = member.trim_start_matches("r#");
     match member {
         "kind" => "type".to_owned(),
         "fixed" => "always 1".to_owned(),
-        _ if member.len() <= 5 && !member.contains('_') && member != "valid" => member.to_uppercase(),
-        "osfxsr" | "osxmmexcpt" | "fsgsbase" | "osxsave" | "pcide" => member.to_uppercase(),
-        _ => member.replace('_', " "),
+        "unusable" => member.to_owned(),
+        _ if register && !member.contains('_') => member.to_uppercase(),
+        _ => {
+            let word = |word: &str| if CAPITALS.contains(&word) { word.to_uppercase() } else { word.to_owned() };
+            member.split('_').map(word).collect::<Vec<_>>().join(" ")
+        }
     }
 }
 
@@ -146,12 +164,12 @@ mod tests {
             (VmcsField::GuestTrAccessRights, 16, "unusable"),
             (VmcsField::GuestCsSelector, 0, "RPL"),
             (VmcsField::GuestSsAccessRights, 5, "DPL"),
-            (VmcsField::GuestInterruptibilityState, 0, "blocking by sti"),
+            (VmcsField::GuestInterruptibilityState, 0, "blocking by STI"),
         ] {
             assert_eq!(name(&BitNames::vmcs(field), bit), expected, "{field}");
         }
         for (word, bit, expected) in
-            [("EFER", 12, "SVME"), ("INTERCEPTS[4]", 0, "VMEXIT_VMRUN"), ("CS.ATTRIB", 9, "LONG"), ("NP_CONTROL", 0, "np enable")]
+            [("EFER", 12, "SVME"), ("INTERCEPTS[4]", 0, "VMEXIT_VMRUN"), ("CS.ATTRIB", 9, "long"), ("NP_CONTROL", 0, "NP enable")]
         {
             assert_eq!(name(&BitNames::vmcb(word), bit), expected, "{word}");
         }

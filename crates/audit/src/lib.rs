@@ -2,7 +2,7 @@
 //!
 //! Modelled: the rules themselves are rows of the crates `vmx` and `svm`, which the machine obeys; this crate reads a control structure from
 //! JSON ([`document`]) or from the text that Linux prints when an entry failed ([`dump`]), evaluates every row, works out from the row alone
-//! which bits are wrong and what would be legal ([`repair`]), and tells ([`text`], [`json_lines`]). A reading may lack fields: a rule whose
+//! which bits are wrong and what would be legal ([`repair`]), and tells ([`text`], [`json_lines`], [`sarif`]); [`manual`] shows the tables. A reading may lack fields: a rule whose
 //! verdict hangs on one of those is undecided, never broken.
 //! Not modelled: what follows a successful entry.
 
@@ -13,13 +13,16 @@ pub mod dump;
 pub mod json_lines;
 pub mod manual;
 pub mod processor;
+pub mod reference;
 pub mod repair;
 pub mod rule;
+pub mod sarif;
 pub mod spelling;
 pub mod state;
 pub mod text;
 
 mod svm_rules;
+mod twins;
 mod vmx_rules;
 
 pub use assess::{Assessment, Finding, Mark, Undecided, assess};

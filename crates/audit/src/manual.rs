@@ -1,12 +1,13 @@
 //! The tables as a manual at hand: exits, fields, checks and MSRs, both vendors' words together where both have one.
 //!
-//! Modelled: every row of the tables of `isa`, `vmx` and `svm`, found by name or number however it is spelled, and pages of all of them for the
-//! book. Only the correspondence between the vendors is written here. Not modelled: what the silicon does beyond what the tables say.
+//! Modelled: every row of the tables of `isa`, `vmx` and `svm`, found by name or number however it is spelled; [`crate::reference`]
+//! has the pages for the book. Not modelled: what the silicon does beyond what the tables say.
 
 use crate::bits::BitNames;
 use crate::rule::Rule;
 use crate::spelling::{did_you_mean, plain};
 use crate::text::{listed, outcome, wrapped};
+use crate::twins::{SAME_EXIT, twin};
 use crate::{svm_rules, vmx_rules};
 use isa::svm::{ExitCode, VmcbField};
 use isa::vmx::{
@@ -22,102 +23,6 @@ pub struct Unknown(String);
 
 /// Columns of a paragraph.
 const WIDTH: usize = 104;
-
-/// Which exit codes of SVM tell of the same event as an exit reason of VMX.
-const SAME_EXIT: &[(ExitReason, &[ExitCode])] = &[
-    (ExitReason::ExceptionOrNmi, &[ExitCode::EXCP_DE, ExitCode::EXCP_DB, ExitCode::EXCP_GP, ExitCode::EXCP_PF, ExitCode::NMI]),
-    (ExitReason::ExternalInterrupt, &[ExitCode::INTR]),
-    (ExitReason::TripleFault, &[ExitCode::SHUTDOWN]),
-    (ExitReason::InitSignal, &[ExitCode::INIT]),
-    (ExitReason::IoSmi, &[ExitCode::SMI]),
-    (ExitReason::OtherSmi, &[ExitCode::SMI]),
-    (ExitReason::InterruptWindow, &[ExitCode::VINTR]),
-    (ExitReason::TaskSwitch, &[ExitCode::TASK_SWITCH]),
-    (ExitReason::Cpuid, &[ExitCode::CPUID]),
-    (ExitReason::Hlt, &[ExitCode::HLT, ExitCode::IDLE_HLT]),
-    (ExitReason::Invd, &[ExitCode::INVD]),
-    (ExitReason::Invlpg, &[ExitCode::INVLPG]),
-    (ExitReason::Rdpmc, &[ExitCode::RDPMC]),
-    (ExitReason::Rdtsc, &[ExitCode::RDTSC]),
-    (ExitReason::Rsm, &[ExitCode::RSM]),
-    (ExitReason::Vmcall, &[ExitCode::VMMCALL]),
-    (ExitReason::Vmlaunch, &[ExitCode::VMRUN]),
-    (ExitReason::Vmresume, &[ExitCode::VMRUN]),
-    (
-        ExitReason::ControlRegisterAccess,
-        &[
-            ExitCode::CR0_READ,
-            ExitCode::CR3_READ,
-            ExitCode::CR0_WRITE,
-            ExitCode::CR3_WRITE,
-            ExitCode::CR4_WRITE,
-            ExitCode::CR8_WRITE,
-            ExitCode::CR0_SEL_WRITE,
-        ],
-    ),
-    (ExitReason::MovDr, &[ExitCode::DR0_READ, ExitCode::DR7_READ, ExitCode::DR0_WRITE, ExitCode::DR7_WRITE]),
-    (ExitReason::IoInstruction, &[ExitCode::IOIO]),
-    (ExitReason::Rdmsr, &[ExitCode::MSR]),
-    (ExitReason::Wrmsr, &[ExitCode::MSR]),
-    (ExitReason::EntryFailureInvalidGuestState, &[ExitCode::INVALID]),
-    (ExitReason::Mwait, &[ExitCode::MWAIT, ExitCode::MWAIT_CONDITIONAL]),
-    (ExitReason::Monitor, &[ExitCode::MONITOR]),
-    (ExitReason::Pause, &[ExitCode::PAUSE]),
-    (ExitReason::ApicAccess, &[ExitCode::AVIC_NOACCEL]),
-    (ExitReason::ApicWrite, &[ExitCode::AVIC_NOACCEL]),
-    (ExitReason::GdtrOrIdtrAccess, &[ExitCode::IDTR_READ, ExitCode::GDTR_READ, ExitCode::IDTR_WRITE, ExitCode::GDTR_WRITE]),
-    (ExitReason::LdtrOrTrAccess, &[ExitCode::LDTR_READ, ExitCode::TR_READ, ExitCode::LDTR_WRITE, ExitCode::TR_WRITE]),
-    (ExitReason::EptViolation, &[ExitCode::NPF]),
-    (ExitReason::EptMisconfiguration, &[ExitCode::NPF]),
-    (ExitReason::Rdtscp, &[ExitCode::RDTSCP]),
-    (ExitReason::WbinvdOrWbnoinvd, &[ExitCode::WBINVD]),
-    (ExitReason::Xsetbv, &[ExitCode::XSETBV]),
-    (ExitReason::Invpcid, &[ExitCode::INVPCID]),
-    (ExitReason::BusLock, &[ExitCode::BUSLOCK]),
-];
-
-/// Which word of a VMCB holds what a VMCS field does, where the names do not say it.
-const SAME_FIELD: &[(VmcsField, &str)] = &[
-    (VmcsField::VirtualProcessorIdentifier, "GUEST_ASID"),
-    (VmcsField::IoBitmapAAddress, "IOPM_BASE_PA"),
-    (VmcsField::IoBitmapBAddress, "IOPM_BASE_PA"),
-    (VmcsField::MsrBitmapAddress, "MSRPM_BASE_PA"),
-    (VmcsField::TscOffset, "TSC_OFFSET"),
-    (VmcsField::EptPointer, "N_CR3"),
-    (VmcsField::ExceptionBitmap, "INTERCEPTS[2]"),
-    (VmcsField::PrimaryProcessorBasedControls, "INTERCEPTS[3]"),
-    (VmcsField::PinBasedControls, "INTERCEPTS[3]"),
-    (VmcsField::EntryInterruptionInformation, "EVENTINJ"),
-    (VmcsField::EntryExceptionErrorCode, "EVENTINJ"),
-    (VmcsField::IdtVectoringInformation, "EXITINTINFO"),
-    (VmcsField::IdtVectoringErrorCode, "EXITINTINFO"),
-    (VmcsField::ExitReason, "EXITCODE"),
-    (VmcsField::ExitQualification, "EXITINFO1"),
-    (VmcsField::GuestPhysicalAddress, "EXITINFO2"),
-    (VmcsField::ExitInstructionLength, "NRIP"),
-    (VmcsField::GuestInterruptibilityState, "INTERRUPT_SHADOW"),
-    (VmcsField::GuestPat, "G_PAT"),
-    (VmcsField::GuestDebugctl, "DBGCTL"),
-    (VmcsField::PleGap, "PAUSE_FILTER_THRESHOLD"),
-    (VmcsField::PleWindow, "PAUSE_FILTER_COUNT"),
-    (VmcsField::GuestInterruptSspTableAddress, "ISST_ADDR"),
-    (VmcsField::VirtualApicAddress, "AVIC_BACKING_PAGE"),
-    (VmcsField::ApicAccessAddress, "AVIC_APIC_BAR"),
-];
-
-/// The word of a VMCB that holds what a VMCS field does.
-fn twin(field: VmcsField) -> Option<&'static VmcbField> {
-    if let Some((_, name)) = SAME_FIELD.iter().find(|(same, _)| *same == field) {
-        return VmcbField::find(name);
-    }
-    let name = field.identifier().strip_prefix("Guest")?;
-    let part = [("Selector", "SELECTOR"), ("AccessRights", "ATTRIB"), ("Limit", "LIMIT"), ("Base", "BASE")];
-    let wanted = part
-        .iter()
-        .find_map(|(vmx, svm)| name.strip_suffix(vmx).map(|segment| format!("{segment}.{svm}")))
-        .unwrap_or_else(|| name.to_owned());
-    VmcbField::all().iter().find(|field| plain(&field.name) == plain(&wanted))
-}
 
 fn number(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -207,7 +112,7 @@ fn exits_listed() -> String {
     out
 }
 
-fn code_number(code: ExitCode) -> String {
+pub(crate) fn code_number(code: ExitCode) -> String {
     // The highest codes are small negative numbers.
     if code.0 > u64::MAX - 16 { format!("{:>5}", code.0 as i64) } else { format!("{:>4X}h", code.0) }
 }
@@ -332,7 +237,7 @@ pub fn field(query: Option<&str>) -> Result<String, Unknown> {
     Ok(out)
 }
 
-const fn width_words(width: FieldWidth) -> &'static str {
+pub(crate) const fn width_words(width: FieldWidth) -> &'static str {
     match width {
         FieldWidth::Word => "16 bits",
         FieldWidth::Doubleword => "32 bits",
@@ -350,7 +255,7 @@ const fn area_words(area: FieldArea) -> &'static str {
     }
 }
 
-fn requirement(field: VmcsField) -> String {
+pub(crate) fn requirement(field: VmcsField) -> String {
     let names: Vec<String> = field.requires_one_of().iter().filter_map(|bit| bit.name()).map(|name| format!("\"{name}\"")).collect();
     names.join(" or ")
 }
@@ -433,7 +338,7 @@ pub fn check(query: Option<&str>) -> Result<String, Unknown> {
     Ok(out)
 }
 
-fn word_names(rule: &Rule) -> Vec<String> {
+pub(crate) fn word_names(rule: &Rule) -> Vec<String> {
     let vmx = rule.manual.starts_with("SDM");
     let name = |&word: &usize| match vmx {
         true => VmcsField::ALL.get(word).map_or_else(|| vmx_rules::extra_name(word), |field| field.identifier().to_owned()),
@@ -527,59 +432,6 @@ fn controls_of(number: u32, value: u64, out: &mut String) {
     }
 }
 
-/// The page of all exits, for the book.
-pub fn exits_page() -> String {
-    let mut out = String::from(
-        "# Exits\n\nGenerated from `isa/src/vmx/exit_reason.rs` and `isa/src/svm/exit_code.rs`; `trapline explain exit NAME` shows one.\n\n\
-         ## VMX basic exit reasons\n\n| number | SDM appendix C | Linux | SVM |\n|---|---|---|---|\n",
-    );
-    for reason in ExitReason::ALL {
-        let same: Vec<&str> =
-            SAME_EXIT.iter().filter(|(row, _)| row == reason).flat_map(|(_, codes)| *codes).filter_map(|code| code.name()).collect();
-        let _ = writeln!(out, "| {} | {} | {} | {} |", *reason as u16, reason.name(), reason.kvm_name().unwrap_or(""), same.join(", "));
-    }
-    out += "\n## SVM exit codes\n\n| code | APM appendix C | Linux | what |\n|---|---|---|---|\n";
-    for (code, row) in ExitCode::ALL {
-        let _ = writeln!(out, "| {} | {} | {} | {} |", code_number(*code).trim(), row.name, row.trace_name.unwrap_or(""), row.meaning);
-    }
-    out
-}
-
-/// The page of all fields, for the book.
-pub fn fields_page() -> String {
-    let mut out = String::from(
-        "# Fields\n\nGenerated from `isa/src/vmx/field.rs` and `isa/src/svm/vmcb.rs`; `trapline explain field NAME` shows one with its bits and \
-         the checks that read it.\n\n## VMCS\n\n| encoding | name | title | width | needs | VMCB |\n|---|---|---|---|---|---|\n",
-    );
-    for &field in VmcsField::ALL {
-        let twin = twin(field).map_or("", |word| word.name.as_str());
-        let (name, title, width) = (field.identifier(), field.name(), width_words(field.width()));
-        let _ = writeln!(out, "| {:#06x} | {name} | {title} | {width} | {} | {twin} |", field.encoding(), requirement(field));
-    }
-    out += "\n## VMCB\n\n| offset | name | bits |\n|---|---|---|\n";
-    for word in VmcbField::all() {
-        let _ = writeln!(out, "| {:03X}h | {} | {} |", word.offset, word.name, 8 * word.bytes);
-    }
-    out
-}
-
-/// The page of all checks, for the book.
-pub fn checks_page() -> String {
-    let mut out = String::from(
-        "# Checks\n\nGenerated from the tables of `vmx/src/checks` and `svm/src/check.rs`, in the machine's order; `trapline explain check ID` shows \
-         one.\n",
-    );
-    let mut section = "";
-    for rule in [vmx_rules::rules(), svm_rules::rules()].into_iter().flatten() {
-        if rule.section != section {
-            section = rule.section;
-            let _ = write!(out, "\n## {}, {section}\n\n{}.\n\n| id | rule | reads |\n|---|---|---|\n", rule.manual, outcome(rule.outcome));
-        }
-        let _ = writeln!(out, "| {} | {} | {} |", rule.id, rule.rule.replace('|', "\\|"), word_names(rule).join(", "));
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -607,16 +459,6 @@ mod tests {
             assert!(field(Some(query)).unwrap().contains("Guest CR4"), "{query}");
         }
         assert!(field(Some("GuestCr5")).unwrap_err().to_string().contains("`GuestCr4`"));
-    }
-
-    #[test]
-    fn every_twin_that_is_written_down_exists() {
-        for (_, name) in SAME_FIELD {
-            assert!(VmcbField::find(name).is_some(), "{name}");
-        }
-        assert_eq!(twin(VmcsField::GuestCsAccessRights).unwrap().name, "CS.ATTRIB");
-        assert_eq!(twin(VmcsField::GuestSysenterEsp).unwrap().name, "SYSENTER_ESP");
-        assert_eq!(twin(VmcsField::HostCr0), None);
     }
 
     #[test]

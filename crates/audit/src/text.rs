@@ -36,14 +36,21 @@ pub fn outcome(outcome: Outcome) -> String {
 /// How many broken rules are shown with their bits unless more is asked for: the first is the answer, and a screen has few lines.
 pub const SHOWN: usize = 6;
 
+/// How many undecided rules are listed unless more is asked for.
+const UNDECIDED_SHOWN: usize = 12;
+
 /// The report. `text` is what was read, for line numbers; `most` is how many broken rules are shown with their bits, the others by name.
 pub fn report(assessment: &Assessment, text: &str, most: usize, paint: Paint<'_>) -> String {
     let mut out = String::new();
     head(assessment, paint, &mut out);
     let (shown, rest) = assessment.broken.split_at(assessment.broken.len().min(most));
     for (index, finding) in shown.iter().enumerate() {
-        let note = if index == 0 && assessment.broken.len() > 1 { "   <- hardware stops here" } else { "" };
-        rule(index + 1, finding, note, assessment, text, paint, &mut out);
+        let note = match assessment.undecided_before() {
+            _ if index > 0 || assessment.broken.len() + assessment.undecided.len() == 1 => String::new(),
+            0 => "   <- hardware stops here".to_owned(),
+            before => format!("   <- hardware stops here, or at one of {before} undecided rules before"),
+        };
+        rule(index + 1, finding, &note, assessment, text, paint, &mut out);
     }
     if !rest.is_empty() {
         let _ = writeln!(out, "\nand {} more, in the machine's order (--verbose shows their bits):", rest.len());
@@ -62,7 +69,7 @@ pub fn report(assessment: &Assessment, text: &str, most: usize, paint: Paint<'_>
             rule(assessment.broken.len() + index + 1, finding, "", assessment, text, paint, &mut out);
         }
     }
-    undecided(assessment, &mut out);
+    undecided(assessment, most == usize::MAX, &mut out);
     for remark in &assessment.remarks {
         let _ = writeln!(out, "\nnote: {remark}");
     }
@@ -101,7 +108,7 @@ fn head(assessment: &Assessment, paint: Paint<'_>, out: &mut String) {
 
 fn rule(number: usize, finding: &Finding, note: &str, assessment: &Assessment, text: &str, paint: Paint<'_>, out: &mut String) {
     let row = &finding.rule;
-    let _ = writeln!(out, "\n{number}. {}   {}, {}{note}", paint("1", row.id), row.manual, row.section);
+    let _ = writeln!(out, "\n{number}. {}{note}\n   {}, {}", paint("1", row.id), row.manual, row.section);
     for line in wrapped(&format!("{}.", row.rule), WIDTH) {
         let _ = writeln!(out, "   {line}");
     }
@@ -219,7 +226,7 @@ pub(crate) fn runs(marked: u64, names: &crate::bits::BitNames) -> Vec<(u32, u32)
     runs
 }
 
-fn undecided(assessment: &Assessment, out: &mut String) {
+fn undecided(assessment: &Assessment, all: bool, out: &mut String) {
     if assessment.undecided.is_empty() {
         return;
     }
@@ -228,12 +235,28 @@ fn undecided(assessment: &Assessment, out: &mut String) {
         assessment.undecided.iter().partition(|undecided| undecided.missing.iter().all(|name| name.starts_with("memory.")));
     for undecided in memory {
         let row = &undecided.rule;
-        let _ = writeln!(out, "\nPerhaps {}   {}, {}: it hangs on {}", row.id, row.manual, row.section, undecided.missing.join(", "));
+        let _ = writeln!(out, "\nPerhaps {}: it hangs on {}\n   {}, {}", row.id, undecided.missing.join(", "), row.manual, row.section);
         for line in wrapped(&format!("{}. {}", row.rule, row.hint), WIDTH) {
             let _ = writeln!(out, "   {line}");
         }
     }
     if others.is_empty() {
+        return;
+    }
+    if others.len() > UNDECIDED_SHOWN && !all {
+        let words: Vec<String> = assessment.assumed.iter().map(|assumed| assumed.name.clone()).collect();
+        let (shown, rest) = words.split_at(words.len().min(UNDECIDED_SHOWN));
+        let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+        let text = format!(
+            "{} rules are not decidable, because this {} does not hold {}{more} (--verbose lists them).",
+            others.len(),
+            assessment.source.name(),
+            shown.join(", ")
+        );
+        let _ = writeln!(out);
+        for line in wrapped(&text, WIDTH) {
+            let _ = writeln!(out, "{line}");
+        }
         return;
     }
     let mut by_words: BTreeMap<String, Vec<&str>> = BTreeMap::new();

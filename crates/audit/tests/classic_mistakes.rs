@@ -117,8 +117,8 @@ fn what_linux_printed_is_explained() {
     settings.set_omit_expression(true);
     let _bound = settings.bind_to_scope();
     for (name, dump, rule) in [
-        ("kvm-intel-dump", include_str!("mistakes/kvm-injection-with-if-clear.txt"), "guest-rflags-if"),
-        ("kvm-amd-dump", include_str!("mistakes/kvm-amd-efer-without-pae.txt"), "long-mode-needs-pae"),
+        ("kvm-intel-dump", include_str!("../../../docs/examples/dmesg-intel.txt"), "guest-rflags-if"),
+        ("kvm-amd-dump", include_str!("../../../docs/examples/dmesg-amd.txt"), "long-mode-needs-pae"),
     ] {
         let (first, report) = report(dump);
         assert_eq!(first, Some(rule), "{name}:\n{report}");

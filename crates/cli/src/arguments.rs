@@ -146,13 +146,37 @@ pub struct Boot {
 
 /// Options of `explain`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = crate::exit::HELP)]
 pub struct Explain {
+    /// What to look up instead.
+    #[command(subcommand)]
+    pub manual: Option<Manual>,
     /// The VMCS or VMCB; `-` is the standard input. The form is recognised: JSON, or the text of dump_vmcs or dump_vmcb within a log.
     #[arg(required = true)]
-    pub file: PathBuf,
+    pub file: Option<PathBuf>,
     /// The CPU model whose capabilities count; the default is the modern one of the vendor.
     #[arg(long, value_name = "MODEL")]
     pub cpu: Option<String>,
+}
+
+/// The tables as a manual: one row, or all of them.
+#[derive(Debug, Subcommand)]
+pub enum Manual {
+    /// An exit, by the number or name that either vendor or Linux gives it.
+    Exit(Row),
+    /// A field of the VMCS or the VMCB, by name, encoding or offset.
+    Field(Row),
+    /// A rule of VM entry or VMRUN, by its id.
+    Check(Row),
+    /// A model-specific register, by name or number.
+    Msr(Row),
+}
+
+/// Which row.
+#[derive(Debug, Args)]
+pub struct Row {
+    /// Its name or number; without one, all are listed.
+    pub name: Vec<String>,
 }
 
 /// How code is executed. Nothing but the speed of a run depends on it.
@@ -226,8 +250,10 @@ pub struct Asm {
 pub enum Format {
     /// Text for people.
     Human,
-    /// One JSON document (`test`: one per line and machine).
+    /// One JSON document (`test`: one per line and machine; `explain`: one per line and finding).
     Json,
+    /// SARIF 2.1.0, of `explain` only.
+    Sarif,
 }
 
 /// When to use colours.

@@ -1,6 +1,6 @@
-//! `trapline explain`: which rules of an entry a VMCS or VMCB breaks.
+//! `trapline explain`: which rules of an entry a VMCS or VMCB breaks, and the tables as a manual at hand.
 
-use crate::arguments::Explain;
+use crate::arguments::{Explain, Format, Manual};
 use crate::exit::Exit;
 use crate::output::Output;
 use audit::ReadError;
@@ -11,14 +11,48 @@ use std::sync::Arc;
 
 /// Explains what the arguments name.
 pub fn explain(arguments: &Explain, output: &Output) -> Exit {
-    let (name, text) = match read(&arguments.file) {
+    match (&arguments.manual, &arguments.file) {
+        (Some(manual), _) => look_up(manual, output),
+        (None, Some(file)) => explain_file(file, arguments.cpu.as_deref(), output),
+        (None, None) => Exit::Invalid,
+    }
+}
+
+/// Shows a row of a table, or all of them.
+fn look_up(manual: &Manual, output: &Output) -> Exit {
+    let (find, row): (fn(Option<&str>) -> Result<String, audit::manual::Unknown>, _) = match manual {
+        Manual::Exit(row) => (audit::manual::exit, row),
+        Manual::Field(row) => (audit::manual::field, row),
+        Manual::Check(row) => (audit::manual::check, row),
+        Manual::Msr(row) => (audit::manual::msr, row),
+    };
+    let name = row.name.join(" ");
+    match find((!name.is_empty()).then_some(name.as_str())) {
+        Ok(text) if output.json() => {
+            output.print(&format!("{:#}\n", serde_json::json!({ "schema_version": 1, "text": text })));
+            Exit::Success
+        }
+        Ok(text) => {
+            output.print(&text);
+            Exit::Success
+        }
+        Err(unknown) => {
+            output.error(unknown);
+            Exit::Invalid
+        }
+    }
+}
+
+/// Says which rules a control structure breaks.
+fn explain_file(file: &Path, cpu: Option<&str>, output: &Output) -> Exit {
+    let (name, text) = match read(file) {
         Ok(read) => read,
         Err(message) => {
             output.error(message);
             return Exit::Invalid;
         }
     };
-    let cpu = match arguments.cpu.as_deref().map(models::find).transpose() {
+    let cpu = match cpu.map(models::find).transpose() {
         Ok(cpu) => cpu,
         Err(error) => {
             output.error(error);
@@ -33,7 +67,9 @@ pub fn explain(arguments: &Explain, output: &Output) -> Exit {
         }
     };
     let assessment = audit::assess(&mut state);
-    if output.json() {
+    if output.format == Format::Sarif {
+        output.print(&format!("{:#}\n", audit::sarif::document(&assessment, &name, &text)));
+    } else if output.json() {
         output.print(&audit::json_lines::lines(&assessment, &text));
     } else if !output.quiet || !assessment.valid() {
         let most = if output.verbose { usize::MAX } else { audit::text::SHOWN };

@@ -12,7 +12,7 @@ mod output;
 mod run;
 mod test;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, Format};
 use clap::Parser;
 use exit::Exit;
 use output::Output;
@@ -30,6 +30,11 @@ fn main() -> ExitCode {
         }
     };
     let output = Output::new(&arguments);
+    let explains_a_file = matches!(&arguments.command, Command::Explain(explain) if explain.manual.is_none());
+    if arguments.format == Format::Sarif && !explains_a_file {
+        output.error("only `explain FILE` writes SARIF");
+        return Exit::Invalid.into();
+    }
     let outcome = std::panic::catch_unwind(|| match &arguments.command {
         Command::Run(run) => run::run(run, &output),
         Command::Test(test) => test::test(test, &output),
