@@ -77,13 +77,12 @@ pub fn report(assessment: &Assessment, text: &str, most: usize, paint: Paint<'_>
 }
 
 fn head(assessment: &Assessment, paint: Paint<'_>, out: &mut String) {
+    let broken = assessment.broken.len() + assessment.elsewhere.len();
     let counts = format!(
-        "{} rules on {}: {} broken, {} hold, {} not decidable",
-        assessment.rules,
-        assessment.cpu.name,
-        assessment.broken.len() + assessment.elsewhere.len(),
-        assessment.held,
+        "{broken} rule{} broken, {} not decidable, on {}",
+        if broken == 1 { "" } else { "s" },
         assessment.undecided.len(),
+        assessment.cpu.name
     );
     match assessment.broken.first() {
         Some(first) => {

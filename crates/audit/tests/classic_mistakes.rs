@@ -7,7 +7,10 @@ use std::path::Path;
 const VMCS: &str = include_str!("valid-vmcs.json");
 const VMCB: &str = include_str!("valid-vmcb.json");
 
-fn vmcs_mistakes() -> Vec<(&'static str, Vec<(&'static str, Value)>, &'static str)> {
+/// A mistake: its name, what is changed and to which value, the rule that the report names first.
+type Mistake = (&'static str, Vec<(&'static str, Value)>, &'static str);
+
+fn vmcs_mistakes() -> Vec<Mistake> {
     vec![
         ("wrong revision identifier", vec![("/region/revision", json!("0x10"))], "vmptrld-revision"),
         ("control not allowed", vec![("/vmcs/PrimaryProcessorBasedControls", json!("0x80000000"))], "primary-allowed"),
@@ -40,7 +43,7 @@ fn vmcs_mistakes() -> Vec<(&'static str, Vec<(&'static str, Value)>, &'static st
     ]
 }
 
-fn vmcb_mistakes() -> Vec<(&'static str, Vec<(&'static str, Value)>, &'static str)> {
+fn vmcb_mistakes() -> Vec<Mistake> {
     vec![
         ("EFER.SVME clear", vec![("/vmcb/EFER", json!("0xd01"))], "efer-svme"),
         ("long mode without PAE", vec![("/vmcb/CR4", json!("0x6d0"))], "long-mode-needs-pae"),
