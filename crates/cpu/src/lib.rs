@@ -37,6 +37,7 @@ pub mod state;
 mod system;
 pub mod tlb;
 pub mod trap;
+mod x87;
 
 pub use delivery::log::{Delivered, Delivery};
 pub use delivery::task::TaskSwitch;

@@ -77,6 +77,7 @@ pub(crate) fn find(instruction: &Instruction) -> Option<Entry> {
         .or_else(|| vendor::find(instruction))
         .or_else(|| ports::find(instruction))
         .or_else(|| crate::sse::find(instruction))
+        .or_else(|| crate::x87::find(instruction))
         .or_else(|| stack::find(instruction))
         .or_else(|| control::find(instruction))
         .or_else(|| segment::find(instruction))

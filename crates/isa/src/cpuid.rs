@@ -94,6 +94,7 @@ features! {
     Arat 6 0 Eax 2 "The APIC timer always runs.";
     Fsgsbase 7 0 Ebx 0 "RDFSBASE and its kin.";
     Bmi1 7 0 Ebx 3 "First set of bit manipulation instructions.";
+    FdpExceptionsOnly 7 0 Ebx 6 "The x87 data pointer is updated by unmasked exceptions only.";
     Smep 7 0 Ebx 7 "Supervisor-mode execution prevention.";
     Bmi2 7 0 Ebx 8 "Second set of bit manipulation instructions.";
     Erms 7 0 Ebx 9 "Enhanced REP MOVSB and STOSB.";

@@ -60,6 +60,7 @@ const FEATURES: &[Feature] = &[
     Feature::Arat,
     Feature::Fsgsbase,
     Feature::Bmi1,
+    Feature::FdpExceptionsOnly,
     Feature::Smep,
     Feature::Bmi2,
     Feature::Erms,

@@ -6,10 +6,10 @@
 
 use super::float::{Double, Float, Single};
 use super::operand::is_xmm;
-use super::x87::wait_for_exceptions;
 use crate::state::Cpu;
 use crate::system::{Flow, Function};
 use crate::trap::{Access, Outcome, Trap};
+use crate::x87::wait_for_exceptions;
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 
 /// TOP in the status word.

@@ -109,13 +109,13 @@ impl Cpu {
     }
 
     /// A linear address further on, which wraps at 4 GiB outside long mode.
-    pub(super) fn further(&self, linear: u64, bytes: u64) -> u64 {
+    pub(crate) fn further(&self, linear: u64, bytes: u64) -> u64 {
         let sum = linear.wrapping_add(bytes);
         if self.long_mode() { sum } else { sum & 0xffff_ffff }
     }
 
     /// Faults as an access to `bytes` bytes (at most a page) would, without making it.
-    pub(super) fn check_range(&mut self, linear: u64, bytes: u64, access: Access) -> Outcome {
+    pub(crate) fn check_range(&mut self, linear: u64, bytes: u64, access: Access) -> Outcome {
         let privilege = self.privilege();
         self.translate(linear, access, privilege)?;
         if (linear & 0xfff) + bytes > 4096 {

@@ -4,9 +4,9 @@
 //! with the state components x87 and SSE, the rules of its header, and the initial configurations (SDM vol 1, 13.6 "Processor Tracking of
 //! XSAVE-Managed State"). Our choices where the manuals leave one: reserved bytes of the FXSAVE area stay as they are in memory; with
 //! CR4.OSFXSR clear neither XMM registers nor MXCSR are saved or restored; XSAVEOPT leaves out components in their initial configuration
-//! and never a component for being unmodified; FCS and FDS are saved as zero.
-//! What is not: the compacted format (XSAVEC, XSAVES), further components, AMD's FXSAVE that leaves out the x87 pointers while no exception
-//! is pending (nothing but FXRSTOR can set them here).
+//! and never a component for being unmodified.
+//! What is not: the compacted format (XSAVEC, XSAVES), further components, AMD's FXSAVE before Zen, which leaves out the x87 pointers
+//! while no exception is pending.
 
 use super::control::{MXCSR_MASK, check_mxcsr};
 use crate::state::{Cpu, FpuState};
@@ -14,6 +14,7 @@ use crate::system::{Flow, Function};
 use crate::trap::{Access, Outcome, Trap};
 use iced_x86::{Instruction, Mnemonic as M};
 use isa::control::xcr0::{SSE, X87};
+use isa::cpuid::Feature;
 use isa::register::Gpr;
 
 /// Bytes of the FXSAVE area, which is the legacy region of the XSAVE area.
@@ -37,10 +38,10 @@ impl Cpu {
     fn store_x87(&mut self, linear: u64, wide: bool) -> Outcome {
         let fpu = self.fpu.clone();
         let first = u64::from(fpu.control) | u64::from(fpu.status) << 16 | u64::from(fpu.tag) << 32 | u64::from(fpu.opcode) << 48;
-        let pointer = |value: u64| if wide { value } else { value & 0xffff_ffff };
+        let pointer = |value: u64, segment: u16| if wide { value } else { value & 0xffff_ffff | u64::from(segment) << 32 };
         self.store(linear, 8, first)?;
-        self.store(self.further(linear, 8), 8, pointer(fpu.instruction))?;
-        self.store(self.further(linear, 16), 8, pointer(fpu.data))?;
+        self.store(self.further(linear, 8), 8, pointer(fpu.instruction, fpu.instruction_segment))?;
+        self.store(self.further(linear, 16), 8, pointer(fpu.data, fpu.data_segment))?;
         for (number, at) in (fpu.top()..).zip((ST..XMM).step_by(16)) {
             self.store_wide(self.further(linear, at), fpu.registers[number & 7])?;
         }
@@ -49,9 +50,13 @@ impl Cpu {
 
     fn load_x87(&mut self, linear: u64, wide: bool) -> Outcome<FpuState> {
         let first = self.load(linear, 8)?;
-        let pointer = |value: u64| if wide { value } else { value & 0xffff_ffff };
-        let instruction = pointer(self.load(self.further(linear, 8), 8)?);
-        let data = pointer(self.load(self.further(linear, 16), 8)?);
+        let deprecated = self.has(Feature::FcsFdsDeprecated);
+        let pointer = |value: u64| match wide {
+            true => (value, 0),
+            false => (value & 0xffff_ffff, if deprecated { 0 } else { (value >> 32) as u16 }),
+        };
+        let (instruction, instruction_segment) = pointer(self.load(self.further(linear, 8), 8)?);
+        let (data, data_segment) = pointer(self.load(self.further(linear, 16), 8)?);
         let status = (first >> 16) as u16;
         let mut registers = [0; 8];
         for (number, at) in (usize::from(status >> 11 & 7)..).zip((ST..XMM).step_by(16)) {
@@ -64,6 +69,8 @@ impl Cpu {
             opcode: (first >> 48) as u16 & 0x7ff,
             instruction,
             data,
+            instruction_segment,
+            data_segment,
             registers,
         })
     }

@@ -19,18 +19,18 @@ use isa::segment::{Attributes, SegmentRegister, Selector};
 use memory::Memory;
 
 /// Where RSI points: aligned to a page.
-const DATA: u64 = 0x3000;
+pub(crate) const DATA: u64 = 0x3000;
 
 /// A processor and its memory.
-struct Bench {
-    cpu: Box<Cpu>,
+pub(crate) struct Bench {
+    pub cpu: Box<Cpu>,
     memory: Memory,
     code: CodeCache,
 }
 
 impl Bench {
     /// 64-bit mode without paging (which no processor has, but these instructions do not care), SSE and XSAVE enabled, RSI = [`DATA`].
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut cpu = Cpu::new(&models::ZEN3, 0, 1, None);
         cpu.cr0 = Cr0::from_bits(0x11).with_ne(true);
         cpu.cr4 = Cr4::new().with_osfxsr(true).with_osxmmexcpt(true).with_osxsave(true);
@@ -46,9 +46,16 @@ impl Bench {
     }
 
     /// Executes one instruction.
-    fn run(&mut self, bytes: &[u8]) -> Outcome {
-        let instruction = decode(bytes);
-        let entry = super::find(&instruction).unwrap_or_else(|| panic!("no function for {:?} ({bytes:02x?})", instruction.mnemonic()));
+    pub fn run(&mut self, bytes: &[u8]) -> Outcome {
+        self.run_in(64, bytes)
+    }
+
+    /// Executes one instruction of 16-, 32- or 64-bit code.
+    pub fn run_in(&mut self, bits: u32, bytes: &[u8]) -> Outcome {
+        let instruction = decode_in(bits, bytes);
+        let entry = super::find(&instruction)
+            .or_else(|| crate::x87::find(&instruction))
+            .unwrap_or_else(|| panic!("no function for {:?} ({bytes:02x?})", instruction.mnemonic()));
         let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut NoDevices };
         let flow = self.cpu.with_environment(&mut environment, |cpu| (entry.function)(cpu, &instruction))?;
         assert_eq!(flow, crate::system::Flow::Next);
@@ -63,11 +70,11 @@ impl Bench {
         self.cpu.xmm[number] = [value as u64, (value >> 64) as u64];
     }
 
-    fn write(&mut self, address: u64, bytes: &[u8]) {
+    pub fn write(&mut self, address: u64, bytes: &[u8]) {
         self.memory.write(address, bytes).expect("inside memory");
     }
 
-    fn read<const N: usize>(&self, address: u64) -> [u8; N] {
+    pub fn read<const N: usize>(&self, address: u64) -> [u8; N] {
         let mut bytes = [0; N];
         self.memory.read(address, &mut bytes).expect("inside memory");
         bytes
@@ -83,7 +90,11 @@ impl Bench {
 }
 
 fn decode(bytes: &[u8]) -> Instruction {
-    let instruction = Decoder::with_ip(64, bytes, 0x1000, DecoderOptions::NONE).decode();
+    decode_in(64, bytes)
+}
+
+fn decode_in(bits: u32, bytes: &[u8]) -> Instruction {
+    let instruction = Decoder::with_ip(bits, bytes, 0x1000, DecoderOptions::NONE).decode();
     assert!(!instruction.is_invalid() && instruction.len() == bytes.len(), "{bytes:02x?} is {instruction:?}");
     instruction
 }

@@ -118,6 +118,10 @@ pub struct FpuState {
     pub instruction: u64,
     /// Last data pointer.
     pub data: u64,
+    /// Selector of CS beside the last instruction pointer; zero where CPUID says that it is deprecated.
+    pub instruction_segment: u16,
+    /// Selector of the segment beside the last data pointer; zero likewise.
+    pub data_segment: u16,
     /// The physical registers R0 to R7, eighty bits each: ST(i) is the one numbered TOP + i, MMi the low 64 bits of number i.
     pub registers: [u128; 8],
 }
@@ -125,7 +129,17 @@ pub struct FpuState {
 impl FpuState {
     /// As FNINIT leaves it.
     pub const fn initial() -> Self {
-        Self { control: 0x37f, status: 0, tag: 0, opcode: 0, instruction: 0, data: 0, registers: [0; 8] }
+        Self {
+            control: 0x37f,
+            status: 0,
+            tag: 0,
+            opcode: 0,
+            instruction: 0,
+            data: 0,
+            instruction_segment: 0,
+            data_segment: 0,
+            registers: [0; 8],
+        }
     }
 
     /// TOP of the status word: the physical register that is ST(0).

@@ -111,7 +111,7 @@ fn from_image(fpu: &Fpu) -> FpuState {
     let mut registers = fpu.stack;
     registers.rotate_right(usize::from(fpu.status >> 11 & 7));
     let (control, status, tag, opcode) = (fpu.control, fpu.status, fpu.tag, fpu.opcode);
-    FpuState { control, status, tag, opcode, instruction: fpu.instruction, data: fpu.data, registers }
+    FpuState { control, status, tag, opcode, instruction: fpu.instruction, data: fpu.data, registers, ..FpuState::initial() }
 }
 
 fn to_image(fpu: &FpuState) -> Fpu {

@@ -41,6 +41,9 @@ const EXTENSIONS: &[F] = &[
     F::AES,
     F::PCLMULQDQ,
     F::MMX,
+    F::FPU,
+    F::FPU287,
+    F::FPU387,
     F::PAUSE,
 ];
 
@@ -425,6 +428,7 @@ fn fits_sequence(candidate: &Candidate) -> bool {
         instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).full_register() == Register::RSP
     });
     !is_approximation(instruction.mnemonic())
+        && !is_transcendental(instruction.mnemonic())
         && !candidate.has_memory()
         && !touches_stack
         && !instruction.is_stack_instruction()
@@ -433,6 +437,10 @@ fn fits_sequence(candidate: &Candidate) -> bool {
 
 fn is_approximation(mnemonic: M) -> bool {
     matches!(mnemonic, M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss)
+}
+
+fn is_transcendental(mnemonic: M) -> bool {
+    matches!(mnemonic, M::F2xm1 | M::Fyl2x | M::Fyl2xp1 | M::Fptan | M::Fpatan | M::Fsin | M::Fcos | M::Fsincos)
 }
 
 /// A test of one instruction, or of a few.
@@ -451,10 +459,16 @@ fn attempt(codes: &[Code], random: &mut Random, count: usize) -> Option<Case> {
     for chunk in memory.chunks_mut(8) {
         chunk.copy_from_slice(&if random.one_in(2) { random.half() } else { random.value() }.to_le_bytes());
     }
+    // Numbers of double extended precision, where they are not by chance.
+    if random.one_in(4) {
+        for chunk in memory.chunks_mut(16) {
+            chunk[..10].copy_from_slice(&random.extended().to_le_bytes()[..10]);
+        }
+    }
     let mut formatter = IntelFormatter::new();
     let (mut bytes, mut text, mut name) = (Vec::new(), String::new(), String::new());
     let (mut undefined, mut once_undefined) = (0, 0);
-    let mut approximate = false;
+    let (mut approximate, mut transcendental) = (false, false);
     let mut made = 0;
     for _ in 0..400 {
         if made == count {
@@ -485,6 +499,7 @@ fn attempt(codes: &[Code], random: &mut Random, count: usize) -> Option<Case> {
         undefined |= rflags(instruction.rflags_undefined());
         once_undefined |= undefined;
         approximate |= is_approximation(instruction.mnemonic());
+        transcendental |= is_transcendental(instruction.mnemonic());
         if made > 0 {
             text.push_str("; ");
             name.push('+');
@@ -494,5 +509,5 @@ fn attempt(codes: &[Code], random: &mut Random, count: usize) -> Option<Case> {
         bytes.extend_from_slice(&candidate.bytes);
         made += 1;
     }
-    (made == count).then_some(Case { bytes, text, name, registers, memory, approximate, undefined, once_undefined })
+    (made == count).then_some(Case { bytes, text, name, registers, memory, approximate, transcendental, undefined, once_undefined })
 }

@@ -111,6 +111,8 @@ pub struct Case {
     pub memory: Vec<u8>,
     /// The result is an approximation that every processor makes in its own way.
     pub approximate: bool,
+    /// A transcendental x87 function: the last bit of a result may differ, and which way it was rounded.
+    pub transcendental: bool,
     /// Status flags that are undefined at the end.
     pub undefined: u64,
     /// Status flags that are undefined somewhere in between.
