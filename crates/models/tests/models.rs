@@ -108,7 +108,7 @@ fn features_bring_what_they_need() {
         for (first, second) in needs {
             assert!(!model.has(second) || model.has(first), "{}: {second:?} without {first:?}", model.name);
         }
-        for missing in [Feature::Avx, Feature::Mce, Feature::Mtrr, Feature::Rdrand] {
+        for missing in [Feature::Avx, Feature::Mce, Feature::Mtrr] {
             assert!(!model.has(missing), "{}: {missing:?} is not modelled", model.name);
         }
         assert_eq!(model.has(Feature::Vmx), model.vmx.is_some(), "{}", model.name);
@@ -323,14 +323,14 @@ fn capability_msrs_as_software_reads_them() {
         ("merom", CapabilityMsr::Exit, 0x0003_ffff_0003_6dff & !(1 << (32 + 12))),
         ("merom", CapabilityMsr::Entry, 0x0000_13ff_0000_11ff),
         ("skylake-server", CapabilityMsr::Basic, 0x00d8_0400_0000_0004),
-        ("skylake-server", CapabilityMsr::PinBased, 0x0000_007f_0000_0016),
+        ("skylake-server", CapabilityMsr::PinBased, 0x0000_00ff_0000_0016),
         ("skylake-server", CapabilityMsr::Primary, 0xfff9_fffe_0401_e172),
         ("skylake-server", CapabilityMsr::TruePrimary, 0xfff9_fffe_0400_6172),
         ("skylake-server", CapabilityMsr::TrueExit, 0x007f_efff_0003_6dfb),
         ("skylake-server", CapabilityMsr::TrueEntry, 0x0000_d3ff_0000_11fb),
-        ("skylake-server", CapabilityMsr::Secondary, 0x0000_10ee_0000_0000),
-        ("skylake-server", CapabilityMsr::VmcsEnum, 0x2e),
-        ("skylake-server", CapabilityMsr::EptVpid, 0x0f01_0633_4141),
+        ("skylake-server", CapabilityMsr::Secondary, 0x0247_7fff_0000_0000),
+        ("skylake-server", CapabilityMsr::VmcsEnum, 0x32),
+        ("skylake-server", CapabilityMsr::EptVpid, 0x0000_0f01_0673_4141),
     ];
     for (name, msr, value) in rows {
         assert_eq!(find(name).unwrap().msr(msr.number()), Some(value), "{name} {}: {value:#018x}", msr.name());
