@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 
 /// The most blocks of a region.
 const MAXIMUM_BLOCKS: usize = 200;
+/// Instructions of a region that is worth its doors without a loop. Leaving and entering take about as long as interpreting ten.
+const ENOUGH: usize = 24;
+/// How often a block may have been overwritten that is taken into the region of another.
+const MAXIMUM_CHANGES: u32 = 2;
 /// The most ticks of a block: costs are packed with counts.
 const MAXIMUM_COST: u32 = 1 << 20;
 
@@ -123,6 +127,10 @@ fn draft(cpu: &Cpu, block: *const Block, head: &Block) -> Option<Draft> {
     if here.is_stale() || here.mode() != head.mode() || here.cost() > MAXIMUM_COST {
         return None;
     }
+    // A region dies with any of its blocks: what keeps changing has to become hot by itself, which takes it ever longer.
+    if !std::ptr::eq(block, head) && here.tier.changes.get() > MAXIMUM_CHANGES {
+        return None;
+    }
     let total = here.count();
     let count = (0..total).position(|number| matches!(here.meaning(number), Meaning::None)).unwrap_or(total);
     if count == 0 {
@@ -208,6 +216,12 @@ impl Plan {
         plan.find_needs();
         plan.find_registers();
         Some(plan)
+    }
+
+    /// Whether what is saved within the region is more than the way in and out of it costs: there is a loop, or enough to do without one.
+    pub(super) fn pays(&self) -> bool {
+        let loops = (0..self.nodes.len()).any(|from| self.nodes[from].compiled_ways().any(|edge| edge.to <= from));
+        loops || self.nodes.iter().map(|node| node.count).sum::<usize>() >= ENOUGH
     }
 
     /// The blocks with doors, in the order of their numbers.

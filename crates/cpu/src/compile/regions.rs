@@ -18,6 +18,8 @@ use crate::state::Cpu;
 
 /// How often a block is entered before it is hot.
 const DEFAULT_HEAT: u32 = 3000;
+/// How many times as often until a hot block is looked at again that was not worth compiling.
+const PATIENCE: u32 = 16;
 /// The most bytes of compiled code that one machine keeps.
 const MAXIMUM_BYTES: usize = 64 << 20;
 /// How often control may leave a region over an edge that it does not know before the region is made anew with what is known by then.
@@ -162,6 +164,14 @@ impl Compiler {
         Some(self.after?.max(1).saturating_mul(1 << tier.changes.get().min(16)))
     }
 
+    /// What leads on from a hot block is not worth compiling, or not known yet: looks again much later.
+    fn postpone(&self, block: &Block) {
+        if let Some(heat) = self.heat(&block.tier) {
+            block.tier.heat.set(heat.saturating_mul(PATIENCE));
+            unsafe { set_front(block.entry(), Some(warm)) };
+        }
+    }
+
     /// A place for a region.
     fn vacancy(&mut self) -> usize {
         self.regions.iter().position(Option::is_none).unwrap_or_else(|| {
@@ -241,6 +251,12 @@ impl Compiler {
 pub(super) fn begin(cpu: &mut Cpu, head: &Block, replaces: Option<usize>) {
     let Some(plan) = Plan::new(cpu, head) else { return };
     let compiler = &mut cpu.environment().code.compiler;
+    if !plan.pays() {
+        if replaces.is_none() {
+            compiler.postpone(head);
+        }
+        return;
+    }
     if compiler.workshop.is_none() {
         compiler.workshop = Workshop::new().map(Box::new);
     }
