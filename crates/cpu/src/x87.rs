@@ -18,7 +18,7 @@ mod tests;
 mod transcendental;
 mod wide;
 
-pub(crate) use control::wait_for_exceptions;
+pub(crate) use control::{adopt, wait_for_exceptions};
 
 use crate::system::{Entry, Function};
 use iced_x86::Instruction;

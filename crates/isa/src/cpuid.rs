@@ -114,6 +114,7 @@ features! {
     Xsaves 0xd 1 Eax 3 "XSAVES, XRSTORS.";
     Syscall 0x8000_0001 0 Edx 11 "SYSCALL and SYSRET.";
     Nx 0x8000_0001 0 Edx 20 "No-execute pages.";
+    MmxExtensions 0x8000_0001 0 Edx 22 "AMD's extensions to MMX, which SSE has, too.";
     Ffxsr 0x8000_0001 0 Edx 25 "Fast FXSAVE (AMD).";
     Page1gb 0x8000_0001 0 Edx 26 "1-GiB pages.";
     Rdtscp 0x8000_0001 0 Edx 27 "RDTSCP.";
@@ -125,5 +126,6 @@ features! {
     Prefetchw 0x8000_0001 0 Ecx 8 "PREFETCH and PREFETCHW.";
     Topoext 0x8000_0001 0 Ecx 22 "Leaves 8000_001D and 8000_001E exist (AMD).";
     InvariantTsc 0x8000_0007 0 Edx 8 "The time stamp counter runs at one rate in every state.";
+    XsaveErrorPointers 0x8000_0008 0 Ebx 2 "FXSAVE and XSAVE always save the x87 pointers (AMD).";
     Nrips 0x8000_000a 0 Edx 3 "Next RIP saved at #VMEXIT (AMD).";
 }

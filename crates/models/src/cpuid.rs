@@ -131,6 +131,7 @@ impl CpuModel {
             },
             0x8000_0008 => CpuidResult {
                 eax: u32::from(self.physical_address_bits) | u32::from(self.linear_address_bits) << 8,
+                ebx: self.feature_words(leaf, 0).ebx,
                 ecx: if intel { 0 } else { (count - 1).min(0xff) | core_ids(count).trailing_zeros().min(0xf) << 12 },
                 ..CpuidResult::default()
             },

@@ -37,6 +37,7 @@ const FEATURES: &[Feature] = &[
     Feature::Cx16,
     Feature::Syscall,
     Feature::Nx,
+    Feature::MmxExtensions,
     Feature::Rdtscp,
     Feature::LongMode,
     Feature::Lahf64,

@@ -58,6 +58,7 @@ const FEATURES: &[Feature] = &[
     Feature::Smap,
     Feature::Syscall,
     Feature::Nx,
+    Feature::MmxExtensions,
     Feature::Page1gb,
     Feature::Rdtscp,
     Feature::LongMode,
@@ -68,6 +69,7 @@ const FEATURES: &[Feature] = &[
     Feature::Prefetchw,
     Feature::Topoext,
     Feature::InvariantTsc,
+    Feature::XsaveErrorPointers,
 ];
 
 /// EPYC 7313.

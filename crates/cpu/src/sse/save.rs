@@ -5,8 +5,7 @@
 //! XSAVE-Managed State"). Our choices where the manuals leave one: reserved bytes of the FXSAVE area stay as they are in memory; with
 //! CR4.OSFXSR clear neither XMM registers nor MXCSR are saved or restored; XSAVEOPT leaves out components in their initial configuration
 //! and never a component for being unmodified.
-//! What is not: the compacted format (XSAVEC, XSAVES), further components, AMD's FXSAVE before Zen, which leaves out the x87 pointers
-//! while no exception is pending.
+//! What is not: the compacted format (XSAVEC, XSAVES), further components.
 
 use super::control::{MXCSR_MASK, check_mxcsr};
 use crate::state::{Cpu, FpuState};
@@ -16,6 +15,7 @@ use iced_x86::{Instruction, Mnemonic as M};
 use isa::control::xcr0::{SSE, X87};
 use isa::cpuid::Feature;
 use isa::register::Gpr;
+use models::DecodeRules;
 
 /// Bytes of the FXSAVE area, which is the legacy region of the XSAVE area.
 const LEGACY: u64 = 512;
@@ -34,14 +34,25 @@ impl Cpu {
         if self.is_64bit() { 16 } else { 8 }
     }
 
+    /// Whether opcode and pointers stay as they are, in memory or in the processor, because no exception is pending. APM vol 5, FXSAVE: so it is
+    /// on AMD's processors without the feature XSaveErPtr (APM vol 3, E.4.7 "Function 8000_0008h").
+    fn keeps_pointers(&self, fpu: &FpuState) -> bool {
+        self.model.decode_rules() == DecodeRules::Amd && !self.has(Feature::XsaveErrorPointers) && fpu.status & 0x80 == 0
+    }
+
     /// The x87 part of the area. SDM vol 2, FXSAVE, Tables 3-43 to 3-46.
     fn store_x87(&mut self, linear: u64, wide: bool) -> Outcome {
         let fpu = self.fpu.clone();
         let first = u64::from(fpu.control) | u64::from(fpu.status) << 16 | u64::from(fpu.tag) << 32 | u64::from(fpu.opcode) << 48;
         let pointer = |value: u64, segment: u16| if wide { value } else { value & 0xffff_ffff | u64::from(segment) << 32 };
-        self.store(linear, 8, first)?;
-        self.store(self.further(linear, 8), 8, pointer(fpu.instruction, fpu.instruction_segment))?;
-        self.store(self.further(linear, 16), 8, pointer(fpu.data, fpu.data_segment))?;
+        if self.keeps_pointers(&fpu) {
+            self.store(linear, 4, first & 0xffff_ffff)?;
+            self.store(self.further(linear, 4), 2, u64::from(fpu.tag))?;
+        } else {
+            self.store(linear, 8, first)?;
+            self.store(self.further(linear, 8), 8, pointer(fpu.instruction, fpu.instruction_segment))?;
+            self.store(self.further(linear, 16), 8, pointer(fpu.data, fpu.data_segment))?;
+        }
         for (number, at) in (fpu.top()..).zip((ST..XMM).step_by(16)) {
             self.store_wide(self.further(linear, at), fpu.registers[number & 7])?;
         }
@@ -62,7 +73,7 @@ impl Cpu {
         for (number, at) in (usize::from(status >> 11 & 7)..).zip((ST..XMM).step_by(16)) {
             registers[number & 7] = self.load_wide(self.further(linear, at))? & ((1 << 80) - 1);
         }
-        Ok(FpuState {
+        let mut fpu = FpuState {
             control: first as u16,
             status,
             tag: (first >> 32) as u8,
@@ -72,7 +83,14 @@ impl Cpu {
             instruction_segment,
             data_segment,
             registers,
-        })
+        };
+        crate::x87::adopt(&mut fpu);
+        if self.keeps_pointers(&fpu) {
+            let old = &self.fpu;
+            (fpu.opcode, fpu.instruction, fpu.data) = (old.opcode, old.instruction, old.data);
+            (fpu.instruction_segment, fpu.data_segment) = (old.instruction_segment, old.data_segment);
+        }
+        Ok(fpu)
     }
 
     fn store_mxcsr(&mut self, linear: u64) -> Outcome {

@@ -73,10 +73,17 @@ fn clear_exceptions<const WAITING: bool>(cpu: &mut Cpu, _: &Instruction) -> Outc
 
 fn load_control(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     escape::<true>(cpu, |cpu| {
-        cpu.fpu.control = cpu.read_operand(instruction, 0)? as u16 & CONTROL | CONTROL_FIXED;
-        summarize(&mut cpu.fpu);
+        cpu.fpu.control = cpu.read_operand(instruction, 0)? as u16;
+        adopt(&mut cpu.fpu);
         Ok(())
     })
+}
+
+/// Words from memory as the processor keeps them: without control bits that do not exist, error summary and busy as they follow from exceptions
+/// and masks.
+pub(crate) fn adopt(fpu: &mut FpuState) {
+    fpu.control = fpu.control & CONTROL | CONTROL_FIXED;
+    summarize(fpu);
 }
 
 /// Error summary and busy follow from exceptions and masks.
@@ -180,7 +187,7 @@ fn from_environment(fields: [u32; 7], layout: Layout, old: &FpuState) -> FpuStat
         (_, true) => (a | (b & 0xf000) << 4, 0, b, c | (d & 0xf000) << 4, 0),
     };
     let mut fpu = FpuState {
-        control: control as u16 & CONTROL | CONTROL_FIXED,
+        control: control as u16,
         status: status as u16,
         tag,
         opcode: opcode as u16 & 0x7ff,
@@ -190,7 +197,7 @@ fn from_environment(fields: [u32; 7], layout: Layout, old: &FpuState) -> FpuStat
         data_segment,
         registers: old.registers,
     };
-    summarize(&mut fpu);
+    adopt(&mut fpu);
     fpu
 }
 

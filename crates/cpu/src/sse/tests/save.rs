@@ -3,6 +3,7 @@
 use super::{Bench, DATA, GP0};
 use crate::state::FpuState;
 use crate::trap::{Exception, Trap};
+use isa::cpuid::Feature;
 use isa::exception::Vector;
 use isa::register::{Gpr, Segment};
 
@@ -262,4 +263,41 @@ fn x87_is_unavailable_by_em_ts_and_mp() {
     }
     assert_eq!(bench().run(&[0xd9, 0xd0]), Ok(()), "FNOP");
     assert_ne!(bench().run(FXSAVE), GP0);
+}
+
+#[test]
+fn what_is_restored_is_as_the_processor_keeps_it() {
+    let mut bench = bench();
+    assert_eq!(bench.run(FXSAVE64), Ok(()));
+    // Control and status words, and what becomes of them.
+    for (control, status, expected) in [
+        (0xffffu16, 0x8080u16, (0x1f7fu16, 0u16)),
+        (0x0000, 0x0001, (0x0040, 0x8081)),
+        (0x037f, 0x8081, (0x037f, 0x0001)),
+        (0x037e, 0x3841, (0x037e, 0xb8c1)),
+    ] {
+        bench.write(DATA, &control.to_le_bytes());
+        bench.write(DATA + 2, &status.to_le_bytes());
+        assert_eq!(bench.run(FXRSTOR64), Ok(()));
+        assert_eq!((bench.cpu.fpu.control, bench.cpu.fpu.status), expected, "FCW {control:#x}, FSW {status:#x}");
+    }
+}
+
+#[test]
+fn old_amd_processors_leave_the_pointers_alone_without_a_pending_exception() {
+    for pending in [false, true] {
+        let mut bench = bench();
+        bench.cpu.features &= !Feature::XsaveErrorPointers.bit();
+        if pending {
+            bench.cpu.fpu.control = 0x37e;
+            bench.cpu.fpu.status = 0xb8c1;
+        }
+        assert_eq!(bench.run(FXSAVE64), Ok(()));
+        let saved: [u8; 8] = bench.read(DATA + 8);
+        let expected = if pending { 0x1111_2222_3333_4444u64.to_le_bytes() } else { [0xcc; 8] };
+        assert_eq!(saved, expected, "FIP with an exception pending: {pending}");
+        bench.cpu.fpu.data = 1;
+        assert_eq!(bench.run(FXRSTOR64), Ok(()));
+        assert_eq!(bench.cpu.fpu.data, if pending { 0x5555_6666_7777_8888 } else { 1 }, "FDP");
+    }
 }
