@@ -4,6 +4,7 @@
 //! mode-based execute control, violations and their conversion to #VE, misconfigurations, accessed and dirty flags, page-modification
 //! logging. Not modelled: sub-page permissions, the effect of memory types on caches, and a walk length of 5; none of them is offered.
 
+use crate::checks::{Check, Entry, Facts, Phase};
 use crate::exit_information::Information;
 use crate::silicon::Vmx;
 use crate::vmcs::Fields;
@@ -11,7 +12,7 @@ use cpu::extension::{NestedAccess, NestedPage};
 use cpu::state::Cpu;
 use cpu::trap::{Access, Exception, Exit, NestedFault, Trap};
 use isa::exception::Vector;
-use isa::vmx::{EptEntry, EptPointer, EptVpidCapabilities, ExitReason, VmcsField};
+use isa::vmx::{EptEntry, EptPointer, EptVpidCapabilities, ExitReason, PrimaryControls, SecondaryControls, VmcsField};
 
 /// Levels of the tables.
 const LEVELS: u32 = 4;
@@ -215,6 +216,20 @@ impl Vmx {
         Trap::Exception(Exception::plain(Vector::Virtualization))
     }
 
+    /// Whether VM entry with "enable EPT" would take an EPT pointer.
+    pub(crate) fn accepts_ept_pointer(&self, cpu: &Cpu, pointer: EptPointer) -> bool {
+        let mut fields = Fields::default();
+        let secondary = SecondaryControls::default().with_enable_ept(true);
+        let primary = PrimaryControls::default().with_activate_secondary_controls(true);
+        fields.set(VmcsField::PrimaryProcessorBasedControls, primary.into_bits().into());
+        fields.set(VmcsField::SecondaryProcessorBasedControls, secondary.into_bits().into());
+        fields.set(VmcsField::EptPointer, pointer.into_bits());
+        let facts = Facts { physical_address_width: cpu.model.physical_address_bits, ..Facts::default() };
+        let view = Entry { fields: &fields, capabilities: &self.capabilities, facts };
+        let reads_pointer = |check: &&Check| check.reads.contains(&VmcsField::EptPointer);
+        !Phase::Controls.checks().iter().filter(reads_pointer).any(|check| check.fails(&view))
+    }
+
     /// VM function 0, EPTP switching: takes EPT pointer number ECX of the list. SDM 26.5.6.3 "EPTP Switching".
     ///
     /// `false` means that the VM function exits.
@@ -224,15 +239,10 @@ impl Vmx {
         }
         let list = self.current.get(VmcsField::EptpListAddress);
         let pointer = EptPointer::from_bits(cpu.read_physical(list + number * 8, 8));
-        let old = self.current.get(VmcsField::EptPointer);
-        self.current.set(VmcsField::EptPointer, pointer.into_bits());
-        let facts = self.facts(cpu);
-        let view = crate::checks::Entry { fields: self.current.fields(), capabilities: &self.capabilities, facts };
-        let mut rules = crate::checks::Phase::Controls.checks().iter().filter(|check| check.id.starts_with("eptp-"));
-        if rules.any(|check| check.fails(&view)) {
-            self.current.set(VmcsField::EptPointer, old);
+        if !self.accepts_ept_pointer(cpu, pointer) {
             return false;
         }
+        self.current.set(VmcsField::EptPointer, pointer.into_bits());
         if self.ept_features.converts_violations {
             self.current.set(VmcsField::EptpIndex, number);
         }

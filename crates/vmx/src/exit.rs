@@ -31,6 +31,8 @@ enum Abort {
     HostPdptes = 2,
     /// Loading host MSRs failed.
     LoadingMsrs = 4,
+    /// The guest has entered IA-32e mode, and "host address-space size" is 0.
+    HostAddressSpaceSize = 6,
 }
 
 impl Vmx {
@@ -180,6 +182,9 @@ impl Vmx {
         let exit = vmcs.fields().exit();
         let vpid = vmcs.fields().secondary().enable_vpid();
         let wide = exit.host_address_space_size();
+        if cpu.efer.lma() && !wide {
+            return self.abort(cpu, Abort::HostAddressSpaceSize);
+        }
 
         cpu.guest_mode = false;
         cpu.interception = Interception::default();
@@ -269,6 +274,9 @@ impl Vmx {
     /// Writes the VMX-abort indicator and shuts the processor down.
     fn abort(&mut self, cpu: &mut Cpu, why: Abort) -> AfterExit {
         cpu.write_physical(self.current_pointer + ABORT_INDICATOR, 4, why as u64);
+        self.operation = Operation::Root;
+        cpu.guest_mode = false;
+        cpu.interception = Interception::default();
         AfterExit::Shutdown
     }
 }

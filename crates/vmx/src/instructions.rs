@@ -412,8 +412,7 @@ impl Vmx {
         let spaces: Vec<u32> = match InveptType::from_number(kind) {
             Some(InveptType::SingleContext) if capabilities.invept_single_context() => {
                 let pointer = EptPointer::from_bits(descriptor[0]);
-                let width = u32::from(cpu.model.physical_address_bits);
-                if pointer.table().checked_shr(width).unwrap_or(0) != 0 || descriptor[1] != 0 {
+                if !self.accepts_ept_pointer(cpu, pointer) || descriptor[1] != 0 {
                     return Err(self.fail(VmInstructionError::InvalidInvalidationOperand));
                 }
                 self.address_spaces.with_ept_root(pointer.table()).collect()

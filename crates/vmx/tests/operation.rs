@@ -168,17 +168,79 @@ fn instructions_refuse_what_the_manual_says() {
         let valid = |error| Err(VmFail::Valid(error));
         assert_eq!(vmx.vmxon(cpu, VMXON), valid(E::VmxonInVmxRoot));
         assert_eq!(vmx.vmclear(cpu, 0x2001), valid(E::VmclearInvalidAddress));
+        assert_eq!(vmx.vmclear(cpu, 1 << 46), valid(E::VmclearInvalidAddress));
         assert_eq!(vmx.vmclear(cpu, VMXON), valid(E::VmclearVmxonPointer));
         assert_eq!(vmx.vmptrld(cpu, 1 << 60), valid(E::VmptrldInvalidAddress));
         assert_eq!(vmx.vmptrld(cpu, VMXON), valid(E::VmptrldVmxonPointer));
         assert_eq!(vmx.vmptrld(cpu, 0x3000), valid(E::VmptrldIncorrectRevision));
         assert_eq!(vmx.vmresume(cpu), Err(VmFail::Valid(E::VmresumeNonLaunchedVmcs)));
         assert_eq!(vmx.vmwrite(cpu, F::GuestPkrs, 0), valid(E::UnsupportedVmcsComponent));
-        assert_eq!(vmx.invept(cpu, 7, [0, 0]), valid(E::InvalidInvalidationOperand));
-        assert_eq!(vmx.invvpid(cpu, 1, [0, 0]), valid(E::InvalidInvalidationOperand));
-        assert_eq!(vmx.invvpid(cpu, 0, [1, 1 << 50]), valid(E::InvalidInvalidationOperand));
+        assert_eq!(vmx.vmread(cpu, F::GuestPkrs), Err(VmFail::Valid(E::UnsupportedVmcsComponent)));
         assert_eq!(vmx.vmptrst(cpu), VMCS);
-        assert_eq!(vmx.invvpid(cpu, 1, [1, 0]), Ok(()));
+        // The launch state is looked at before the fields, MOV SS before the launch state, and the controls before the host.
+        set(vmx, cpu, F::HostCr0, 0);
+        assert_eq!(vmx.vmlaunch(cpu), Err(VmFail::Valid(E::EntryInvalidHostStateFields)));
+        set(vmx, cpu, F::Cr3TargetCount, 5);
+        assert_eq!(vmx.vmlaunch(cpu), Err(VmFail::Valid(E::EntryInvalidControlFields)));
+        assert_eq!(vmx.vmresume(cpu), Err(VmFail::Valid(E::VmresumeNonLaunchedVmcs)));
+        cpu.shadow = cpu::state::Shadow::MovSs;
+        assert_eq!(vmx.vmresume(cpu), Err(VmFail::Valid(E::EntryEventsBlockedByMovSs)));
+        assert_eq!(read(vmx, cpu, F::VmInstructionError), 26);
+        // Without a current VMCS there is none to tell the number.
+        vmx.vmclear(cpu, VMCS).expect("VMCLEAR");
+        assert_eq!(vmx.vmlaunch(cpu), Err(VmFail::Invalid));
+        assert_eq!(vmx.vmclear(cpu, VMXON), Err(VmFail::Invalid));
+    });
+    // A processor that shows its exit information as read-only.
+    let mut capabilities = models::MEROM.vmx.clone().expect("VMX");
+    capabilities.misc.set_vmwrite_exit_information(false);
+    story(|_, cpu| {
+        let mut vmx = Vmx::new(&capabilities);
+        vmx.prepare_rust_host(cpu);
+        cpu.write_physical(VMXON, 4, capabilities.basic.revision().into());
+        cpu.write_physical(VMCS, 4, capabilities.basic.revision().into());
+        vmx.vmxon(cpu, VMXON).expect("VMXON");
+        vmx.vmptrld(cpu, VMCS).expect("VMPTRLD");
+        assert_eq!(vmx.vmwrite(cpu, F::ExitReason, 0), Err(VmFail::Valid(E::VmwriteReadOnlyComponent)));
+    });
+}
+
+#[test]
+fn invalidations_refuse_what_the_manual_says() {
+    const POINTER: u64 = 0x5_001e;
+    // (type, descriptor, refused)
+    let invept = [
+        (0, [POINTER, 0], true),
+        (1, [POINTER, 0], false),
+        (2, [0, 0], false),
+        (3, [POINTER, 0], true),
+        // What VM entry would not take: memory type, walk length, reserved bits, width.
+        (1, [0x5_0019, 0], true),
+        (1, [0x5_0016, 0], true),
+        (1, [0x5_011e, 0], true),
+        (1, [1 << 46 | POINTER, 0], true),
+        (1, [POINTER, 1], true),
+    ];
+    let invvpid = [
+        (0, [1, 0x1000], false),
+        (0, [0, 0x1000], true),
+        (0, [1, 1 << 50], true),
+        (1, [1, 0], false),
+        (1, [0, 0], true),
+        (1, [1 << 16 | 1, 0], true),
+        (2, [0, 0], false),
+        (3, [1, 0], false),
+        (3, [0, 0], true),
+        (4, [1, 0], true),
+    ];
+    story(|vmx, cpu| {
+        let refused = Err(VmFail::Valid(VmInstructionError::InvalidInvalidationOperand));
+        for (kind, descriptor, fails) in invept {
+            assert_eq!(vmx.invept(cpu, kind, descriptor), if fails { refused } else { Ok(()) }, "INVEPT {kind} {descriptor:x?}");
+        }
+        for (kind, descriptor, fails) in invvpid {
+            assert_eq!(vmx.invvpid(cpu, kind, descriptor), if fails { refused } else { Ok(()) }, "INVVPID {kind} {descriptor:x?}");
+        }
     });
 }
 
