@@ -7,9 +7,8 @@
 
 use crate::address_space::AddressSpaces;
 use crate::checks::{Entry, Facts, Phase, PhaseOutcome, guest::pdpte::pae_paging};
-use crate::ept::EptFeatures;
 use crate::exit::VIRTUAL_TPR;
-use crate::intercept::{Intercepts, PauseLoop, interception};
+use crate::intercept::{Intercepts, PauseLoop};
 use crate::segments::{LDTR, SEGMENTS, TR};
 use crate::silicon::{NO_VMCS, Operation, VmFail, Vmx};
 use crate::vmcs::LaunchState;
@@ -211,7 +210,7 @@ impl Vmx {
         self.pauses = PauseLoop::default();
         cpu.guest_mode = true;
         if self.current.take_controls_changed() || self.intercepts.owner != self.current_pointer {
-            self.intercepts = Intercepts { owner: self.current_pointer, interception: interception(self.current.fields()) };
+            self.intercepts = Intercepts::of(self.current_pointer, self.current.fields());
         }
         cpu.interception.clone_from(&self.intercepts.interception);
         let fields = self.current.fields();
@@ -238,7 +237,7 @@ impl Vmx {
         // SDM 30.3 "Virtualizing CR8-Based TPR Accesses": CR8 is bits 7:4 of the virtual task-priority register, at offset 80H.
         cpu.virtual_tpr = primary.use_tpr_shadow().then_some(facts.virtual_tpr);
         self.enter_virtual_apic(cpu);
-        let (fields, pin) = (self.current.fields(), self.current.fields().pin_based());
+        let fields = self.current.fields();
         let timer = pin.activate_vmx_preemption_timer();
         let count = fields.get(VmcsField::VmxPreemptionTimerValue);
         cpu.preemption_deadline = timer.then(|| self.preemption_deadline(cpu, count));
@@ -284,7 +283,6 @@ impl Vmx {
         let fields = self.current.fields();
         let secondary = fields.secondary();
         self.ept = EptPointer::from_bits(fields.get(VmcsField::EptPointer));
-        self.ept_features = EptFeatures::of(fields);
         cpu.nested_paging = secondary.enable_ept();
         let root = secondary.enable_ept().then(|| self.ept.table());
         let vpid = if secondary.enable_vpid() { fields.get(VmcsField::VirtualProcessorIdentifier) as u16 } else { 0 };

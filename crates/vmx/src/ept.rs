@@ -121,7 +121,7 @@ impl Vmx {
         if guest_physical >> (shift(LEVELS) + INDEX_BITS) != 0 {
             return Err(fault);
         }
-        let mode_based = self.ept_features.mode_based_execute;
+        let mode_based = self.intercepts.ept.mode_based_execute;
         let mut rights = READ | WRITE | EXECUTE | USER_EXECUTE;
         let mut table = pointer.table();
         let mut passed = [(0u64, EptEntry::new()); LEVELS as usize];
@@ -157,7 +157,7 @@ impl Vmx {
             return Err(NestedFault { present: rights != 0, rights, ..fault });
         }
         if flags {
-            if writes && !page.dirty() && self.ept_features.logs_modified_pages && !self.log_modified_page(cpu, guest_physical) {
+            if writes && !page.dirty() && self.intercepts.ept.logs_modified_pages && !self.log_modified_page(cpu, guest_physical) {
                 return Err(NestedFault { log_full: true, ..fault });
             }
             for (at, (place, entry)) in passed.iter().take((LEVELS - level + 1) as usize).enumerate() {
@@ -196,7 +196,7 @@ impl Vmx {
     /// unless the guest is outside protected mode, an event is being delivered, or the information of the last #VE was not taken yet.
     pub(crate) fn convert_fault(&mut self, cpu: &mut Cpu, fault: NestedFault) -> Trap {
         let area = self.current.get(VmcsField::VirtualizationExceptionInformationAddress);
-        let converts = self.ept_features.converts_violations
+        let converts = self.intercepts.ept.converts_violations
             && !fault.misconfiguration
             && !fault.log_full
             && !self.suppresses_ve
@@ -243,7 +243,7 @@ impl Vmx {
             return false;
         }
         self.current.set(VmcsField::EptPointer, pointer.into_bits());
-        if self.ept_features.converts_violations {
+        if self.intercepts.ept.converts_violations {
             self.current.set(VmcsField::EptpIndex, number);
         }
         self.enter_address_space(cpu);

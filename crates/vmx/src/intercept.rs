@@ -3,20 +3,41 @@
 //! Modelled: SDM 26.1 "Instructions That Cause VM Exits" and 26.2 "Other Causes of VM Exits". A control is translated once, when the VMCS
 //! has changed; accesses to control registers, ports and MSRs are decided here, one function for each.
 
+use crate::ept::EptFeatures;
 use crate::silicon::Vmx;
+use crate::virtual_apic::VirtualApic;
 use crate::vmcs::Fields;
 use cpu::extension::Interception;
 use cpu::state::Cpu;
 use cpu::trap::{ControlAccess, ControlAccessKind, Intercept, PortAccess};
 use isa::vmx::VmcsField;
 
-/// The interception that belongs to a VMCS.
+/// What follows from the control words of a VMCS, kept for as long as they do not change.
 #[derive(Clone, Debug, Default)]
-pub struct Intercepts {
+pub(crate) struct Intercepts {
     /// Physical address of the VMCS.
-    pub owner: u64,
+    pub(crate) owner: u64,
     /// What the core looks at.
-    pub interception: Interception,
+    pub(crate) interception: Interception,
+    /// What the controls say of EPT.
+    pub(crate) ept: EptFeatures,
+    /// What they say of the virtual APIC.
+    pub(crate) virtual_apic: VirtualApic,
+    /// Where the APIC-access page is, with "virtualize APIC accesses".
+    pub(crate) apic_access_page: Option<u64>,
+}
+
+impl Intercepts {
+    pub(crate) fn of(owner: u64, fields: &Fields) -> Intercepts {
+        let apic_accesses = fields.secondary().virtualize_apic_accesses();
+        Intercepts {
+            owner,
+            interception: interception(fields),
+            ept: EptFeatures::of(fields),
+            virtual_apic: VirtualApic::of(fields),
+            apic_access_page: apic_accesses.then(|| fields.get(VmcsField::ApicAccessAddress)),
+        }
+    }
 }
 
 /// Instructions that exit whatever the controls say. SDM 26.1.2 "Instructions That Cause VM Exits Unconditionally". VMX instructions are

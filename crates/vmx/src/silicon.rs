@@ -7,9 +7,7 @@ use crate::address_space::AddressSpaces;
 use crate::capabilities;
 use crate::checks::{Check, Entry, Phase, all_failures};
 use crate::contexts::Contexts;
-use crate::ept::EptFeatures;
 use crate::intercept::{Intercepts, PauseLoop};
-use crate::virtual_apic::VirtualApic;
 use crate::vmcs::{SupportedFields, Vmcs};
 use cpu::extension::{AfterExit, Completion, Extension, NestedAccess, NestedPage};
 use cpu::state::Cpu;
@@ -68,10 +66,6 @@ pub struct Vmx {
     pub(crate) contexts: Contexts,
     /// EPT of the guest that runs.
     pub(crate) ept: EptPointer,
-    /// What its controls say of EPT.
-    pub(crate) ept_features: EptFeatures,
-    /// What its controls say of the virtual APIC.
-    pub(crate) virtual_apic: VirtualApic,
     /// The entry at which the last walk ended suppresses #VE.
     pub(crate) suppresses_ve: bool,
     /// The PAUSEs of a loop of the guest that runs.
@@ -108,8 +102,6 @@ impl Vmx {
             address_spaces: AddressSpaces::default(),
             contexts: Contexts::default(),
             ept: EptPointer::new(),
-            ept_features: EptFeatures::default(),
-            virtual_apic: VirtualApic::default(),
             suppresses_ve: true,
             pauses: PauseLoop::default(),
             intercepts: Intercepts::default(),

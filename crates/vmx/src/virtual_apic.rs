@@ -70,10 +70,8 @@ const fn place(register: u16, vector: u8) -> (u16, u8) {
 impl Vmx {
     /// Begins to virtualize the APIC for the guest that is entered. SDM 27.3.2.5 "Updating Non-Register State".
     pub(crate) fn enter_virtual_apic(&mut self, cpu: &mut Cpu) {
-        let fields = self.current.fields();
-        self.virtual_apic = VirtualApic::of(fields);
-        cpu.apic_access_page = fields.secondary().virtualize_apic_accesses().then(|| fields.get(VmcsField::ApicAccessAddress));
-        if self.virtual_apic.interrupts {
+        cpu.apic_access_page = self.intercepts.apic_access_page;
+        if self.intercepts.virtual_apic.interrupts {
             self.virtualize_processor_priority(cpu);
         }
     }
@@ -175,7 +173,7 @@ impl Vmx {
         // The bytes must lie in the four that a register has.
         let register = offset & !0xf;
         let within = (offset & 0xf) + u16::from(bytes) <= 4;
-        if cpu.delivering.is_some() || !within || !self.virtual_apic.virtualizes(register, access == Access::Write) {
+        if cpu.delivering.is_some() || !within || !self.intercepts.virtual_apic.virtualizes(register, access == Access::Write) {
             return Err(exit);
         }
         match write {
@@ -203,16 +201,16 @@ impl Vmx {
             register::TASK_PRIORITY => {
                 self.store(cpu, register, 4, cpu.virtual_tpr.unwrap_or(0).into());
                 // Without virtual-interrupt delivery the threshold is compared, which the core does. SDM 30.1.2 "TPR Virtualization".
-                if self.virtual_apic.interrupts {
+                if self.intercepts.virtual_apic.interrupts {
                     self.virtualize_processor_priority(cpu);
                 }
                 None
             }
-            register::END_OF_INTERRUPT if self.virtual_apic.interrupts => {
+            register::END_OF_INTERRUPT if self.intercepts.virtual_apic.interrupts => {
                 self.store(cpu, register, 4, 0);
                 self.virtualize_end_of_interrupt(cpu)
             }
-            register::COMMAND_LOW if self.virtual_apic.interrupts && is_self_command(self.load(cpu, register, 4)) => {
+            register::COMMAND_LOW if self.intercepts.virtual_apic.interrupts && is_self_command(self.load(cpu, register, 4)) => {
                 let vector = self.load(cpu, register, 1) as u8;
                 self.request(cpu, vector);
                 None
@@ -233,7 +231,7 @@ impl Vmx {
     /// The register behind an x2APIC MSR that is virtualized for the guest that runs.
     fn virtual_register(&self, index: u32) -> Option<u16> {
         let in_range = (msr::IA32_X2APIC_FIRST..=msr::IA32_X2APIC_FIRST | 0xff).contains(&index);
-        (self.operation == Operation::NonRoot && self.virtual_apic.x2apic && in_range).then_some((index as u16 & 0xff) << 4)
+        (self.operation == Operation::NonRoot && self.intercepts.virtual_apic.x2apic && in_range).then_some((index as u16 & 0xff) << 4)
     }
 
     /// RDMSR of a guest. SDM 30.5 "Virtualizing MSR-Based APIC Accesses".
@@ -241,7 +239,7 @@ impl Vmx {
         let register = self.virtual_register(index)?;
         match register {
             register::TASK_PRIORITY => Some(self.load(cpu, register, 8) & !0xff | u64::from(cpu.virtual_tpr.unwrap_or(0))),
-            _ if self.virtual_apic.registers => Some(self.load(cpu, register, 8)),
+            _ if self.intercepts.virtual_apic.registers => Some(self.load(cpu, register, 8)),
             _ => None,
         }
     }
@@ -251,8 +249,8 @@ impl Vmx {
         let register = self.virtual_register(index)?;
         let allowed = match register {
             register::TASK_PRIORITY => value >> 8 == 0,
-            register::END_OF_INTERRUPT if self.virtual_apic.interrupts => value == 0,
-            register::SELF_COMMAND if self.virtual_apic.interrupts => value >> 8 == 0,
+            register::END_OF_INTERRUPT if self.intercepts.virtual_apic.interrupts => value == 0,
+            register::SELF_COMMAND if self.intercepts.virtual_apic.interrupts => value >> 8 == 0,
             _ => return None,
         };
         if !allowed {

@@ -144,7 +144,7 @@ pub struct Vmcs {
     controls_changed: bool,
 }
 
-/// Fields from which the core's interception follows.
+/// Fields from which the core's interception follows, and what is kept with it.
 const fn is_intercept_control(field: VmcsField) -> bool {
     matches!(
         field,
@@ -159,6 +159,7 @@ const fn is_intercept_control(field: VmcsField) -> bool {
             | VmcsField::Cr4GuestHostMask
             | VmcsField::Cr4ReadShadow
             | VmcsField::TprThreshold
+            | VmcsField::ApicAccessAddress
     )
 }
 
