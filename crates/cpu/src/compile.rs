@@ -120,6 +120,8 @@ pub(crate) struct Tier {
     seen: RefCell<Vec<u64>>,
     /// How often it was overwritten.
     changes: Cell<u32>,
+    /// How often it was hot and not worth compiling.
+    postponed: Cell<u32>,
     /// Regions that hold it.
     regions: RefCell<Vec<usize>>,
 }

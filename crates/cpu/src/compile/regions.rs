@@ -20,6 +20,8 @@ use crate::state::Cpu;
 const DEFAULT_HEAT: u32 = 3000;
 /// How many times as often until a hot block is looked at again that was not worth compiling.
 const PATIENCE: u32 = 16;
+/// How often it is looked at again.
+const MAXIMUM_POSTPONED: u32 = 2;
 /// The most bytes of compiled code that one machine keeps.
 const MAXIMUM_BYTES: usize = 64 << 20;
 /// How often control may leave a region over an edge that it does not know before the region is made anew with what is known by then.
@@ -164,10 +166,12 @@ impl Compiler {
         Some(self.after?.max(1).saturating_mul(1 << tier.changes.get().min(16)))
     }
 
-    /// What leads on from a hot block is not worth compiling, or not known yet: looks again much later.
+    /// What leads on from a hot block is not worth compiling, or not known yet: looks again much later, and then no more, because counting
+    /// costs more than a short block does.
     fn postpone(&self, block: &Block) {
-        if let Some(heat) = self.heat(&block.tier) {
-            block.tier.heat.set(heat.saturating_mul(PATIENCE));
+        let times = block.tier.postponed.replace(block.tier.postponed.get() + 1);
+        if let Some(heat) = self.heat(&block.tier).filter(|_| times < MAXIMUM_POSTPONED) {
+            block.tier.heat.set(heat.saturating_mul(PATIENCE << (4 * times)));
             unsafe { set_front(block.entry(), Some(warm)) };
         }
     }
