@@ -1,8 +1,8 @@
 //! Intel VMX: the silicon.
 //!
 //! Modelled: VMX operation as SDM volume 3, chapters 24 to 31 describe it: the instructions, the VMCS, the checks of VM entry, VM exits with
-//! all their information, EPT, VPIDs. Not modelled, and therefore not offered in the capability MSRs: SMM monitors, enclaves, posted
-//! interrupts, VMCS shadowing, PML, CET state and what [`capabilities`] leaves out.
+//! all their information, EPT, VPIDs, the virtual APIC. Not modelled, and therefore not offered in the capability MSRs: SMM monitors, enclaves,
+//! CET state and what [`capabilities`] leaves out.
 
 mod address_space;
 pub mod capabilities;
