@@ -8,6 +8,7 @@
 
 pub mod assess;
 pub mod bits;
+pub mod boundary;
 pub mod document;
 pub mod dump;
 pub mod json_lines;

@@ -83,6 +83,21 @@ impl State {
         Ok(State { vendor, cpu, source, remarks: Vec::new(), silicon, known: vec![false; words], places: vec![None; words] })
     }
 
+    /// A control structure on Trapline's own silicon of a CPU model, which offers no more than it does; all fields known and of assumed values.
+    ///
+    /// # Errors
+    /// The processor has no extension of that vendor.
+    pub fn on_machine(cpu: &'static CpuModel) -> Result<State, ReadError> {
+        let mut state = State::new(cpu.vendor, Some(cpu), Source::Machine)?;
+        state.silicon = match (&cpu.vmx, cpu.svm) {
+            (Some(designed), _) => Box::new(vmx_rules::Vmcs::on_machine(cpu, vmx::capabilities::offered(designed))),
+            (_, Some(designed)) => Box::new(svm_rules::Vmcb::on_machine(cpu, svm::capability::offered(designed).features)),
+            (None, None) => state.silicon,
+        };
+        state.complete();
+        Ok(state)
+    }
+
     /// A VMCB of these bytes, all of it known.
     ///
     /// # Errors

@@ -89,6 +89,14 @@ impl Vmcb {
         }
     }
 
+    /// The same on Trapline's own silicon, which has no bits of CR4 and EFER beyond its model's.
+    pub(crate) fn on_machine(cpu: &CpuModel, features: SvmFeatures) -> Vmcb {
+        let mut vmcb = Vmcb::new(cpu, features);
+        vmcb.limits.cr4 = cpu.supported_cr4().into_bits();
+        vmcb.limits.efer = cpu.supported_efer().into_bits();
+        vmcb
+    }
+
     /// A VMCB of these bytes.
     pub(crate) fn load(&mut self, bytes: &[u8; VMCB_SIZE]) {
         if let Ok(block) = isa::svm::Vmcb::read_from_bytes(bytes) {

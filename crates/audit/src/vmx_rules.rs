@@ -188,6 +188,13 @@ impl Vmcs {
         }
         vmcs
     }
+
+    /// The same on Trapline's own silicon, which has no bits of EFER beyond its model's.
+    pub(crate) fn on_machine(cpu: &CpuModel, capabilities: VmxCapabilities) -> Vmcs {
+        let mut vmcs = Vmcs::new(cpu, capabilities);
+        vmcs.facts.efer_reserved = !cpu.supported_efer().into_bits();
+        vmcs
+    }
 }
 
 impl Silicon for Vmcs {
