@@ -8,7 +8,7 @@
 
 use crate::access::{DEVICE_HOLE_END, DEVICE_HOLE_START};
 use crate::state::Cpu;
-use memory::Memory;
+use memory::{Memory, PageReader, PageWriter};
 
 impl Cpu {
     fn memory(&self) -> &Memory {
@@ -16,6 +16,29 @@ impl Cpu {
         // into the environment lives across a call of this method, which takes the whole processor.
         let environment = unsafe { self.environment.as_ref() };
         environment.expect("an access to memory outside a run").memory
+    }
+
+    /// A page of RAM, looked up once for several reads; `None` where there is none.
+    #[inline]
+    pub fn physical_page(&self, physical: u64) -> Option<PageReader<'_>> {
+        if (DEVICE_HOLE_START..DEVICE_HOLE_END).contains(&physical) {
+            return None;
+        }
+        self.memory().page_reader(physical)
+    }
+
+    /// Lets a closure write into a page of RAM that is looked up once. `false`, with nothing done, where there is none, and where the page
+    /// holds decoded code.
+    #[inline]
+    pub fn write_physical_page(&mut self, physical: u64, write: impl FnOnce(&PageWriter<'_>)) -> bool {
+        if (DEVICE_HOLE_START..DEVICE_HOLE_END).contains(&physical) {
+            return false;
+        }
+        let Some(page) = self.environment().memory.page_writer(physical) else { return false };
+        write(&page);
+        // The page may have been shared with a snapshot until now.
+        self.forget_old_pages();
+        true
     }
 
     /// Reads bytes of physical memory.
@@ -49,6 +72,7 @@ impl Cpu {
             environment.drop_written_code();
             self.leave = true;
         }
+        self.forget_old_pages();
     }
 
     /// Reads a little-endian number of 1 to 8 bytes.
@@ -57,7 +81,8 @@ impl Cpu {
         let hole = physical < DEVICE_HOLE_END && physical.saturating_add(bytes.into()) > DEVICE_HOLE_START;
         // The fields of control blocks and the entries of tables, by one load: what lies behind them in their page does no harm.
         if physical & 0xfff <= 0xff8 && !hole {
-            return self.memory().read_u64(physical).unwrap_or(u64::MAX) & u64::MAX >> (64 - 8 * u32::from(bytes));
+            let value = self.memory().page_reader(physical).map_or(u64::MAX, |page| page.read_u64((physical & 0xfff) as usize));
+            return value & u64::MAX >> (64 - 8 * u32::from(bytes));
         }
         let mut value = [0; 8];
         self.read_physical_bytes(physical, &mut value[..usize::from(bytes)]);
@@ -66,6 +91,12 @@ impl Cpu {
 
     /// Writes a little-endian number of 1 to 8 bytes.
     pub fn write_physical(&mut self, physical: u64, bytes: u8, value: u64) {
+        if bytes == 8 && physical & 0xfff <= 0xff8 {
+            let offset = (physical & 0xfff) as usize;
+            if self.write_physical_page(physical, |page| page.write(offset, &value.to_le_bytes())) {
+                return;
+            }
+        }
         self.write_physical_bytes(physical, &value.to_le_bytes()[..usize::from(bytes.min(8))]);
     }
 }

@@ -9,6 +9,7 @@ mod page;
 use bitvec::vec::BitVec;
 use page::Page;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = 4096;
@@ -40,6 +41,39 @@ pub struct CodeWrite {
     pub address: u64,
     /// Bytes written; never crosses a page.
     pub length: u64,
+}
+
+/// A page of RAM that was looked up once, for several reads.
+#[derive(Clone, Copy, Debug)]
+pub struct PageReader<'a>(Option<&'a Page>);
+
+impl PageReader<'_> {
+    /// Copies bytes out. More than the page holds from `offset` on would panic.
+    #[inline]
+    pub fn read(self, offset: usize, into: &mut [u8]) {
+        match self.0 {
+            Some(page) => page.read(offset, into),
+            None => into.fill(0),
+        }
+    }
+
+    /// Reads eight bytes, little-endian. More than the page holds from `offset` on would panic.
+    #[inline]
+    pub fn read_u64(self, offset: usize) -> u64 {
+        self.0.map_or(0, |page| page.read_u64(offset))
+    }
+}
+
+/// A page of RAM that was looked up once, for several writes.
+#[derive(Debug)]
+pub struct PageWriter<'a>(&'a Page);
+
+impl PageWriter<'_> {
+    /// Copies bytes in. More than the page holds from `offset` on would panic.
+    #[inline]
+    pub fn write(&self, offset: usize, from: &[u8]) {
+        self.0.write(offset, from);
+    }
 }
 
 /// RAM from physical address zero to `size`.
@@ -95,7 +129,10 @@ impl Memory {
         let leaf = self.leaves[frame as usize / LEAF].get_or_insert_with(|| Box::new([const { None }; LEAF]));
         let slot = &mut leaf[frame as usize % LEAF];
         let page = slot.get_or_insert_with(|| Arc::new(Page::zeroed()));
-        if Arc::get_mut(page).is_none() {
+        // Nobody makes weak pointers. The fence lets what another thread read of a snapshot that it dropped come before what is written now.
+        if Arc::strong_count(page) == 1 {
+            fence(Ordering::Acquire);
+        } else {
             *page = Arc::new(page.duplicate());
             // Pointers to the shared page may be in use for reading.
             self.generation += 1;
@@ -128,6 +165,26 @@ impl Memory {
             dirty.set(frame as usize, true);
         }
         Some(self.own_page(frame).pointer().cast_mut())
+    }
+
+    /// A page to read from; `None` outside RAM.
+    #[inline]
+    pub fn page_reader(&self, address: u64) -> Option<PageReader<'_>> {
+        (address < self.size).then(|| PageReader(self.page(address / PAGE_BYTES).map(Arc::as_ref)))
+    }
+
+    /// A page to write into; `None` outside RAM, and where the page holds decoded code, so that somebody has to be told of each write. Marks
+    /// the page dirty.
+    #[inline]
+    pub fn page_writer(&mut self, address: u64) -> Option<PageWriter<'_>> {
+        let frame = address / PAGE_BYTES;
+        if address >= self.size || self.has_code(frame) {
+            return None;
+        }
+        if let Some(dirty) = &mut self.dirty {
+            dirty.set(frame as usize, true);
+        }
+        Some(PageWriter(self.own_page(frame)))
     }
 
     /// Copies bytes out.
@@ -321,6 +378,23 @@ mod tests {
         assert!(memory.write_pieces(0x1000, &[(0x10, &[9]), (0xfff, &[9, 9])]).is_err());
         assert!(memory.write_pieces(0x2000, &[]).is_err());
         assert_eq!(memory.read_u8(0x1010), Ok(1));
+    }
+
+    #[test]
+    fn a_page_looked_up_once_is_the_page() {
+        let mut memory = Memory::new(0x3000);
+        memory.start_dirty_log();
+        assert_eq!(memory.page_reader(0x1000).map(|page| page.read_u64(0xff8)), Some(0), "never touched");
+        memory.page_writer(0x1234).unwrap().write(0xffe, &[1, 2]);
+        let mut bytes = [0; 3];
+        memory.page_reader(0x1000).unwrap().read(0xffd, &mut bytes);
+        assert_eq!((bytes, memory.read_u16(0x1ffe), memory.take_dirty_log()), ([0, 1, 2], Ok(0x201), vec![1]));
+        let snapshot = memory.snapshot();
+        memory.page_writer(0x1000).unwrap().write(0, &[9]);
+        assert_eq!((snapshot.read_u8(0x1000), memory.read_u8(0x1000)), (Ok(0), Ok(9)));
+        memory.mark_code(2);
+        assert!(memory.page_writer(0x2000).is_none(), "writes to code are reported");
+        assert!(memory.page_writer(0x3000).is_none() && memory.page_reader(u64::MAX).is_none());
     }
 
     #[test]

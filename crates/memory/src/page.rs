@@ -36,6 +36,7 @@ impl Page {
     }
 
     /// Copies out. The caller keeps `offset + into.len()` within the page; more would panic.
+    #[inline]
     pub(crate) fn read(&self, offset: usize, into: &mut [u8]) {
         assert!(offset + into.len() <= 4096);
         // SAFETY: the range was just checked, and `into` is a Rust slice, which cannot overlap a page that is only reached by pointer.
@@ -51,6 +52,7 @@ impl Page {
     }
 
     /// Copies in; `Memory` has made this page its own. More than the page would panic.
+    #[inline]
     pub(crate) fn write(&self, offset: usize, from: &[u8]) {
         assert!(offset + from.len() <= 4096);
         // SAFETY: as for `read`; the cell allows the write, and `Memory::own_page` has made sure that nobody else reads this page.

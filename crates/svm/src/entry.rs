@@ -6,6 +6,8 @@
 //! Decisions of ours: EFER.LMA follows from LME and PG whatever the VMCB says. A reserved TLB_CONTROL does nothing. A software interrupt or
 //! a breakpoint that is injected returns to NRIP where next RIP is offered, else to RIP. Reserved control bits are ignored.
 
+use std::ops::Range;
+
 use cpu::state::{Activity, Cpu, Shadow, TscScale, VirtualInterrupt};
 use cpu::trap::{Event, EventKind};
 use isa::control::{Cr0, Cr4, Efer};
@@ -23,6 +25,8 @@ use crate::{AddressFault, Svm};
 
 /// How much of the control area VMRUN reads: behind it lie only extensions that are not offered.
 const CONTROL_READ: usize = 0x0b8;
+/// Where NRIP is.
+const NRIP: Range<usize> = 0x0c8..0x0d0;
 /// How much of the state save area VMRUN reads, up to G_PAT.
 const SAVE_READ: usize = 0x270;
 
@@ -111,16 +115,7 @@ impl Svm {
     pub(crate) fn enter(&mut self, cpu: &mut Cpu, vmcb: u64) -> Vmrun {
         self.vmcb = vmcb;
         self.contexts.leave_host(cpu);
-        if let Some(bytes) = self.control.as_mut_bytes().get_mut(..CONTROL_READ) {
-            cpu.read_physical_bytes(vmcb, bytes);
-        }
-        // NRIP is read for events that return to it.
-        if let Some(bytes) = self.control.as_mut_bytes().get_mut(0x0c8..0x0d0) {
-            cpu.read_physical_bytes(vmcb + 0x0c8, bytes);
-        }
-        if let Some(bytes) = self.save.as_mut_bytes().get_mut(..SAVE_READ) {
-            cpu.read_physical_bytes(vmcb + SAVE_AREA, bytes);
-        }
+        self.read_vmcb(cpu);
         // A host in Rust counts as one in long mode.
         let host_paging = cpu.rust_host || self.host_cr0().pg();
         let pdptes = self.pdptes(cpu);
@@ -144,6 +139,21 @@ impl Svm {
         self.gif = true;
         cpu.events_held = false;
         Vmrun::Entered
+    }
+
+    /// What VMRUN reads of the VMCB. NRIP is read for events that return to it.
+    fn read_vmcb(&mut self, cpu: &Cpu) {
+        let (control, save) = (self.control.as_mut_bytes(), self.save.as_mut_bytes());
+        if let Some(page) = cpu.physical_page(self.vmcb) {
+            page.read(0, &mut control[..CONTROL_READ]);
+            page.read(NRIP.start, &mut control[NRIP]);
+            page.read(SAVE_AREA as usize, &mut save[..SAVE_READ]);
+        } else {
+            // No RAM, which reads as ones.
+            control[..CONTROL_READ].fill(0xff);
+            control[NRIP].fill(0xff);
+            save[..SAVE_READ].fill(0xff);
+        }
     }
 
     /// Everything of the control area but EVENTINJ.

@@ -25,21 +25,39 @@ use crate::entry::{SWITCHED, read_pdptes};
 use crate::instructions::SAVE_AREA;
 use crate::{Svm, intercept};
 
-/// What #VMEXIT writes of the control area; EXITCODE and its neighbours are one range.
-const CONTROL_WRITTEN: [Range<usize>; 3] = [0x060..0x090, 0x0a8..0x0b0, 0x0c8..0x0e0];
-/// What #VMEXIT writes of the state save area; the last, G_PAT, only with nested paging.
-const SAVE_WRITTEN: [Range<usize>; 10] = [
-    0x000..0x040,
-    0x060..0x070,
-    0x080..0x090,
-    0x0cb..0x0cc,
-    0x0d0..0x0d8,
-    0x148..0x180,
-    0x1d8..0x1e0,
-    0x1f8..0x200,
-    0x240..0x248,
-    0x268..0x270,
-];
+/// Ranges of an area of the VMCB as a table, and a function that takes each in turn with lengths that the compiler knows.
+macro_rules! written {
+    ($(#[$doc:meta])* $table:ident $each:ident { $($range:expr),* $(,)? }) => {
+        $(#[$doc])*
+        const $table: &[Range<usize>] = &[$($range),*];
+
+        #[inline(always)]
+        fn $each(mut write: impl FnMut(Range<usize>)) {
+            $(write($range);)*
+        }
+    };
+}
+
+written! {
+    /// What #VMEXIT writes of the control area; EXITCODE and its neighbours are one range.
+    CONTROL_WRITTEN each_of_control { 0x060..0x090, 0x0a8..0x0b0, 0x0c8..0x0e0 }
+}
+written! {
+    /// What #VMEXIT writes of the state save area.
+    SAVE_WRITTEN each_of_save {
+        0x000..0x040,
+        0x060..0x070,
+        0x080..0x090,
+        0x0cb..0x0cc,
+        0x0d0..0x0d8,
+        0x148..0x180,
+        0x1d8..0x1e0,
+        0x1f8..0x200,
+        0x240..0x248,
+    }
+}
+/// What #VMEXIT writes of the state save area with nested paging only: G_PAT.
+const NESTED_WRITTEN: Range<usize> = 0x268..0x270;
 
 /// What an exit says: EXITCODE, EXITINFO1, EXITINFO2, and where the next instruction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,14 +247,28 @@ impl Svm {
 
     /// Writes to memory what a #VMEXIT writes, and nothing else: the rest of the VMCB is the software's.
     fn store(&self, cpu: &mut Cpu) {
-        let mut pieces: [(usize, &[u8]); CONTROL_WRITTEN.len() + SAVE_WRITTEN.len()] = Default::default();
-        let control = CONTROL_WRITTEN.iter().map(|range| (range.start, &self.control.as_bytes()[range.clone()]));
-        let save = SAVE_WRITTEN.iter().map(|range| (SAVE_AREA as usize + range.start, &self.save.as_bytes()[range.clone()]));
-        for (place, piece) in pieces.iter_mut().zip(control.chain(save)) {
-            *place = piece;
+        let (control, save) = (self.control.as_bytes(), self.save.as_bytes());
+        let done = cpu.write_physical_page(self.vmcb, |page| {
+            each_of_control(|range| page.write(range.start, &control[range]));
+            each_of_save(|range| page.write(SAVE_AREA as usize + range.start, &save[range]));
+            if self.nested.is_some() {
+                page.write(SAVE_AREA as usize + NESTED_WRITTEN.start, &save[NESTED_WRITTEN]);
+            }
+        });
+        if !done {
+            self.store_and_tell(cpu);
         }
-        let used = if self.nested.is_some() { &pieces[..] } else { &pieces[..pieces.len() - 1] };
-        cpu.write_physical_pieces(self.vmcb, used);
+    }
+
+    /// The same where code was decoded from the page, so that its blocks have to go.
+    #[cold]
+    fn store_and_tell(&self, cpu: &mut Cpu) {
+        let control = CONTROL_WRITTEN.iter().map(|range| (range.start, &self.control.as_bytes()[range.clone()]));
+        let nested = self.nested.is_some().then_some(&NESTED_WRITTEN);
+        let save = SAVE_WRITTEN.iter().chain(nested);
+        let save = save.map(|range| (SAVE_AREA as usize + range.start, &self.save.as_bytes()[range.clone()]));
+        let pieces: Vec<_> = control.chain(save).collect();
+        cpu.write_physical_pieces(self.vmcb, &pieces);
     }
 
     /// Ends guest mode: GIF clear, the host's address space, no interception.

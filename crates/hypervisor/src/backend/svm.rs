@@ -108,8 +108,9 @@ fn nested_table(address: u64) -> u64 {
 }
 
 impl SvmBackend {
+    #[inline]
     fn read(&self, cpu: &Cpu, place: u64) -> u64 {
-        cpu.read_physical(self.vmcb + place, 8)
+        cpu.physical_page(self.vmcb).map_or(u64::MAX, |page| page.read_u64(place as usize))
     }
 
     fn write(&self, cpu: &mut Cpu, place: u64, value: u64) {
@@ -244,17 +245,17 @@ impl Backend for SvmBackend {
             cpu.charge(cpu.model.costs.stgi.ticks());
             svm.stgi(cpu);
         });
-        let mut words = [0_u64; 4];
-        cpu.read_physical_bytes(self.vmcb + place!(control.exit_code), words.as_mut_bytes());
-        let [code, info1, info2, event] = words;
-        let code = ExitCode(code);
-        let event = EventInformation::from_bits(event);
-        self.rip = self.read(cpu, place!(save.rip));
-        let rax = self.read(cpu, place!(save.rax));
+        let page = cpu.physical_page(self.vmcb);
+        let read = |place: u64| page.map_or(u64::MAX, |page| page.read_u64(place as usize));
+        let code = ExitCode(read(place!(control.exit_code)));
+        let (info1, info2) = (read(place!(control.exit_info_1)), read(place!(control.exit_info_2)));
+        let event = EventInformation::from_bits(read(place!(control.exit_int_info)));
+        self.virtual_interrupt = VirtualInterrupt::from_bits(read(place!(control.virtual_interrupt)));
+        let next = read(place!(control.next_rip));
+        self.rip = read(place!(save.rip));
+        let (rax, rsp) = (read(place!(save.rax)), read(place!(save.rsp)));
         cpu.set_gpr(Gpr::Rax, rax);
-        let rsp = self.read(cpu, place!(save.rsp));
         cpu.set_gpr(Gpr::Rsp, rsp);
-        self.virtual_interrupt = VirtualInterrupt::from_bits(self.read(cpu, place!(control.virtual_interrupt)));
         let info = ExitInfo {
             reason: code.trace_name().map_or(Name::Code(code.0), Name::Text),
             failed_entry: false,
@@ -263,7 +264,6 @@ impl Backend for SvmBackend {
             intr_info: event.low(),
             error_code: event.error_code(),
         };
-        let next = self.read(cpu, place!(control.next_rip));
         let length = (next != 0).then(|| next.wrapping_sub(self.rip) as u8).filter(|length| (1..=15).contains(length));
         Report { exit: self.classify(code, info1, info2, event), rip: self.rip, length, info }
     }
