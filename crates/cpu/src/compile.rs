@@ -200,11 +200,26 @@ unsafe fn pass(cpu: *mut Cpu, insn: *const Insn) -> *const Insn {
     cpu.retired = begun + (COUNT_MASK - (packed & COUNT_MASK));
     unpack_flags(cpu);
     let slot = cpu.handover.base.add((cpu.handover.exit & 0xffff) as usize);
+    let left = i64::from((*header_of(cpu.handover.base)).count) - (cpu.handover.exit & 0xffff) as i64;
+    let executed = (COUNT_MASK - (packed & COUNT_MASK)) as i64 - left;
+    let credit = i64::from(door.credit.get()) + executed - i64::from(regions::PASSAGE);
+    door.credit.set(credit.min(i64::from(regions::CREDIT)) as i32);
+    if credit < 0 {
+        close(insn);
+    }
     let reason = cpu.handover.exit >> 16;
     if reason != emit::Reason::Plain as u64 {
         missed(cpu, slot, region, reason);
     }
     slot
+}
+
+/// Takes away a door behind which compiled code does too little before it leaves again.
+#[cold]
+#[inline(never)]
+unsafe fn close(insn: *const Insn) {
+    block_of(insn).tier.door.set(None);
+    set_front(insn, None);
 }
 
 /// Control left over an edge that the region does not know.

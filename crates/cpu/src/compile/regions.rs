@@ -15,6 +15,7 @@ use crate::block::{Block, Compile, Mode};
 use crate::direct::header_of;
 use crate::insn::Handler;
 use crate::state::Cpu;
+use std::cell::Cell;
 
 /// How often a block is entered before it is hot.
 const DEFAULT_HEAT: u32 = 3000;
@@ -42,7 +43,14 @@ pub(super) struct Door {
     /// The region computes in double precision, for which MXCSR must be as the inline path wants it.
     pub doubles: bool,
     pub region: usize,
+    /// How far compiled code has been worth the way in: instructions that it executed, less [`PASSAGE`] for each time that it was entered.
+    pub credit: Cell<i32>,
 }
+
+/// Instructions in the interpreter that take as long as entering compiled code and leaving it.
+pub(super) const PASSAGE: i32 = 8;
+/// What a door begins with, and the most that it has.
+pub(super) const CREDIT: i32 = 1 << 15;
 
 /// A door before there is code behind it: its block, and the longest way from the block's beginning to a check of the budget, in ticks.
 type Entry = (*const Block, i64);
@@ -238,6 +246,7 @@ impl Compiler {
                 count: u64::from(header.count),
                 doubles: region.doubles,
                 region: number,
+                credit: Cell::new(CREDIT),
             });
             block.tier.door.set(Some(std::ptr::NonNull::from(&*new)));
             unsafe { set_front(block.entry(), Some(door)) };
