@@ -532,6 +532,13 @@ impl Cpu {
         if known.tag == tag && known.version == self.tlb.version() {
             return Ok(known.physical | linear & 0xfff);
         }
+        if self.long_mode() && !is_canonical(linear) {
+            return Err(Trap::GP0);
+        }
+        if let Some(physical) = self.cached_fetch(linear) {
+            self.fetch_page = FetchPage { tag, version: self.tlb.version(), physical: physical & !0xfff };
+            return Ok(physical);
+        }
         let page = self.translate_fetch(linear)?;
         let physical = page.physical + (linear & (page.bytes - 1));
         // Behind the translation, because a walk makes another version. What is not cached is not found again.

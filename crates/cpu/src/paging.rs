@@ -134,6 +134,17 @@ impl Cpu {
         ADDRESS & !((1 << self.model.physical_address_bits) - 1)
     }
 
+    /// The physical address that an instruction is fetched from, where an entry of the TLB serves the fetch as it stands.
+    #[inline]
+    pub(crate) fn cached_fetch(&self, linear: u64) -> Option<u64> {
+        if !self.cr0.pg() && !self.nested_paging {
+            return None;
+        }
+        let found = self.tlb.lookup(linear, self.address_space, self.pcid())?;
+        let request = Request { linear, access: Access::Fetch, privilege: self.privilege() };
+        (found.nested_executable && self.allows(rights_of(found), request)).then(|| found.physical + (linear & (found.bytes - 1)))
+    }
+
     /// Translates a linear address for an access, through the TLB or by a walk; the fault is #PF, or the silicon's.
     pub fn translate(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome<Translation> {
         let mode = self.paging_mode();
