@@ -49,11 +49,33 @@ pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
     }
 }
 
+/// Whether both operands are registers.
+fn is_of_registers(instruction: &Instruction) -> bool {
+    instruction.op0_kind() == OpKind::Register && instruction.op1_kind() == OpKind::Register
+}
+
 fn vmread(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    // The destination is the r/m operand, the field is named by the register operand, which here comes second.
+    if is_of_registers(instruction) && cpu.is_64bit() {
+        let operand = cpu.regs[usize::from(gpr_number(instruction.op1_register()))];
+        if let Some(Some(value)) = cpu.with_extension(|extension, cpu| extension.plain_field(cpu, operand, None)) {
+            cpu.regs[usize::from(gpr_number(instruction.op0_register()))] = value;
+            cpu.set_all_status(0);
+            return Ok(Flow::Next);
+        }
+    }
     access_field(cpu, Intercept::Vmread, instruction)
 }
 
 fn vmwrite(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    if is_of_registers(instruction) && cpu.is_64bit() {
+        let [operand, value] =
+            [instruction.op0_register(), instruction.op1_register()].map(|register| cpu.regs[usize::from(gpr_number(register))]);
+        if let Some(Some(_)) = cpu.with_extension(|extension, cpu| extension.plain_field(cpu, operand, Some(value))) {
+            cpu.set_all_status(0);
+            return Ok(Flow::Next);
+        }
+    }
     access_field(cpu, Intercept::Vmwrite, instruction)
 }
 
@@ -105,6 +127,16 @@ impl Cpu {
                 operand_bits: if self.is_64bit() { 64 } else { 32 },
                 register,
                 operand: Operand::Register(rm),
+            };
+        }
+        if instruction.op_count() == 0 {
+            return VendorInstruction {
+                operation,
+                length: instruction.len() as u8,
+                address_bits: implicit_address_bits(instruction.code()).unwrap_or(self.code_bits() as u8),
+                operand_bits: if self.is_64bit() { 64 } else { 32 },
+                register: 0,
+                operand: Operand::None,
             };
         }
         let number = |register: Register| (register != Register::None).then(|| gpr_number(register));
