@@ -373,12 +373,13 @@ impl<B: Backend> Vm<B> {
             }
             match self.execute(vcpu, until, limits, sink) {
                 RunExit::HostEntry => {
-                    self.note_exit(vcpu, sink);
+                    let report = self.note_exit(vcpu, sink);
                     if self.cpus.len() > 1 {
                         // What others do before this moment comes before what the hypervisor does about the exit.
+                        self.vcpus[vcpu].unhandled = Some(report);
                         return Ok(());
                     }
-                    self.handle_exit(vcpu, sink)?;
+                    self.handle_noted(vcpu, &report, sink)?;
                     if self.turn_ends(limits) {
                         return Ok(());
                     }
@@ -477,20 +478,27 @@ impl<B: Backend> Vm<B> {
 
     /// After an exit: tells of it and handles it.
     pub(crate) fn exited(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
-        self.note_exit(vcpu, sink);
-        self.handle_exit(vcpu, sink)
+        let report = self.note_exit(vcpu, sink);
+        self.handle_noted(vcpu, &report, sink)
     }
 
-    /// Handles the exit that was noted last.
+    /// Handles the exit that waits for it, if one does.
     fn handle_exit(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
-        let Some(report) = self.vcpus[vcpu].unhandled.take() else { return Ok(()) };
+        match self.vcpus[vcpu].unhandled.take() {
+            Some(report) => self.handle_noted(vcpu, &report, sink),
+            None => Ok(()),
+        }
+    }
+
+    /// Handles an exit that was told of.
+    fn handle_noted(&mut self, vcpu: usize, report: &Report, sink: &mut dyn Sink) -> Result<(), Stop> {
         self.common.statistics.exits += 1;
-        self.handle(vcpu, &report, sink)?;
-        self.check_progress(vcpu, &report)
+        self.handle(vcpu, report, sink)?;
+        self.check_progress(vcpu, report)
     }
 
     /// After an exit: reads what it was, and tells of it.
-    fn note_exit(&mut self, vcpu: usize, sink: &mut dyn Sink) {
+    fn note_exit(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Report {
         let report = self.silicon(vcpu, |backend, cpu| backend.report(cpu));
         let info = report.info;
         self.emit(
@@ -519,7 +527,7 @@ impl<B: Backend> Vm<B> {
                 software.apic.set_cr8(class);
             }
         }
-        self.vcpus[vcpu].unhandled = Some(report);
+        report
     }
 
     /// Ends the run of a guest that exits for ever without going on.

@@ -200,7 +200,7 @@ checks! {
             => |e| e.control.n_cr3 >> e.limits.physical_bits == 0,
             hint "Physical address of the nested page table; bits beyond the processor's width are zero.";
         "g-pat", "Every field of G_PAT has a supported type and no reserved bit", ["NP_CONTROL" "G_PAT"], if |e| e.nested_paging()
-            => |e| e.save.g_pat.to_le_bytes().iter().all(|field| matches!(field, 0 | 1 | 4..=7)),
+            => |e| is_pat(e.save.g_pat),
             hint "At reset PAT is 0007040600070406h; a zeroed G_PAT makes all memory uncacheable.";
     }
     "15.21.10 NMI Virtualization" {
@@ -216,6 +216,12 @@ checks! {
         "avic-not-offered", "AVIC is not asked of a processor that does not offer it", ["V_INTR"], if |e| !e.limits.features.avic()
             => |e| !e.control.virtual_interrupt.avic_enable() && !e.control.virtual_interrupt.x2avic_enable();
     }
+}
+
+/// Whether every byte is the type of a PAT field: 0, 1, or 4 to 7. All eight at once: nothing above bit 2, and bit 1 not without bit 2.
+const fn is_pat(value: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    value & !(7 * ONES) == 0 && value >> 1 & !(value >> 2) & ONES == 0
 }
 
 /// EFER.LME and EFER.LMA, which have a rule of their own.
@@ -326,6 +332,15 @@ mod tests {
             let entry = Entry { control: &control, save: &save, pdptes, limits: &limits };
             assert_eq!(all_failures(&entry).map(|check| check.id).collect::<Vec<_>>(), [*id]);
             assert_eq!(first_failure(&entry).map(|check| check.id), Some(*id));
+        }
+    }
+
+    #[test]
+    fn a_byte_of_the_pat_is_a_type() {
+        for place in 0..8 {
+            for byte in 0..=255_u64 {
+                assert_eq!(is_pat(0x0007_0406_0007_0406 & !(0xff << (8 * place)) | byte << (8 * place)), matches!(byte, 0 | 1 | 4..=7));
+            }
         }
     }
 

@@ -62,12 +62,20 @@ impl ExitStatistics {
 }
 
 /// Counts of every kind of event, and statistics of exits.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Summary {
-    kinds: Vec<u64>,
+    kinds: [u64; Kind::ALL.len()],
     exits: Vec<ExitStatistics>,
+    /// Index of the reason seen last.
+    last: usize,
     /// Per CPU: the exit that waits for its entry.
     open: Vec<Option<(usize, u64)>>,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self { kinds: [0; Kind::ALL.len()], exits: Vec::new(), last: 0, open: Vec::new() }
+    }
 }
 
 impl Summary {
@@ -78,7 +86,7 @@ impl Summary {
 
     /// How many events of this kind there were.
     pub fn count(&self, kind: Kind) -> u64 {
-        self.kinds.get(kind as usize).copied().unwrap_or(0)
+        self.kinds[kind as usize]
     }
 
     /// How many exits there were in all.
@@ -129,13 +137,13 @@ impl Summary {
     }
 
     fn exit(&mut self, cycle: u64, vcpu: u32, reason: Name) {
-        let index = match self.exits.iter().position(|row| row.reason == reason) {
-            Some(index) => index,
-            None => {
+        if self.exits.get(self.last).is_none_or(|row| row.reason != reason) {
+            self.last = self.exits.iter().position(|row| row.reason == reason).unwrap_or_else(|| {
                 self.exits.push(ExitStatistics::new(reason));
                 self.exits.len() - 1
-            }
-        };
+            });
+        }
+        let index = self.last;
         self.exits[index].samples += 1;
         let vcpu = vcpu as usize;
         if self.open.len() <= vcpu {
@@ -154,9 +162,6 @@ impl Summary {
 impl Summary {
     /// Counts an event without taking it.
     pub fn note(&mut self, cycle: u64, vcpu: u32, event: &Event) {
-        if self.kinds.is_empty() {
-            self.kinds = vec![0; Kind::ALL.len()];
-        }
         self.kinds[event.kind() as usize] += 1;
         match event {
             Event::Exit { reason, .. } | Event::SiliconExit { reason, .. } => self.exit(cycle, vcpu, *reason),
