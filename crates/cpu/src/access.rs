@@ -527,27 +527,31 @@ impl Cpu {
     /// Physical address of an instruction byte.
     #[inline]
     pub(crate) fn fetch_physical(&mut self, linear: u64) -> Outcome<u64> {
-        let tag = linear & !0xfff | self.context;
-        let known = self.fetch_page;
-        if known.tag == tag && known.version == self.tlb.version() {
-            return Ok(known.physical | linear & 0xfff);
+        let known = &self.fetch_page;
+        if linear & known.mask | self.context == known.tag && known.version == self.tlb.version() {
+            return Ok(known.physical | linear & !known.mask);
         }
         if self.long_mode() && !is_canonical(linear) {
             return Err(Trap::GP0);
         }
-        if let Some(physical) = self.cached_fetch(linear) {
-            self.fetch_page = FetchPage { tag, version: self.tlb.version(), physical: physical & !0xfff };
-            return Ok(physical);
+        if !self.cr0.pg() && !self.nested_paging {
+            return Ok(linear);
         }
-        let page = self.translate_fetch(linear)?;
-        let physical = page.physical + (linear & (page.bytes - 1));
-        // Behind the translation, because a walk makes another version. What is not cached is not found again.
-        let version = self.tlb.version();
-        let pcid = self.pcid();
-        if self.tlb.lookup(linear, self.address_space, pcid).is_some_and(|found| *found == page) {
-            self.fetch_page = FetchPage { tag, version, physical: physical & !0xfff };
-        }
-        Ok(physical)
+        let privilege = self.privilege();
+        let (first, physical, bytes) = match self.cached(linear, Access::Fetch, privilege) {
+            Some(page) => (page.linear, page.physical, page.bytes),
+            None => {
+                let (page, kept) = self.translate_anew(linear, Access::Fetch, privilege)?;
+                if !kept {
+                    // It will not be found again.
+                    return Ok(page.physical + (linear & (page.bytes - 1)));
+                }
+                (page.linear, page.physical, page.bytes)
+            }
+        };
+        // The version behind the walk, which makes another one.
+        self.fetch_page = FetchPage { tag: first | self.context, mask: !(bytes - 1), version: self.tlb.version(), physical };
+        Ok(physical + (linear & (bytes - 1)))
     }
 
     /// Physical address and page of an instruction byte.

@@ -230,8 +230,11 @@ impl Block {
         &self.details[usize::from(number)].instruction
     }
 
-    pub(crate) fn function_of(&self, number: u16) -> Function {
-        self.details[usize::from(number)].function
+    /// The function of an instruction that is one, and the instruction.
+    #[inline]
+    pub(crate) fn function_of(&self, number: u16) -> (Function, &Instruction) {
+        let detail = &self.details[usize::from(number)];
+        (detail.function, &detail.instruction)
     }
 
     /// RIP of an instruction, or behind the last one.

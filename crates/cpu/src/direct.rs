@@ -604,11 +604,12 @@ unsafe fn call(cpu: *mut Cpu, insn: *const Insn) -> Called {
     let cpu = &mut *cpu;
     let block = block_of(insn);
     let number = (*insn).number;
+    let (function, instruction) = block.function_of(number);
     // The function sees RIP and the time of its own instruction.
-    cpu.rip = block.rip_of(number);
+    cpu.rip = instruction.ip();
     let unspent = cost_from(insn);
     cpu.budget += unspent;
-    let outcome = block.function_of(number)(cpu, block.instruction(number));
+    let outcome = function(cpu, instruction);
     cpu.budget -= unspent;
     match outcome {
         Err(trap) => {

@@ -147,10 +147,10 @@ pub trait Extension: Send + std::fmt::Debug {
     /// Executes a VMX or SVM instruction. `Err` of #UD when it is the other vendor's, or when the extension is not enabled.
     fn execute(&mut self, cpu: &mut Cpu, instruction: &VendorInstruction) -> Outcome<Completion>;
 
-    /// VMREAD and, with a value, VMWRITE of 64-bit registers where nothing but the field itself is touched: the shape in which hypervisors
-    /// execute them most. Gives what VMREAD reads. `None`, with nothing done, where there is more to it (an exit, a fault, a failure) or no
-    /// VMCS at all: then [`Self::execute`] is asked.
-    fn plain_field(&mut self, _cpu: &mut Cpu, _operand: u64, _value: Option<u64>) -> Option<u64> {
+    /// The value of the field that the operand of a VMREAD names, or, with a value, what a VMWRITE makes of it: for instructions of 64-bit
+    /// registers at CPL 0, the shape in which hypervisors execute them most, and only if they do nothing else. `None`, with nothing done,
+    /// where there is more to it (an exit, a fault, a failure) or no VMCS at all: then [`Self::execute`] is asked. The core charges for it.
+    fn plain_field(&mut self, _operand: u64, _value: Option<u64>) -> Option<u64> {
         None
     }
 

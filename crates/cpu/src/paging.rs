@@ -134,47 +134,43 @@ impl Cpu {
         ADDRESS & !((1 << self.model.physical_address_bits) - 1)
     }
 
-    /// The physical address that an instruction is fetched from, where an entry of the TLB serves the fetch as it stands.
+    /// The entry of the TLB for an access that it serves as it stands, without a walk.
     #[inline]
-    pub(crate) fn cached_fetch(&self, linear: u64) -> Option<u64> {
-        if !self.cr0.pg() && !self.nested_paging {
-            return None;
-        }
+    pub(crate) fn cached(&self, linear: u64, access: Access, privilege: Privilege) -> Option<&Translation> {
         let found = self.tlb.lookup(linear, self.address_space, self.pcid())?;
-        let request = Request { linear, access: Access::Fetch, privilege: self.privilege() };
-        (found.nested_executable && self.allows(rights_of(found), request)).then(|| found.physical + (linear & (found.bytes - 1)))
+        let complete = match access {
+            Access::Read => true,
+            Access::Write => found.dirty && found.nested_writable,
+            Access::Fetch => found.nested_executable,
+        };
+        (complete && self.allows(rights_of(found), Request { linear, access, privilege })).then_some(found)
     }
 
     /// Translates a linear address for an access, through the TLB or by a walk; the fault is #PF, or the silicon's.
     pub fn translate(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome<Translation> {
-        let mode = self.paging_mode();
-        if mode == PagingMode::None && !self.nested_paging {
-            return Ok(identity(linear & !(PAGE_BYTES - 1)));
-        }
-        let request = Request { linear, access, privilege };
-        let (space, pcid) = (self.address_space, self.pcid());
-        if let Some(&found) = self.tlb.lookup(linear, space, pcid) {
-            let complete = match access {
-                Access::Read => true,
-                Access::Write => found.dirty && found.nested_writable,
-                Access::Fetch => found.nested_executable,
-            };
-            if complete && self.allows(rights_of(&found), request) {
-                return Ok(found);
+        if self.cr0.pg() || self.nested_paging {
+            if let Some(found) = self.cached(linear, access, privilege) {
+                return Ok(*found);
             }
-            self.tlb.flush_page(linear, space, pcid);
+            return self.translate_anew(linear, access, privilege).map(|(page, _)| page);
         }
-        self.translate_anew(mode, request, space, pcid)
+        Ok(identity(linear & !(PAGE_BYTES - 1)))
     }
 
-    /// Translates by a walk, and keeps what it found in the TLB.
-    fn translate_anew(&mut self, mode: PagingMode, request: Request, space: u32, pcid: u16) -> Outcome<Translation> {
+    /// Translates by a walk, which the TLB cannot spare. Says whether it keeps what was found.
+    #[inline(never)]
+    pub(crate) fn translate_anew(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome<(Translation, bool)> {
+        let (space, pcid) = (self.address_space, self.pcid());
+        if self.tlb.lookup(linear, space, pcid).is_some() {
+            // One that does not suffice: the walk is to find whether it still holds.
+            self.tlb.flush_page(linear, space, pcid);
+        }
+        let (mode, request) = (self.paging_mode(), Request { linear, access, privilege });
         if let Some(page) = self.repeat_walk(mode, request) {
             debug_assert!(self.walk_agrees(mode, request, &page), "a known walk is what a walk finds");
             self.tlb.insert(page, space, pcid);
-            return Ok(page);
+            return Ok((page, true));
         }
-        let linear = request.linear;
         let mut trail = Trail::default();
         let (page, nested) = self.walk(mode, request, &mut trail)?;
         let bytes = page.bytes.min(nested.bytes);
@@ -193,7 +189,7 @@ impl Cpu {
             self.tlb.insert(page, space, pcid);
             self.keep_walk(mode, request, &trail, &page);
         }
-        Ok(page)
+        Ok((page, nested.readable))
     }
 
     /// Whether a walk made in full comes to the same end.

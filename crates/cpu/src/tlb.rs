@@ -191,6 +191,8 @@ impl JumpCache {
 pub(crate) struct FetchPage {
     /// Linear page and context, as in [`SoftwareEntry`]. Whatever decides whether the fetch is allowed makes another context.
     pub tag: u64,
+    /// The bits of a linear address that name a page of this size.
+    pub mask: u64,
     /// [`Tlb::version`] after it was found.
     pub version: u64,
     /// Physical address of the page.
@@ -198,7 +200,7 @@ pub(crate) struct FetchPage {
 }
 
 impl FetchPage {
-    pub(crate) const NONE: Self = Self { tag: EMPTY.tag, version: 0, physical: 0 };
+    pub(crate) const NONE: Self = Self { tag: EMPTY.tag, mask: !0xfff, version: 0, physical: 0 };
 }
 
 /// A cached translation of one linear page.

@@ -228,23 +228,18 @@ impl Vmx {
         Ok(self.vmwrite_operand(cpu, operand, value))
     }
 
-    /// VMREAD or VMWRITE of 64-bit registers in root operation, with nothing in its way: the same as [`Self::execute_instruction`] does.
-    pub(crate) fn access_plain_field(&mut self, cpu: &mut Cpu, operand: u64, value: Option<u64>) -> Option<u64> {
-        let plain = self.operation == Operation::Root && self.current_pointer != NO_VMCS && cpu.cpl == 0;
-        if !plain || !cpu.cr0.pe() || !cpu.is_64bit() || cpu.is_v86() {
+    /// VMREAD or VMWRITE of 64-bit registers, at CPL 0, with nothing in its way: the same as [`Self::execute_instruction`] does.
+    #[inline]
+    pub(crate) fn access_plain_field(&mut self, operand: u64, value: Option<u64>) -> Option<u64> {
+        if self.operation != Operation::Root || self.current_pointer == NO_VMCS {
             return None;
         }
         let access = FieldAccess::from_operand(operand).filter(|access| self.supported[access.field.index()])?;
         let stored = self.current.get(access.field);
-        let costs = &cpu.model.costs;
-        let Some(value) = value else {
-            cpu.charge(costs.vmread.ticks.into());
-            return Some(access.read(stored));
-        };
+        let Some(value) = value else { return Some(access.read(stored)) };
         if access.field.area() == FieldArea::ExitInformation && !self.capabilities.misc.vmwrite_exit_information() {
             return None;
         }
-        cpu.charge(costs.vmwrite.ticks.into());
         self.current.set(access.field, access.write(stored, value));
         Some(value)
     }

@@ -39,6 +39,7 @@ pub(crate) const TR: SegmentFields = segment_fields!(GuestTrSelector GuestTrBase
 
 impl SegmentFields {
     /// The register that the fields describe.
+    #[inline]
     pub(crate) fn load(self, vmcs: &Vmcs) -> SegmentRegister {
         SegmentRegister {
             selector: Selector::from_bits(vmcs.get(self.selector) as u16),
@@ -49,7 +50,12 @@ impl SegmentFields {
     }
 
     /// Describes a register in the fields.
+    #[inline]
     pub(crate) fn save(self, vmcs: &mut Vmcs, register: &SegmentRegister) {
+        // From one exit to the next most registers stay what they are.
+        if self.load(vmcs) == *register {
+            return;
+        }
         vmcs.set(self.selector, register.selector.into_bits().into());
         vmcs.set(self.base, register.base);
         vmcs.set(self.limit, register.limit.into());

@@ -185,8 +185,8 @@ impl Extension for Vmx {
         self.execute_instruction(cpu, instruction)
     }
 
-    fn plain_field(&mut self, cpu: &mut Cpu, operand: u64, value: Option<u64>) -> Option<u64> {
-        self.access_plain_field(cpu, operand, value)
+    fn plain_field(&mut self, operand: u64, value: Option<u64>) -> Option<u64> {
+        self.access_plain_field(operand, value)
     }
 
     fn exit(&mut self, cpu: &mut Cpu, exit: Exit) -> AfterExit {

@@ -101,8 +101,10 @@ impl Cpu {
         }
         let KnownWalk { trail, outcome, .. } = *known;
         let memory = &self.environment().memory;
-        if trail.entries[..trail.length].iter().any(|&(physical, entry)| memory.read_u64(physical) != Ok(entry)) {
-            return None;
+        for &(physical, entry) in &trail.entries[..trail.length] {
+            if memory.read_u64(physical) != Ok(entry) {
+                return None;
+            }
         }
         self.charge(u64::from(trail.length as u32) * self.model.costs.page_walk_level.ticks());
         Some(outcome)

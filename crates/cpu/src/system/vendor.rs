@@ -49,32 +49,42 @@ pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
     }
 }
 
-/// Whether both operands are registers.
-fn is_of_registers(instruction: &Instruction) -> bool {
-    instruction.op0_kind() == OpKind::Register && instruction.op1_kind() == OpKind::Register
+/// VMREAD, or VMWRITE with a value, that is plain in the sense of [`crate::extension::Extension::plain_field`].
+#[inline]
+fn plain_field(cpu: &mut Cpu, operand: u64, value: Option<u64>) -> Option<u64> {
+    if cpu.cpl != 0 || !cpu.is_64bit() || !cpu.is_protected() {
+        return None;
+    }
+    let value = cpu.extension.as_mut()?.plain_field(operand, value)?;
+    cpu.set_all_status(0);
+    Some(value)
+}
+
+/// The register operands of VMREAD and VMWRITE, if both operands are registers.
+#[inline]
+fn two_registers(instruction: &Instruction) -> Option<[usize; 2]> {
+    let both = instruction.op0_kind() == OpKind::Register && instruction.op1_kind() == OpKind::Register;
+    both.then(|| [instruction.op0_register(), instruction.op1_register()].map(|register| usize::from(gpr_number(register))))
 }
 
 fn vmread(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     // The destination is the r/m operand, the field is named by the register operand, which here comes second.
-    if is_of_registers(instruction) && cpu.is_64bit() {
-        let operand = cpu.regs[usize::from(gpr_number(instruction.op1_register()))];
-        if let Some(Some(value)) = cpu.with_extension(|extension, cpu| extension.plain_field(cpu, operand, None)) {
-            cpu.regs[usize::from(gpr_number(instruction.op0_register()))] = value;
-            cpu.set_all_status(0);
-            return Ok(Flow::Next);
-        }
+    if let Some([to, operand]) = two_registers(instruction)
+        && let Some(value) = plain_field(cpu, cpu.regs[operand], None)
+    {
+        cpu.regs[to] = value;
+        cpu.charge(cpu.model.costs.vmread.ticks());
+        return Ok(Flow::Next);
     }
     access_field(cpu, Intercept::Vmread, instruction)
 }
 
 fn vmwrite(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    if is_of_registers(instruction) && cpu.is_64bit() {
-        let [operand, value] =
-            [instruction.op0_register(), instruction.op1_register()].map(|register| cpu.regs[usize::from(gpr_number(register))]);
-        if let Some(Some(_)) = cpu.with_extension(|extension, cpu| extension.plain_field(cpu, operand, Some(value))) {
-            cpu.set_all_status(0);
-            return Ok(Flow::Next);
-        }
+    if let Some([operand, from]) = two_registers(instruction)
+        && plain_field(cpu, cpu.regs[operand], Some(cpu.regs[from])).is_some()
+    {
+        cpu.charge(cpu.model.costs.vmwrite.ticks());
+        return Ok(Flow::Next);
     }
     access_field(cpu, Intercept::Vmwrite, instruction)
 }

@@ -345,7 +345,7 @@ vmcs_fields! {
 }
 
 /// For each width, area and index, the field with that encoding plus one; zero where there is none.
-const BY_ENCODING: [u8; 1024] = {
+static BY_ENCODING: [u8; 1024] = {
     let mut table = [0; 1024];
     let mut index = 0;
     while index < VmcsField::COUNT {
