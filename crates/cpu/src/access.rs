@@ -14,7 +14,7 @@ use crate::tlb::{CodePageEntry, EMPTY, FetchPage, SoftwareEntry, SoftwareTlb, Tr
 use crate::trap::{Access, Exception, Exit, Outcome, Trap};
 use isa::debug::BreakpointKind;
 use isa::exception::Vector;
-use isa::paging::is_canonical;
+use isa::paging::{PAGE_BYTES, is_canonical};
 
 /// First address of the hole below 4 GiB in which devices answer.
 pub const DEVICE_HOLE_START: u64 = 0xc000_0000;
@@ -535,23 +535,39 @@ impl Cpu {
             return Err(Trap::GP0);
         }
         if !self.cr0.pg() && !self.nested_paging {
-            return Ok(linear);
+            return self.fetched(linear);
         }
         let privilege = self.privilege();
-        let (first, physical, bytes) = match self.cached(linear, Access::Fetch, privilege) {
-            Some(page) => (page.linear, page.physical, page.bytes),
+        let (page, kept) = match self.cached(linear, Access::Fetch, privilege) {
+            Some(&page) => {
+                self.contexts.note(&page);
+                (page, true)
+            }
             None => {
-                let (page, kept) = self.translate_anew(linear, Access::Fetch, privilege)?;
-                if !kept {
-                    // It will not be found again.
-                    return Ok(page.physical + (linear & (page.bytes - 1)));
-                }
-                (page.linear, page.physical, page.bytes)
+                let kept = self.translate_anew(linear, Access::Fetch, privilege)?;
+                (self.walked, kept)
             }
         };
-        // The version behind the walk, which makes another one.
-        self.fetch_page = FetchPage { tag: first | self.context, mask: !(bytes - 1), version: self.tlb.version(), physical };
-        Ok(physical + (linear & (bytes - 1)))
+        let physical = self.fetched(page.physical + (linear & (page.bytes - 1)))?;
+        // What the TLB does not keep is not found again.
+        if kept {
+            // Inside a larger page may lie one that nothing is fetched from.
+            let bytes = if self.apic_access_page.is_some() { PAGE_BYTES } else { page.bytes };
+            let mask = !(bytes - 1);
+            // The version behind the walk, which makes another one.
+            self.fetch_page = FetchPage { tag: linear & mask | self.context, mask, version: self.tlb.version(), physical: physical & mask };
+        }
+        Ok(physical)
+    }
+
+    /// Where an instruction is fetched from, if the silicon lets it.
+    #[inline]
+    fn fetched(&self, physical: u64) -> Outcome<u64> {
+        if self.is_apic_access(physical) {
+            let offset = (physical & 0xfff) as u16;
+            return Err(Trap::Exit(Exit::ApicAccess { offset, access: Access::Fetch, table_walk: false, length: 0 }));
+        }
+        Ok(physical)
     }
 
     /// Physical address and page of an instruction byte.
@@ -560,11 +576,7 @@ impl Cpu {
             return Err(Trap::GP0);
         }
         let page = self.translate(linear, Access::Fetch, self.privilege())?;
-        let physical = page.physical + (linear & (page.bytes - 1));
-        if self.is_apic_access(physical) {
-            let offset = (physical & 0xfff) as u16;
-            return Err(Trap::Exit(Exit::ApicAccess { offset, access: Access::Fetch, table_walk: false, length: 0 }));
-        }
+        self.fetched(page.physical + (linear & (page.bytes - 1)))?;
         Ok(page)
     }
 }

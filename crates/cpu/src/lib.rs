@@ -14,6 +14,7 @@ mod compile;
 #[cfg(not(feature = "compiler"))]
 #[path = "compile/absent.rs"]
 mod compile;
+mod context;
 mod delivery;
 mod direct;
 #[cfg(test)]

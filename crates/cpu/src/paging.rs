@@ -149,33 +149,49 @@ impl Cpu {
     /// Translates a linear address for an access, through the TLB or by a walk; the fault is #PF, or the silicon's.
     pub fn translate(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome<Translation> {
         if self.cr0.pg() || self.nested_paging {
-            if let Some(found) = self.cached(linear, access, privilege) {
-                return Ok(*found);
+            if let Some(&found) = self.cached(linear, access, privilege) {
+                self.contexts.note(&found);
+                return Ok(found);
             }
-            return self.translate_anew(linear, access, privilege).map(|(page, _)| page);
+            self.translate_anew(linear, access, privilege)?;
+            return Ok(self.walked);
         }
         Ok(identity(linear & !(PAGE_BYTES - 1)))
     }
 
-    /// Translates by a walk, which the TLB cannot spare. Says whether it keeps what was found.
+    /// Translates by a walk, which the TLB cannot spare, into `walked`. Says whether the TLB keeps what was found.
     #[inline(never)]
-    pub(crate) fn translate_anew(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome<(Translation, bool)> {
+    pub(crate) fn translate_anew(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome<bool> {
         let (space, pcid) = (self.address_space, self.pcid());
         if self.tlb.lookup(linear, space, pcid).is_some() {
             // One that does not suffice: the walk is to find whether it still holds.
             self.tlb.flush_page(linear, space, pcid);
         }
         let (mode, request) = (self.paging_mode(), Request { linear, access, privilege });
-        if let Some(page) = self.repeat_walk(mode, request) {
-            debug_assert!(self.walk_agrees(mode, request, &page), "a known walk is what a walk finds");
-            self.tlb.insert(page, space, pcid);
-            return Ok((page, true));
+        let kept = if self.repeat_walk(mode, request) {
+            debug_assert!(self.walk_agrees(mode, request), "a known walk is what a walk finds");
+            true
+        } else {
+            self.walk_nested(mode, request)?
+        };
+        if kept {
+            self.tlb.insert(self.walked, space, pcid);
+            self.note_walk();
+        } else {
+            self.contexts.note_more();
         }
+        Ok(kept)
+    }
+
+    /// A walk made in full, and whether the TLB may keep what it found.
+    #[inline(never)]
+    fn walk_nested(&mut self, mode: PagingMode, request: Request) -> Outcome<bool> {
+        let linear = request.linear;
         let mut trail = Trail::default();
         let (page, nested) = self.walk(mode, request, &mut trail)?;
         let bytes = page.bytes.min(nested.bytes);
         let inside = linear & (bytes - 1);
-        let page = Translation {
+        self.walked = Translation {
             linear: linear - inside,
             physical: nested.physical - inside,
             guest_physical: page.guest_physical + (linear & (page.bytes - 1)) - inside,
@@ -186,18 +202,17 @@ impl Cpu {
         };
         // What nested paging lets nobody read may be fetched once, but is not cached: the TLB has no such right.
         if nested.readable {
-            self.tlb.insert(page, space, pcid);
-            self.keep_walk(mode, request, &trail, &page);
+            self.keep_walk(mode, request, &trail);
         }
-        Ok((page, nested.readable))
+        Ok(nested.readable)
     }
 
     /// Whether a walk made in full comes to the same end.
-    fn walk_agrees(&mut self, mode: PagingMode, request: Request, page: &Translation) -> bool {
+    fn walk_agrees(&mut self, mode: PagingMode, request: Request) -> bool {
         let (budget, mut trail) = (self.budget, Trail::default());
         let walked = self.walk(mode, request, &mut trail);
         self.budget = budget;
-        !trail.is_unclean() && walked.is_ok_and(|(walked, _)| Translation { linear: page.linear, ..walked } == *page)
+        !trail.is_unclean() && walked.is_ok_and(|(walked, _)| Translation { linear: self.walked.linear, ..walked } == self.walked)
     }
 
     /// Whether rights suffice. SDM vol 3, 4.6.1 "Determination of Access Rights".

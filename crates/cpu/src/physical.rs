@@ -11,7 +11,8 @@ use crate::state::Cpu;
 use memory::{Memory, PageReader, PageWriter};
 
 impl Cpu {
-    fn memory(&self) -> &Memory {
+    #[inline]
+    pub(crate) fn memory(&self) -> &Memory {
         // SAFETY: as for `Cpu::environment`: the pointer is good during a run and inside `Cpu::with_environment`, and no mutable reference
         // into the environment lives across a call of this method, which takes the whole processor.
         let environment = unsafe { self.environment.as_ref() };

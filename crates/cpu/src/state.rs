@@ -6,6 +6,7 @@
 
 use crate::apic::LocalApic;
 use crate::bus::Environment;
+use crate::context::Contexts;
 use crate::delivery::KnownGates;
 use crate::extension::{Extension, Interception};
 use crate::flags;
@@ -13,7 +14,7 @@ use crate::insn::Insn;
 use crate::last_branches::LastBranches;
 use crate::paging::KnownWalks;
 use crate::system::descriptor::KnownSegments;
-use crate::tlb::{FetchPage, JumpCache, SoftwareTlb, Tlb};
+use crate::tlb::{FetchPage, JumpCache, SoftwareTlb, Tlb, Translation};
 use crate::trap::{Event, Trap};
 use isa::control::{Cr0, Cr4, Efer};
 use isa::cpuid::Feature;
@@ -26,18 +27,11 @@ use timing::TICKS_PER_CYCLE;
 
 mod plain;
 
+pub use crate::context::ContextMark;
 pub use plain::{Activity, FpuState, Msrs, Shadow, TscScale, VirtualInterrupt};
 
 /// Index of the register that is always zero: the missing base or index of an address.
 pub(crate) const ZERO_REGISTER: u8 = 16;
-
-/// A context of the software TLB that may be taken up again: see [`Cpu::resume_context`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ContextMark {
-    context: u64,
-    epoch: u64,
-    mode: crate::block::Mode,
-}
 
 /// One logical processor.
 #[repr(C)]
@@ -205,6 +199,9 @@ pub struct Cpu {
     pub(crate) tlb: Tlb,
     /// See [`FetchPage`].
     pub(crate) fetch_page: FetchPage,
+    pub(crate) contexts: Contexts,
+    /// What the last walk found.
+    pub(crate) walked: Translation,
     /// What the last gates and descriptors were found to be.
     pub(crate) known_gates: KnownGates,
     pub(crate) known_segments: KnownSegments,
@@ -307,6 +304,8 @@ impl Cpu {
             extension,
             tlb: Tlb::new(),
             fetch_page: FetchPage::NONE,
+            contexts: Contexts::new(),
+            walked: Translation::NONE,
             known_gates: KnownGates::new(),
             known_segments: KnownSegments::new(),
             known_walks: KnownWalks::new(),
@@ -524,47 +523,9 @@ impl Cpu {
         if self.guest_mode { self.guest_tsc.apply(own) } else { own }
     }
 
-    /// Call after any change to what translations or decoding depend on: CR0, CR3, CR4, EFER, RFLAGS.AC, nested paging. Cheap; for CS and
-    /// CPL alone [`Self::privilege_changed`] is cheaper.
-    pub fn context_changed(&mut self) {
-        self.leave = true;
-        self.code_mode = self.mode(false);
-        let (context, anew) = self.software_tlb.next_context(self.cpl == 3);
-        self.context = context;
-        if anew {
-            self.jumps.clear();
-            self.fetch_page = FetchPage::NONE;
-        }
-    }
-
     /// Makes the engine look at what waits behind the present instruction.
     pub const fn look_around(&mut self) {
         self.leave = true;
-    }
-
-    /// Call after a change of CS, CPL or RFLAGS.VM: the context stays what it was for this privilege, unless code is now decoded in another way.
-    pub fn privilege_changed(&mut self) {
-        self.leave = true;
-        if self.mode(false) != self.code_mode {
-            return self.context_changed();
-        }
-        self.context = self.context & !1 | u64::from(self.cpl == 3);
-    }
-
-    /// The present context, to come back to: what the engine has cached for it is kept.
-    pub fn mark_context(&self) -> ContextMark {
-        ContextMark { context: self.context, epoch: self.software_tlb.epoch, mode: self.code_mode }
-    }
-
-    /// Instead of [`Self::context_changed`], when everything that translations depend on is again as it was at the mark, and nothing was
-    /// removed from the TLB for that address space since. The silicon does it at VM entries and exits.
-    pub fn resume_context(&mut self, mark: ContextMark) {
-        if mark.epoch != self.software_tlb.epoch || mark.mode != self.mode(false) {
-            return self.context_changed();
-        }
-        self.leave = true;
-        self.code_mode = mark.mode;
-        self.context = mark.context & !1 | u64::from(self.cpl == 3);
     }
 
     /// Forgets every cached translation of every address space, as a reset or a write of CR0.PG does.

@@ -230,6 +230,23 @@ pub struct Translation {
     pub nested_executable: bool,
 }
 
+impl Translation {
+    /// No page at all.
+    pub(crate) const NONE: Self = Self {
+        linear: 0,
+        physical: 0,
+        guest_physical: 0,
+        bytes: 0,
+        writable: false,
+        user: false,
+        executable: false,
+        dirty: false,
+        global: false,
+        nested_writable: false,
+        nested_executable: false,
+    };
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     address_space: u32,

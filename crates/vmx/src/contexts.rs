@@ -2,6 +2,7 @@
 //!
 //! Modelled: with "enable VPID", transitions remove nothing from the TLB (SDM 29.4.3.1 "Operations that Invalidate Cached Mappings"), so the
 //! host pointers and decoded blocks that the core keeps in front of it stay good for a host or guest that comes back with the same paging.
+//! Without it they come back when walks have found the same entries again.
 //! Not modelled: more than one guest at a time; the others start with nothing but what the TLB itself holds.
 
 use cpu::state::{ContextMark, Cpu};
@@ -33,16 +34,35 @@ impl Paging {
     }
 }
 
+/// A context that was left.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    paging: Paging,
+    mark: ContextMark,
+    /// The TLB has lost entries of its address space since.
+    flushed: bool,
+}
+
 /// The contexts of the host and of the guest that ran last.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Contexts {
-    host: Option<(Paging, ContextMark)>,
-    guest: Option<(Paging, ContextMark)>,
+    host: Option<Kept>,
+    guest: Option<Kept>,
 }
 
-fn resume(cpu: &mut Cpu, ept: EptPointer, kept: Option<(Paging, ContextMark)>) {
+fn leave(cpu: &Cpu, ept: EptPointer) -> Option<Kept> {
+    Some(Kept { paging: Paging::of(cpu, ept), mark: cpu.mark_context(), flushed: false })
+}
+
+fn resume(cpu: &mut Cpu, ept: EptPointer, kept: &Option<Kept>) {
     match kept {
-        Some((paging, mark)) if paging == Paging::of(cpu, ept) => cpu.resume_context(mark),
+        Some(kept) if kept.paging == Paging::of(cpu, ept) => {
+            if kept.flushed {
+                cpu.renew_context(kept.mark);
+            } else {
+                cpu.resume_context(kept.mark);
+            }
+        }
         _ => cpu.context_changed(),
     }
 }
@@ -50,25 +70,32 @@ fn resume(cpu: &mut Cpu, ept: EptPointer, kept: Option<(Paging, ContextMark)>) {
 impl Contexts {
     /// Before a VM entry loads anything.
     pub(crate) fn leave_host(&mut self, cpu: &Cpu) {
-        self.host = Some((Paging::of(cpu, EptPointer::new()), cpu.mark_context()));
+        self.host = leave(cpu, EptPointer::new());
     }
 
     /// A VM entry has loaded the guest.
     pub(crate) fn enter_guest(&self, cpu: &mut Cpu, ept: EptPointer) {
-        resume(cpu, ept, self.guest);
+        resume(cpu, ept, &self.guest);
     }
 
     /// Before a VM exit loads anything.
     pub(crate) fn leave_guest(&mut self, cpu: &Cpu, ept: EptPointer) {
-        self.guest = Some((Paging::of(cpu, ept), cpu.mark_context()));
+        self.guest = leave(cpu, ept);
     }
 
     /// A VM exit has loaded the host.
     pub(crate) fn enter_host(&self, cpu: &mut Cpu) {
-        resume(cpu, EptPointer::new(), self.host);
+        resume(cpu, EptPointer::new(), &self.host);
     }
 
-    /// Something was removed from the TLB.
+    /// The TLB has lost all entries of host or guest, or of both.
+    pub(crate) fn flushed(&mut self) {
+        for kept in [&mut self.host, &mut self.guest].into_iter().flatten() {
+            kept.flushed = true;
+        }
+    }
+
+    /// Something was removed from the TLB that may have been of any address space.
     pub(crate) fn forget(&mut self) {
         *self = Contexts::default();
     }

@@ -9,7 +9,7 @@ use crate::address_space::AddressSpaces;
 use crate::checks::{Entry, Facts, Phase, PhaseOutcome, guest::pdpte::pae_paging};
 use crate::exit::VIRTUAL_TPR;
 use crate::intercept::{Intercepts, PauseLoop};
-use crate::segments::{LDTR, SEGMENTS, TR};
+use crate::segments::load_all;
 use crate::silicon::{NO_VMCS, Operation, VmFail, Vmx};
 use crate::vmcs::LaunchState;
 use cpu::extension::AfterExit;
@@ -170,11 +170,7 @@ impl Vmx {
         } else {
             cpu.efer.with_lma(long)
         };
-        for (segment, fields) in SEGMENTS {
-            cpu.segments[segment as usize] = fields.load(vmcs);
-        }
-        cpu.ldtr = LDTR.load(vmcs);
-        cpu.tr = TR.load(vmcs);
+        load_all(vmcs, cpu);
         cpu.gdtr = TableRegister { base: vmcs.get(VmcsField::GuestGdtrBase), limit: vmcs.get(VmcsField::GuestGdtrLimit) as u16 };
         cpu.idtr = TableRegister { base: vmcs.get(VmcsField::GuestIdtrBase), limit: vmcs.get(VmcsField::GuestIdtrLimit) as u16 };
         cpu.rip = vmcs.get(VmcsField::GuestRip);
@@ -302,7 +298,7 @@ impl Vmx {
     /// Removes what is cached for VPID 0, as VM entries and VM exits without "enable VPID" do.
     pub(crate) fn flush_vpid_0(&mut self, cpu: &mut Cpu) {
         self.address_spaces.flush_vpid_0(cpu.tlb());
-        self.contexts.forget();
+        self.contexts.flushed();
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::entry::{CR0_KEPT, EntryOutcome};
 use crate::exit_information::Information;
-use crate::segments::{LDTR, SEGMENTS, TR};
+use crate::segments::save_all;
 use crate::silicon::{Operation, Vmx};
 use crate::vmcs::ABORT_INDICATOR;
 use cpu::extension::{AfterExit, Interception};
@@ -100,7 +100,7 @@ impl Vmx {
     }
 
     /// Saves the guest-state area. SDM 28.3 "Saving Guest State".
-    fn save_guest(&mut self, cpu: &Cpu, information: &Information) {
+    fn save_guest(&mut self, cpu: &mut Cpu, information: &Information) {
         let exit = self.current.fields().exit();
         let timer = exit.save_vmx_preemption_timer_value().then(|| match information.reason {
             ExitReason::PreemptionTimerExpired => 0,
@@ -129,11 +129,7 @@ impl Vmx {
             let entry = vmcs.fields().entry().with_ia32e_mode_guest(cpu.efer.lma());
             vmcs.set(VmcsField::EntryControls, entry.into_bits().into());
         }
-        for (segment, fields) in SEGMENTS {
-            fields.save(vmcs, &cpu.segments[segment as usize]);
-        }
-        LDTR.save(vmcs, &cpu.ldtr);
-        TR.save(vmcs, &cpu.tr);
+        save_all(vmcs, cpu);
         vmcs.set(VmcsField::GuestGdtrBase, cpu.gdtr.base);
         vmcs.set(VmcsField::GuestGdtrLimit, cpu.gdtr.limit.into());
         vmcs.set(VmcsField::GuestIdtrBase, cpu.idtr.base);

@@ -3,6 +3,7 @@
 //! Modelled: SDM 25.4.1 "Guest Register State", one table for loading and saving. Not modelled: nothing of it.
 
 use crate::vmcs::Vmcs;
+use cpu::state::Cpu;
 use isa::register::Segment;
 use isa::segment::{Attributes, SegmentRegister, Selector};
 use isa::vmx::VmcsField;
@@ -23,7 +24,7 @@ macro_rules! segment_fields {
 }
 
 /// The fields of each segment register.
-pub(crate) const SEGMENTS: [(Segment, SegmentFields); 6] = [
+const SEGMENTS: [(Segment, SegmentFields); 6] = [
     (Segment::Es, segment_fields!(GuestEsSelector GuestEsBase GuestEsLimit GuestEsAccessRights)),
     (Segment::Cs, segment_fields!(GuestCsSelector GuestCsBase GuestCsLimit GuestCsAccessRights)),
     (Segment::Ss, segment_fields!(GuestSsSelector GuestSsBase GuestSsLimit GuestSsAccessRights)),
@@ -33,14 +34,43 @@ pub(crate) const SEGMENTS: [(Segment, SegmentFields); 6] = [
 ];
 
 /// The fields of LDTR.
-pub(crate) const LDTR: SegmentFields = segment_fields!(GuestLdtrSelector GuestLdtrBase GuestLdtrLimit GuestLdtrAccessRights);
+const LDTR: SegmentFields = segment_fields!(GuestLdtrSelector GuestLdtrBase GuestLdtrLimit GuestLdtrAccessRights);
 /// The fields of TR.
-pub(crate) const TR: SegmentFields = segment_fields!(GuestTrSelector GuestTrBase GuestTrLimit GuestTrAccessRights);
+const TR: SegmentFields = segment_fields!(GuestTrSelector GuestTrBase GuestTrLimit GuestTrAccessRights);
+
+/// Does something with the fields and the register of each row, written out so that the compiler knows the fields.
+macro_rules! for_each {
+    ($cpu:ident $($row:literal)*, |$fields:ident, $register:ident| $do:expr) => {
+        $({
+            const ROW: (Segment, SegmentFields) = SEGMENTS[$row];
+            let ($fields, $register) = (ROW.1, &mut $cpu.segments[ROW.0 as usize]);
+            $do;
+        })*
+        {
+            let ($fields, $register) = (LDTR, &mut $cpu.ldtr);
+            $do;
+        }
+        {
+            let ($fields, $register) = (TR, &mut $cpu.tr);
+            $do;
+        }
+    };
+}
+
+/// Loads every segment register, LDTR and TR.
+pub(crate) fn load_all(vmcs: &Vmcs, cpu: &mut Cpu) {
+    for_each!(cpu 0 1 2 3 4 5, |fields, register| *register = fields.load(vmcs));
+}
+
+/// Saves every segment register, LDTR and TR.
+pub(crate) fn save_all(vmcs: &mut Vmcs, cpu: &mut Cpu) {
+    for_each!(cpu 0 1 2 3 4 5, |fields, register| fields.save(vmcs, register));
+}
 
 impl SegmentFields {
     /// The register that the fields describe.
-    #[inline]
-    pub(crate) fn load(self, vmcs: &Vmcs) -> SegmentRegister {
+    #[inline(always)]
+    fn load(self, vmcs: &Vmcs) -> SegmentRegister {
         SegmentRegister {
             selector: Selector::from_bits(vmcs.get(self.selector) as u16),
             base: vmcs.get(self.base),
@@ -50,8 +80,8 @@ impl SegmentFields {
     }
 
     /// Describes a register in the fields.
-    #[inline]
-    pub(crate) fn save(self, vmcs: &mut Vmcs, register: &SegmentRegister) {
+    #[inline(always)]
+    fn save(self, vmcs: &mut Vmcs, register: &SegmentRegister) {
         // From one exit to the next most registers stay what they are.
         if self.load(vmcs) == *register {
             return;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{GUEST_CODE, Machine, VMCS, VMXON};
+use common::{GUEST_CODE, Machine, PAGE_TABLES, VMCS, VMXON};
 use cpu::RunExit;
 use isa::register::Gpr;
 use isa::vmx::VmcsField as F;
@@ -70,6 +70,46 @@ fn a_hypervisor_of_machine_code_skips_vmcall_and_goes_on() {
     assert_eq!(machine.cpu.gpr(Gpr::Rbx), 49);
     assert_eq!(machine.with(|vmx, _| vmx.operation()), Operation::Root);
     assert_eq!(machine.read(F::ExitReason), 18);
+}
+
+#[test]
+fn without_vpid_a_changed_mapping_is_seen_behind_every_entry_and_exit() {
+    // Host and guest read the same page 64 times; every eighth time the host maps it elsewhere and invalidates nothing.
+    const PAGE: u64 = 0x60_0000;
+    let mut machine = Machine::new(&models::SKYLAKE_SERVER);
+    machine.memory.write_u64(PAGE, 1).expect("RAM");
+    machine.memory.write_u64(0x80_0000, 1000).expect("RAM");
+    // again: vmcall; mov rbp, [rsi]; add r10, rbp; jmp again
+    machine.load(GUEST_CODE, &[0x0f, 0x01, 0xc1, 0x48, 0x8b, 0x2e, 0x49, 0x01, 0xea, 0xeb, 0xf5]);
+    // vmlaunch; jmp $
+    machine.load(HOST_CODE, &[0x0f, 0x01, 0xc2, 0xeb, 0xfe]);
+    // Where exits go: mov rbx, [rsi]; add rdi, rbx; test cl, 7; jnz +3; xor [r8], r9; mov eax, 0x681e; vmread rdx, rax; add rdx, 3;
+    // vmwrite rax, rdx; dec rcx; jz +3; vmresume; jmp $.
+    machine.load(
+        HOST_CODE + 16,
+        &[
+            0x48, 0x8b, 0x1e, 0x48, 0x01, 0xdf, 0xf6, 0xc1, 0x07, 0x75, 0x03, 0x4d, 0x31, 0x08, 0xb8, 0x1e, 0x68, 0x00, 0x00, 0x0f, 0x78,
+            0xc2, 0x48, 0x83, 0xc2, 0x03, 0x0f, 0x79, 0xc2, 0x48, 0xff, 0xc9, 0x74, 0x03, 0x0f, 0x01, 0xc3, 0xeb, 0xfe,
+        ],
+    );
+    machine.set(F::HostRip, HOST_CODE + 16);
+    machine.cpu.rust_host = false;
+    machine.cpu.rip = HOST_CODE;
+    let values = [
+        (Gpr::Rcx, 64),
+        (Gpr::Rsi, PAGE),
+        (Gpr::Rdi, 0),
+        (Gpr::R8, PAGE_TABLES + 0x2000 + 8 * (PAGE >> 21)),
+        (Gpr::R9, PAGE ^ 0x80_0000),
+        (Gpr::R10, 0),
+    ];
+    for (register, value) in values {
+        machine.cpu.set_gpr(register, value);
+    }
+    machine.cpu.context_changed();
+    assert_eq!(machine.run(10_000), RunExit::Instructions);
+    assert_eq!(machine.cpu.gpr(Gpr::Rcx), 0);
+    assert_eq!((machine.cpu.gpr(Gpr::Rdi), machine.cpu.gpr(Gpr::R10)), (32 * 1001, 31 + 32 * 1000));
 }
 
 #[test]

@@ -92,32 +92,35 @@ impl KnownWalks {
 }
 
 impl Cpu {
-    /// The outcome of a walk that would read what it read last time, charged as the walk would be.
+    /// Puts the outcome of a walk that would read what it read last time into `walked`, charged as the walk would be. `false`, with nothing
+    /// done, if it is not known.
     #[inline]
-    pub(super) fn repeat_walk(&mut self, mode: PagingMode, request: Request) -> Option<Translation> {
-        let known = self.known_walks.0[KnownWalks::place(request.linear)].as_ref()?;
+    pub(super) fn repeat_walk(&mut self, mode: PagingMode, request: Request) -> bool {
+        let Some(known) = &self.known_walks.0[KnownWalks::place(request.linear)] else { return false };
         if mode != PagingMode::Level4 || self.nested_paging || known.circumstances != Circumstances::of(self, request) {
-            return None;
+            return false;
         }
-        let KnownWalk { trail, outcome, .. } = *known;
-        let memory = &self.environment().memory;
-        for &(physical, entry) in &trail.entries[..trail.length] {
+        let memory = self.memory();
+        let entries = &known.trail.entries[..known.trail.length];
+        for &(physical, entry) in entries {
             if memory.read_u64(physical) != Ok(entry) {
-                return None;
+                return false;
             }
         }
-        self.charge(u64::from(trail.length as u32) * self.model.costs.page_walk_level.ticks());
-        Some(outcome)
+        let levels = entries.len() as u64;
+        self.walked = known.outcome;
+        self.charge(levels * self.model.costs.page_walk_level.ticks());
+        true
     }
 
     /// Keeps a walk that did nothing but read RAM.
-    pub(super) fn keep_walk(&mut self, mode: PagingMode, request: Request, trail: &Trail, outcome: &Translation) {
+    pub(super) fn keep_walk(&mut self, mode: PagingMode, request: Request, trail: &Trail) {
         if mode != PagingMode::Level4 || self.nested_paging || trail.unclean {
             return;
         }
         if trail.entries[..trail.length].iter().all(|(physical, _)| self.is_ram(*physical)) {
             let circumstances = Circumstances::of(self, request);
-            self.known_walks.0[KnownWalks::place(request.linear)] = Some(KnownWalk { circumstances, trail: *trail, outcome: *outcome });
+            self.known_walks.0[KnownWalks::place(request.linear)] = Some(KnownWalk { circumstances, trail: *trail, outcome: self.walked });
         }
     }
 }

@@ -70,6 +70,7 @@ impl FieldAccess {
     /// Decodes an operand of VMREAD or VMWRITE; `None` names no field of the architecture.
     ///
     /// SDM Appendix B "Field Encoding in VMCS": only 64-bit fields have the access type "high"; bits 31:15 and 12 are reserved.
+    #[inline]
     pub const fn from_operand(operand: u64) -> Option<FieldAccess> {
         if operand > 0x7fff {
             return None;
@@ -359,6 +360,7 @@ static BY_ENCODING: [u8; 1024] = {
 };
 
 /// Packs width, area and the low six bits of the index into ten bits; anything else maps outside of the table.
+#[inline]
 const fn compact(encoding: u16) -> usize {
     let index = encoding >> 1 & 0x1ff;
     if encoding & 0x9001 != 0 || index > 63 {
@@ -369,11 +371,13 @@ const fn compact(encoding: u16) -> usize {
 
 impl VmcsField {
     /// The encoding that VMREAD and VMWRITE take, with access type "full".
+    #[inline]
     pub const fn encoding(self) -> u16 {
         Self::ENCODINGS[self as usize]
     }
 
     /// The field with this encoding (access type "full"); `None` where the architecture has none.
+    #[inline]
     pub const fn from_encoding(encoding: u16) -> Option<VmcsField> {
         let place = compact(encoding);
         if place >= BY_ENCODING.len() || BY_ENCODING[place] == 0 {
@@ -383,6 +387,7 @@ impl VmcsField {
     }
 
     /// Width, from bits 14:13 of the encoding.
+    #[inline]
     pub const fn width(self) -> FieldWidth {
         match self.encoding() >> 13 & 3 {
             0 => FieldWidth::Word,
@@ -393,6 +398,7 @@ impl VmcsField {
     }
 
     /// Area, from bits 11:10 of the encoding.
+    #[inline]
     pub const fn area(self) -> FieldArea {
         match self.encoding() >> 10 & 3 {
             0 => FieldArea::Control,
@@ -425,6 +431,7 @@ impl VmcsField {
     }
 
     /// Index of the field in dense storage.
+    #[inline]
     pub const fn index(self) -> usize {
         self as usize
     }

@@ -1,0 +1,297 @@
+//! Contexts: under which circumstances a host pointer or a decoded block was found for a linear address.
+//!
+//! What is modelled: nothing of the architecture. Everything that the engine keeps in front of the architectural TLB (see [`crate::tlb`]) is
+//! kept under the number of a context. A change of anything that translations follow from begins another context, which finds nothing and asks
+//! the TLB. The silicon, which changes everything at once and back again, may take up an old one: at once if nothing was removed from the TLB
+//! since ([`Cpu::resume_context`]), else as soon as walks have brought back every entry that the old context's finds came from
+//! ([`Cpu::renew_context`]). Those walks are made when they would be made anyway, so that no time is charged that would not be, and all of it.
+
+use crate::state::Cpu;
+use crate::tlb::{FetchPage, Translation};
+
+/// The most entries of the TLB that a context is known to come from.
+const MOST: usize = 8;
+/// How many contexts have their sources kept: a host's, a guest's, and those that are to be replaced by them.
+const SETS: usize = 4;
+/// No context.
+const NONE: u64 = u64::MAX;
+
+/// A context that may be taken up again: see [`Cpu::resume_context`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextMark {
+    context: u64,
+    epoch: u64,
+    mode: crate::block::Mode,
+    set: usize,
+}
+
+/// The entries of the TLB that everything kept in a context came from.
+#[derive(Clone, Copy, Debug)]
+struct Sources {
+    /// The context's even number.
+    context: u64,
+    /// Rises with each use.
+    serial: u64,
+    /// How many there are; more than [`MOST`]: they are not known.
+    count: usize,
+    pages: [Translation; MOST],
+    /// One bit for each that a walk has brought back.
+    found: u8,
+}
+
+/// Where the contexts come from that may be taken up again.
+#[derive(Clone, Debug)]
+pub(crate) struct Contexts {
+    sets: [Sources; SETS],
+    /// The set of the present context.
+    present: usize,
+    serial: u64,
+    /// The context that will be taken up as soon as its sources are all back.
+    awaited: Option<ContextMark>,
+    /// A set that nobody needs.
+    free: Option<usize>,
+}
+
+impl Contexts {
+    pub(crate) fn new() -> Self {
+        let set = Sources { context: NONE, serial: 0, count: MOST + 1, pages: [Translation::NONE; MOST], found: 0 };
+        Self { sets: [set; SETS], present: 0, serial: 0, awaited: None, free: None }
+    }
+
+    /// Another context begins, with `count` sources.
+    fn begin(&mut self, context: u64, count: usize) {
+        self.awaited = None;
+        self.present = self.free.take().unwrap_or_else(|| {
+            let oldest = self.sets.iter().enumerate().min_by_key(|(_, set)| set.serial);
+            oldest.map_or(0, |(index, _)| index)
+        });
+        self.serial += 1;
+        let set = &mut self.sets[self.present];
+        (set.context, set.serial, set.count) = (context & !1, self.serial, count);
+    }
+
+    /// Takes up a context whose sources are kept. `false` if they are not.
+    fn take_up(&mut self, mark: &ContextMark) -> bool {
+        self.awaited = None;
+        self.serial += 1;
+        let set = &mut self.sets[mark.set];
+        if set.context != mark.context & !1 {
+            return false;
+        }
+        set.serial = self.serial;
+        self.present = mark.set;
+        true
+    }
+
+    /// Something will be kept in the present context that follows from an entry of the TLB.
+    #[inline]
+    pub(crate) fn note(&mut self, page: &Translation) {
+        let set = &mut self.sets[self.present];
+        if set.pages.iter().take(set.count).any(|known| known == page) || set.count > MOST {
+            return;
+        }
+        if let Some(place) = set.pages.get_mut(set.count) {
+            *place = *page;
+        }
+        set.count += 1;
+    }
+
+    /// What is kept in the present context follows from more than entries of the TLB.
+    pub(crate) fn note_more(&mut self) {
+        self.sets[self.present].count = MOST + 1;
+    }
+}
+
+impl Cpu {
+    /// Call after any change to what translations or decoding depend on: CR0, CR3, CR4, EFER, RFLAGS.AC, nested paging. Cheap; for CS and
+    /// CPL alone [`Self::privilege_changed`] is cheaper.
+    pub fn context_changed(&mut self) {
+        self.leave = true;
+        self.code_mode = self.mode(false);
+        let (context, anew) = self.software_tlb.next_context(self.cpl == 3);
+        self.context = context;
+        self.contexts.begin(context, 0);
+        if anew {
+            self.jumps.clear();
+            self.fetch_page = FetchPage::NONE;
+        }
+    }
+
+    /// Call after a change of CS, CPL or RFLAGS.VM: the context stays what it was for this privilege, unless code is now decoded in another way.
+    pub fn privilege_changed(&mut self) {
+        self.leave = true;
+        if self.mode(false) != self.code_mode {
+            return self.context_changed();
+        }
+        self.context = self.context & !1 | u64::from(self.cpl == 3);
+    }
+
+    /// The present context, to come back to: what the engine has cached for it is kept.
+    pub fn mark_context(&self) -> ContextMark {
+        ContextMark { context: self.context, epoch: self.software_tlb.epoch, mode: self.code_mode, set: self.contexts.present }
+    }
+
+    /// Instead of [`Self::context_changed`], when everything that translations depend on is again as it was at the mark, and nothing was
+    /// removed from the TLB for that address space since. The silicon does it at VM entries and exits.
+    pub fn resume_context(&mut self, mark: ContextMark) {
+        if mark.epoch != self.software_tlb.epoch || mark.mode != self.mode(false) {
+            return self.context_changed();
+        }
+        self.leave = true;
+        self.code_mode = mark.mode;
+        self.context = mark.context & !1 | u64::from(self.cpl == 3);
+        if !self.contexts.take_up(&mark) {
+            self.contexts.begin(self.context, MOST + 1);
+        }
+    }
+
+    /// Instead of [`Self::context_changed`], when everything that translations depend on is again as it was at the mark, but entries of the
+    /// TLB were removed for that address space since: the context is another one until walks have brought back all that it came from.
+    pub fn renew_context(&mut self, mark: ContextMark) {
+        self.context_changed();
+        let set = &mut self.contexts.sets[mark.set];
+        let known = set.context == mark.context & !1 && (1..=MOST).contains(&set.count);
+        if known && mark.epoch == self.software_tlb.epoch && mark.mode == self.code_mode {
+            set.found = 0;
+            self.contexts.awaited = Some(mark);
+        }
+    }
+
+    /// A walk has put the page `walked` into the TLB, and what it is for will be kept.
+    #[inline]
+    pub(crate) fn note_walk(&mut self) {
+        let back = match self.contexts.awaited {
+            Some(mark) => self.bring_back(&mark),
+            None => false,
+        };
+        if !back {
+            self.contexts.note(&self.walked);
+        }
+    }
+
+    /// Notes that a source of the awaited context is back, and takes up the context if it is the last. Whether it did.
+    fn bring_back(&mut self, mark: &ContextMark) -> bool {
+        let set = &mut self.contexts.sets[mark.set];
+        let Some(last) = set.pages[..set.count].iter().position(|known| *known == self.walked) else { return false };
+        set.found |= 1 << last;
+        if u32::from(set.found) != (1 << set.count) - 1 {
+            return false;
+        }
+        let set = &self.contexts.sets[mark.set];
+        let temporary = self.contexts.present;
+        let (space, pcid) = (self.address_space, self.pcid());
+        // None of those before it has had to make room for another.
+        let mut others = set.pages[..set.count].iter().enumerate().filter(|(at, _)| *at != last);
+        let stand = others.all(|(_, page)| self.tlb.lookup(page.linear, space, pcid) == Some(page));
+        if !stand || mark.epoch != self.software_tlb.epoch || !self.contexts.take_up(mark) {
+            self.contexts.awaited = None;
+            return false;
+        }
+        self.contexts.sets[temporary].context = NONE;
+        self.contexts.free = Some(temporary);
+        self.context = mark.context & !1 | u64::from(self.cpl == 3);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tlb::JumpCache;
+
+    fn page(linear: u64) -> Translation {
+        Translation { linear, physical: linear, guest_physical: linear, bytes: 4096, executable: true, ..Translation::NONE }
+    }
+
+    /// A walk as `translate` makes it known.
+    fn walk(cpu: &mut Cpu, page: &Translation) {
+        let (space, pcid) = (cpu.address_space, cpu.pcid());
+        cpu.tlb.insert(*page, space, pcid);
+        cpu.walked = *page;
+        cpu.note_walk();
+    }
+
+    #[test]
+    fn a_context_comes_back_when_all_that_it_came_from_is_back() {
+        let mut cpu = Cpu::new(&models::SKYLAKE_SERVER, 0, 1, None);
+        cpu.context_changed();
+        let old = cpu.context;
+        walk(&mut cpu, &page(0x1000));
+        walk(&mut cpu, &page(0x2000));
+        let mark = cpu.mark_context();
+        for round in 0..10 {
+            cpu.context_changed();
+            cpu.tlb.flush_all();
+            cpu.renew_context(mark);
+            assert_ne!(cpu.context, old, "round {round}");
+            walk(&mut cpu, &page(0x2000));
+            // A page that it does not know does not matter.
+            walk(&mut cpu, &page(0x5000 + (round << 12)));
+            assert_ne!(cpu.context, old, "round {round}");
+            walk(&mut cpu, &page(0x1000));
+            assert_eq!(cpu.context, old, "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_context_stays_away_when_a_page_is_another() {
+        let mut cpu = Cpu::new(&models::SKYLAKE_SERVER, 0, 1, None);
+        let moved = Translation { physical: 0x9000, ..page(0x1000) };
+        let dirty = Translation { dirty: true, ..page(0x1000) };
+        for other in [moved, dirty] {
+            cpu.context_changed();
+            let old = cpu.context;
+            walk(&mut cpu, &page(0x1000));
+            let mark = cpu.mark_context();
+            cpu.tlb.flush_all();
+            cpu.renew_context(mark);
+            walk(&mut cpu, &other);
+            assert_ne!(cpu.context, old);
+            assert_eq!(cpu.jumps.0[JumpCache::slot(0x1000)].context, u64::MAX);
+        }
+    }
+
+    #[test]
+    fn a_context_stays_away_when_a_page_had_to_make_room_or_the_awaiting_was_ended() {
+        let mut cpu = Cpu::new(&models::SKYLAKE_SERVER, 0, 1, None);
+        cpu.context_changed();
+        let old = cpu.context;
+        // Two pages of one place in the TLB.
+        let pages = [page(0x1000), page(0x1000 + (2048 << 12))];
+        pages.iter().for_each(|page| walk(&mut cpu, page));
+        let mark = cpu.mark_context();
+        cpu.tlb.flush_all();
+        cpu.renew_context(mark);
+        pages.iter().for_each(|page| walk(&mut cpu, page));
+        assert_ne!(cpu.context, old);
+
+        cpu.context_changed();
+        let old = cpu.context;
+        walk(&mut cpu, &page(0x1000));
+        let mark = cpu.mark_context();
+        cpu.tlb.flush_all();
+        cpu.renew_context(mark);
+        cpu.context_changed();
+        walk(&mut cpu, &page(0x1000));
+        assert_ne!(cpu.context, old, "a change in between");
+        let mark = cpu.mark_context();
+        cpu.flush_tlb();
+        cpu.renew_context(mark);
+        walk(&mut cpu, &page(0x1000));
+        assert_ne!(cpu.context, mark.context, "everything was voided");
+    }
+
+    #[test]
+    fn a_context_of_many_pages_stays_away() {
+        let mut cpu = Cpu::new(&models::SKYLAKE_SERVER, 0, 1, None);
+        cpu.context_changed();
+        let old = cpu.context;
+        let pages: Vec<_> = (1..=MOST as u64 + 1).map(|number| page(number << 12)).collect();
+        pages.iter().for_each(|page| walk(&mut cpu, page));
+        let mark = cpu.mark_context();
+        cpu.tlb.flush_all();
+        cpu.renew_context(mark);
+        pages.iter().for_each(|page| walk(&mut cpu, page));
+        assert_ne!(cpu.context, old);
+    }
+}
