@@ -197,7 +197,6 @@ impl Cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tlb::JumpCache;
 
     fn page(linear: u64) -> Translation {
         Translation { linear, physical: linear, guest_physical: linear, bytes: 4096, executable: true, ..Translation::NONE }
@@ -247,7 +246,6 @@ mod tests {
             cpu.renew_context(mark);
             walk(&mut cpu, &other);
             assert_ne!(cpu.context, old);
-            assert_eq!(cpu.jumps.0[JumpCache::slot(0x1000)].context, u64::MAX);
         }
     }
 
@@ -293,5 +291,35 @@ mod tests {
         cpu.renew_context(mark);
         pages.iter().for_each(|page| walk(&mut cpu, page));
         assert_ne!(cpu.context, old);
+    }
+
+    #[test]
+    fn a_context_whose_number_comes_back_finds_no_code_of_the_old_one() {
+        let mut cpu = Cpu::new(&models::ZEN3, 0, 1, None);
+        let old = cpu.context;
+        cpu.jumps.remember(0x1000, old, std::ptr::null());
+        let mark = cpu.mark_context();
+        cpu.context_changed();
+        cpu.resume_context(mark);
+        assert!(cpu.context == old && cpu.jumps.find(0x1000, old).is_some(), "taken up again with all it had");
+        loop {
+            cpu.context_changed();
+            if cpu.context == old {
+                break;
+            }
+        }
+        assert_eq!(cpu.jumps.find(0x1000, cpu.context), None);
+        cpu.resume_context(mark);
+        assert_ne!(cpu.context, old, "the mark is void");
+    }
+
+    #[test]
+    fn a_flush_of_everything_voids_the_marks() {
+        let mut cpu = Cpu::new(&models::ZEN3, 0, 1, None);
+        let mark = cpu.mark_context();
+        cpu.flush_tlb();
+        let after = cpu.context;
+        cpu.resume_context(mark);
+        assert!(cpu.context != mark.context && cpu.context != after);
     }
 }

@@ -561,34 +561,4 @@ mod tests {
         let half_and_a_little = TscScale { offset: 7, ratio: (1 << 47) + 1 };
         assert_eq!(half_and_a_little.apply(1 << 50), (1 << 49) + 4 + 7);
     }
-
-    #[test]
-    fn a_context_whose_number_comes_back_finds_no_code_of_the_old_one() {
-        let mut cpu = Cpu::new(&models::ZEN3, 0, 1, None);
-        let old = cpu.context;
-        cpu.jumps.remember(0x1000, old, std::ptr::null());
-        let mark = cpu.mark_context();
-        cpu.context_changed();
-        cpu.resume_context(mark);
-        assert!(cpu.context == old && cpu.jumps.find(0x1000, old).is_some(), "taken up again with all it had");
-        loop {
-            cpu.context_changed();
-            if cpu.context == old {
-                break;
-            }
-        }
-        assert_eq!(cpu.jumps.find(0x1000, cpu.context), None);
-        cpu.resume_context(mark);
-        assert_ne!(cpu.context, old, "the mark is void");
-    }
-
-    #[test]
-    fn a_flush_of_everything_voids_the_marks() {
-        let mut cpu = Cpu::new(&models::ZEN3, 0, 1, None);
-        let mark = cpu.mark_context();
-        cpu.flush_tlb();
-        let after = cpu.context;
-        cpu.resume_context(mark);
-        assert!(cpu.context != mark.context && cpu.context != after);
-    }
 }

@@ -345,29 +345,21 @@ vmcs_fields! {
     }
 }
 
-/// For each width, area and index, the field with that encoding plus one; zero where there is none.
-static BY_ENCODING: [u8; 1024] = {
-    let mut table = [0; 1024];
+/// Bits 14:1 of an encoding, which alone differ among fields.
+const ENCODING_PLACES: usize = 1 << 14;
+
+/// By bits 14:1 of the encoding, the index of the field plus one; zero where there is none.
+static BY_ENCODING: [u8; ENCODING_PLACES] = {
+    let mut table = [0; ENCODING_PLACES];
     let mut index = 0;
     while index < VmcsField::COUNT {
-        let place = compact(VmcsField::ENCODINGS[index]);
-        assert!(place < table.len(), "an encoding with a large index needs a larger table");
+        let place = (VmcsField::ENCODINGS[index] >> 1) as usize;
         assert!(table[place] == 0, "two fields have one encoding");
         table[place] = index as u8 + 1;
         index += 1;
     }
     table
 };
-
-/// Packs width, area and the low six bits of the index into ten bits; anything else maps outside of the table.
-#[inline]
-const fn compact(encoding: u16) -> usize {
-    let index = encoding >> 1 & 0x1ff;
-    if encoding & 0x9001 != 0 || index > 63 {
-        return usize::MAX;
-    }
-    ((encoding >> 13 & 3) << 8 | (encoding >> 10 & 3) << 6 | index) as usize
-}
 
 impl VmcsField {
     /// The encoding that VMREAD and VMWRITE take, with access type "full".
@@ -379,11 +371,13 @@ impl VmcsField {
     /// The field with this encoding (access type "full"); `None` where the architecture has none.
     #[inline]
     pub const fn from_encoding(encoding: u16) -> Option<VmcsField> {
-        let place = compact(encoding);
-        if place >= BY_ENCODING.len() || BY_ENCODING[place] == 0 {
+        if encoding & 0x8001 != 0 {
             return None;
         }
-        Some(Self::ALL[BY_ENCODING[place] as usize - 1])
+        match BY_ENCODING[(encoding >> 1) as usize] {
+            0 => None,
+            number => Some(Self::ALL[number as usize - 1]),
+        }
     }
 
     /// Width, from bits 14:13 of the encoding.
