@@ -131,7 +131,7 @@ fn known(instruction: &Instruction) -> Option<Class> {
         M::Movaps | M::Movapd | M::Movups | M::Movupd | M::Movdqa | M::Movdqu | M::Movss | M::Movsd => sse_move,
         M::Movlps | M::Movlpd | M::Movhps | M::Movhpd | M::Movlhps | M::Movhlps => sse_move,
         M::Movddup | M::Movntdqa | M::Lddqu | M::Movdq2q | M::Movq2dq => sse_move,
-        M::Movntps | M::Movntpd | M::Movntdq | M::Maskmovdqu | M::Movntq | M::Maskmovq => Class::SseStore,
+        M::Movntps | M::Movntpd | M::Movntdq | M::Maskmovdqu | M::Movntq | M::Maskmovq | M::Movntss | M::Movntsd => Class::SseStore,
         M::Movd | M::Movq => {
             let between =
                 (0..2).any(|operand| instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).is_gpr());
@@ -151,7 +151,9 @@ fn known(instruction: &Instruction) -> Option<Class> {
         M::Blendps | M::Blendpd | M::Blendvps | M::Blendvpd | M::Pblendvb | M::Pblendw => Class::SseInteger,
         M::Pmullw | M::Pmulhw | M::Pmulhuw | M::Pmuludq | M::Pmaddwd => Class::SseIntegerMultiply,
         M::Pmulhrsw | M::Pmaddubsw | M::Pmuldq | M::Pmulld | M::Phminposuw => Class::SseIntegerMultiply,
-        M::Pshufb | M::Palignr | M::Insertps | M::Movsldup | M::Movshdup | M::Packusdw | M::Pshufw => Class::SseShuffle,
+        M::Pshufb | M::Palignr | M::Insertps | M::Movsldup | M::Movshdup | M::Packusdw | M::Pshufw | M::Extrq | M::Insertq => {
+            Class::SseShuffle
+        }
         M::Pmovsxbw | M::Pmovsxbd | M::Pmovsxbq | M::Pmovsxwd | M::Pmovsxwq | M::Pmovsxdq => Class::SseShuffle,
         M::Pmovzxbw | M::Pmovzxbd | M::Pmovzxbq | M::Pmovzxwd | M::Pmovzxwq | M::Pmovzxdq => Class::SseShuffle,
         M::Phaddw | M::Phaddd | M::Phaddsw | M::Phsubw | M::Phsubd | M::Phsubsw | M::Mpsadbw => Class::SseHorizontal,

@@ -55,7 +55,8 @@ fn need(feature: CpuidFeature) -> Option<Need> {
         C::AES => Feature::Aes,
         C::MMX => Feature::Mmx,
         C::PCLMULQDQ => Feature::Pclmulqdq,
-        C::AVX | C::AVX2 | C::FMA | C::F16C | C::AVX512F | C::SHA | C::D3NOW | C::SSE4A => return Some(Need::Absent),
+        C::SSE4A => Feature::Sse4a,
+        C::AVX | C::AVX2 | C::FMA | C::F16C | C::AVX512F | C::SHA | C::D3NOW => return Some(Need::Absent),
         C::SMX | C::SGX1 | C::PCONFIG | C::WAITPKG | C::KL | C::ENQCMD | C::RTM => return Some(Need::Absent),
         // A guest may lack what its processor has: these two look when they execute, because decoded code outlives a VM exit.
         C::INVPCID | C::RDTSCP => return Some(Need::Nothing),

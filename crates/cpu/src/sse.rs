@@ -1,10 +1,10 @@
-//! SSE to SSE4.2, AES and PCLMULQDQ, MXCSR, FXSAVE and XSAVE.
+//! SSE to SSE4.2 and SSE4A, AES and PCLMULQDQ, MXCSR, FXSAVE and XSAVE.
 //!
 //! What is modelled: every legacy-encoded instruction on XMM and MMX registers, with the alignment rule of their memory operands
 //! (SDM vol 1, 11.4.1.1 and 4.1.1 "Alignment of Words, Doublewords, Quadwords, and Double Quadwords"), their availability (SDM vol 3, 2.5
 //! "Control Registers", and 13.1.3 "Initialization of the SSE Extensions"), MXCSR with all six exceptions masked and unmasked, rounding,
 //! denormals-are-zeros and flush-to-zero; FXSAVE, XSAVE and their kin for x87 and SSE state.
-//! What is not: AVX, SSE4A, 3DNow!. They end as not modelled, or as #UD where CPUID lacks them.
+//! What is not: AVX, 3DNow!. They end as not modelled, or as #UD where CPUID lacks them.
 //!
 //! The few instructions that compiled code is full of have handlers of their own in [`crate::semantics::double`]; they are found here, too,
 //! because a processor on which SSE is not usable now has to execute them as functions that say so.

@@ -123,6 +123,7 @@ features! {
     Svm 0x8000_0001 0 Ecx 2 "Secure virtual machine (AMD).";
     AltMovCr8 0x8000_0001 0 Ecx 4 "LOCK MOV CR0 is MOV CR8 (AMD).";
     Lzcnt 0x8000_0001 0 Ecx 5 "LZCNT.";
+    Sse4a 0x8000_0001 0 Ecx 6 "SSE4A (AMD).";
     Prefetchw 0x8000_0001 0 Ecx 8 "PREFETCH and PREFETCHW.";
     Topoext 0x8000_0001 0 Ecx 22 "Leaves 8000_001D and 8000_001E exist (AMD).";
     InvariantTsc 0x8000_0007 0 Edx 8 "The time stamp counter runs at one rate in every state.";

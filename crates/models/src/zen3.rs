@@ -2,7 +2,7 @@
 //!
 //! What is modelled: SVM with nested paging, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID, decode assists and virtual GIF.
 //!
-//! What is not, though the real processor has it: machine checks, MTRRs, SSE4A, AVX, AVX2, MONITOR, RDRAND, RDSEED, CLFLUSHOPT, CLWB,
+//! What is not, though the real processor has it: machine checks, MTRRs, AVX, AVX2, MONITOR, RDRAND, RDSEED, CLFLUSHOPT, CLWB,
 //! RDPID, UMIP, protection keys, shadow stacks, FFXSR, XSAVEOPT and its kin, memory encryption, performance
 //! counters, TLB geometry in CPUID; of SVM: LBR virtualization, PAUSE filter, AVIC, virtual VMLOAD and VMSAVE,
 //! guest-mode execute trap, and what came after.
@@ -66,6 +66,7 @@ const FEATURES: &[Feature] = &[
     Feature::Svm,
     Feature::AltMovCr8,
     Feature::Lzcnt,
+    Feature::Sse4a,
     Feature::Prefetchw,
     Feature::Topoext,
     Feature::InvariantTsc,

@@ -142,6 +142,8 @@ pub(super) fn find(instruction: &Instruction) -> Option<Function> {
         M::Movaps | M::Movapd | M::Movdqa | M::Movntps | M::Movntpd | M::Movntdq | M::Movntdqa => whole::<true>,
         M::Movups | M::Movupd | M::Movdqu | M::Lddqu => whole::<false>,
         M::Movss => scalar::<4>,
+        M::Movntss => store_part::<4, 0>,
+        M::Movntsd => store_part::<8, 0>,
         // The string instruction has the same name.
         M::Movsd if is_xmm(instruction, 0) || is_xmm(instruction, 1) => scalar::<8>,
         M::Movd | M::Movq => zero_extended,

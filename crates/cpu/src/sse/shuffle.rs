@@ -1,4 +1,4 @@
-//! Rearrangement of lanes: shuffles, unpacks, packs, blends, widening, insertion and extraction; from SSE to SSE4.1, and the MMX twins.
+//! Rearrangement of lanes: shuffles, unpacks, packs, blends, widening, insertion and extraction; from SSE to SSE4.1 and SSE4A, and the MMX twins.
 
 use super::operand::{binary_of_width, is_xmm, vector_bits};
 use crate::operand::{mask, sign_extend};
@@ -140,6 +140,40 @@ fn blend_by_immediate(cpu: &mut Cpu, instruction: &Instruction, bits: u32) -> Ou
     binary_of_width(cpu, instruction, |a, b, _| blend(a, b, bits, |at| instruction.immediate8() >> at & 1 != 0))
 }
 
+/// Length and place of a field of EXTRQ and INSERTQ; a length of zero is 64.
+fn field(length: u8, place: u8) -> (u64, u32) {
+    let length = u32::from(length & 0x3f);
+    (mask(if length == 0 { 64 } else { length }), u32::from(place & 0x3f))
+}
+
+/// EXTRQ: a field of the low quadword, to its bottom. APM vol 4, EXTRQ; the upper half, which it leaves undefined, stays.
+fn extract_field(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.require_sse()?;
+    let (keep, place) = if is_xmm(instruction, 1) {
+        let control = cpu.xmm_operand(instruction, 1);
+        field(control as u8, (control >> 8) as u8)
+    } else {
+        field(instruction.immediate8(), instruction.immediate8_2nd())
+    };
+    let value = cpu.xmm_operand(instruction, 0) as u64;
+    cpu.set_xmm_low(instruction, value >> place & keep);
+    Ok(Flow::Next)
+}
+
+/// INSERTQ: the bottom of the source's low quadword, to a field of the destination's. APM vol 4, INSERTQ; the upper half stays here, too.
+fn insert_field(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    cpu.require_sse()?;
+    let source = cpu.xmm_operand(instruction, 1);
+    let (keep, place) = if instruction.op_count() > 2 {
+        field(instruction.immediate8(), instruction.immediate8_2nd())
+    } else {
+        field((source >> 64) as u8, (source >> 72) as u8)
+    };
+    let value = cpu.xmm_operand(instruction, 0) as u64;
+    cpu.set_xmm_low(instruction, value & !(keep << place) | (source as u64 & keep) << place);
+    Ok(Flow::Next)
+}
+
 /// PSHUFB: each byte of the second operand says which byte of the first comes to its place, or none if its top bit is set.
 fn shuffle_bytes(a: u128, b: u128, width: u32) -> u128 {
     let count = width / 8;
@@ -202,6 +236,8 @@ macro_rules! table {
                 M::Pinsrd => insert::<32>,
                 M::Pinsrq => insert::<64>,
                 M::Insertps => insert_single,
+                M::Extrq => extract_field,
+                M::Insertq => insert_field,
                 M::Palignr => align,
                 M::Pmovsxbw => widen::<8, 16, true>,
                 M::Pmovsxbd => widen::<8, 32, true>,

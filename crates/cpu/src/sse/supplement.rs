@@ -30,7 +30,7 @@ with_sign!(signed_by_doubleword, i32, u32);
 
 /// PMULHRSW: the product's bits 30:15, rounded.
 fn high_rounded(a: i16, b: i16) -> i16 {
-    (((i32::from(a) * i32::from(b) >> 14) + 1) >> 1) as i16
+    ((((i32::from(a) * i32::from(b)) >> 14) + 1) >> 1) as i16
 }
 
 /// PMADDUBSW: unsigned bytes times signed bytes, sums of adjacent products, saturated.

@@ -76,7 +76,7 @@ impl Calculation {
                     return zero(self.rounds_down());
                 }
                 let zeros = sum.leading_zeros();
-                self.to_register(sign, exponent + 1 - zeros as i32, sum << zeros, format)
+                self.rounded(sign, exponent + 1 - zeros as i32, sum << zeros, format)
             }
             // NaNs and what is unsupported do not come here.
             _ => self.invalid(),
@@ -94,7 +94,7 @@ impl Calculation {
             (Class::Finite { exponent: ea, significand: sa }, Class::Finite { exponent: eb, significand: sb }) => {
                 let product = u128::from(sa) * u128::from(sb);
                 let zeros = product.leading_zeros();
-                self.to_register(sign, ea + eb + 1 - zeros as i32, product << zeros, self.precision())
+                self.rounded(sign, ea + eb + 1 - zeros as i32, product << zeros, self.precision())
             }
             _ => zero(sign),
         }
@@ -118,7 +118,7 @@ impl Calculation {
                 let (low, rest) = ((rest << 64) / divisor, (rest << 64) % divisor);
                 let quotient = high << 64 | low | u128::from(rest != 0);
                 let zeros = quotient.leading_zeros();
-                self.to_register(sign, ea - eb - zeros as i32, quotient << zeros, self.precision())
+                self.rounded(sign, ea - eb - zeros as i32, quotient << zeros, self.precision())
             }
             _ => zero(sign),
         }
@@ -139,7 +139,7 @@ impl Calculation {
         let rest = radicand - root * root;
         // Behind the last bit of the root: whether the rest is more than half a unit, and whether there is one.
         let low = u128::from(rest > root) << 63 | u128::from(rest != 0);
-        self.to_register(false, exponent >> 1, root << 64 | low, self.precision())
+        self.rounded(false, exponent >> 1, root << 64 | low, self.precision())
     }
 
     /// FRNDINT: the nearest integer, by the rounding control.
@@ -286,7 +286,7 @@ impl Calculation {
             return zero(sign_of_zero);
         }
         let zeros = rest.leading_zeros();
-        self.to_register(sign, exponent + 64 - zeros as i32, rest << zeros, Format::EXTENDED)
+        self.rounded(sign, exponent + 64 - zeros as i32, rest << zeros, Format::EXTENDED)
     }
 
     /// The order of two numbers; `None` if there is none, which is invalid for signaling NaNs and what is unsupported, and with `signal` for any

@@ -99,7 +99,7 @@ fn load_exact(cpu: &mut Cpu, instruction: &Instruction, decode: fn(u128) -> u128
 fn constant(cpu: &mut Cpu, instruction: &Instruction, exponent: i32, significand: u128) -> Outcome<Flow> {
     let pending = begin(cpu, instruction)?;
     let inexact = u128::from(significand != ONE_BITS);
-    let value = pending.calculation().to_register(false, exponent, significand << 60 | inexact, Format::EXTENDED);
+    let value = pending.calculation().rounded(false, exponent, significand << 60 | inexact, Format::EXTENDED);
     let calculation = pending.calculation();
     pending.finish_push(calculation, value)
 }
@@ -140,7 +140,7 @@ fn store_integer(cpu: &mut Cpu, instruction: &Instruction, truncated: bool, pops
     if truncated {
         calculation = calculation.with_rounding(3);
     }
-    let value = pending.operand(0).map(|operand| calculation.to_integer(&operand, bits));
+    let value = pending.operand(0).map(|operand| calculation.integer_of(&operand, bits));
     store(pending, instruction, calculation, value, 1 << (bits - 1), pops)
 }
 
@@ -172,7 +172,7 @@ fn store(
 fn store_ten(cpu: &mut Cpu, instruction: &Instruction, decimal: bool) -> Outcome<Flow> {
     let pending = begin(cpu, instruction)?;
     let mut calculation = pending.calculation();
-    let value = pending.operand(0).map(|operand| if decimal { calculation.to_decimal(&operand) } else { operand.bits });
+    let value = pending.operand(0).map(|operand| if decimal { calculation.decimal_of(&operand) } else { operand.bits });
     let held = calculation.stopped() || value.is_none() && pending.is_unmasked(INVALID);
     if held {
         let linear = pending.cpu.memory_linear(instruction, 10, Access::Write)?;

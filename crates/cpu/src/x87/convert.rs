@@ -30,7 +30,7 @@ pub(super) fn widen(value: u64, format: Format) -> Operand {
         signed(sign, 0)
     } else {
         let zeros = significand.leading_zeros();
-        assemble(sign, format.minimum + 1 - zeros as i32 - 1 + 0, significand << zeros)
+        assemble(sign, format.minimum - zeros as i32, significand << zeros)
     };
     Operand { denormal: exponent == 0 && significand != 0, ..Operand::new(bits) }
 }
@@ -68,7 +68,7 @@ impl Calculation {
     }
 
     /// A signed integer of `bits` bits, or the integer indefinite: only the sign bit set.
-    pub(super) fn to_integer(&mut self, value: &Operand, bits: u32) -> u64 {
+    pub(super) fn integer_of(&mut self, value: &Operand, bits: u32) -> u64 {
         let indefinite = 1u64 << (bits - 1);
         match self.magnitude(value, u128::from(indefinite) - u128::from(!value.sign)) {
             Some(magnitude) => (if value.sign { (magnitude as u64).wrapping_neg() } else { magnitude as u64 }) & mask(bits),
@@ -77,7 +77,7 @@ impl Calculation {
     }
 
     /// A packed decimal of 18 digits.
-    pub(super) fn to_decimal(&mut self, value: &Operand) -> u128 {
+    pub(super) fn decimal_of(&mut self, value: &Operand) -> u128 {
         let Some(mut magnitude) = self.magnitude(value, 999_999_999_999_999_999) else { return DECIMAL_INDEFINITE };
         let mut digits = 0;
         for at in 0..18 {

@@ -326,7 +326,7 @@ impl Calculation {
     }
 
     /// Rounds into a register.
-    pub(super) fn to_register(&mut self, sign: bool, exponent: i32, significand: u128, format: Format) -> u128 {
+    pub(super) fn rounded(&mut self, sign: bool, exponent: i32, significand: u128, format: Format) -> u128 {
         match self.round(sign, exponent, significand, format) {
             Rounded::Infinity => signed(sign, INFINITY),
             Rounded::Number { exponent, significand } if significand & INTEGER != 0 => {
@@ -344,6 +344,6 @@ impl Calculation {
 
     /// A register's number as it is, which raises UE if that is unmasked and the number denormal.
     pub(super) fn same(&mut self, sign: bool, exponent: i32, significand: u64, format: Format) -> u128 {
-        self.to_register(sign, exponent, u128::from(significand) << 64, format)
+        self.rounded(sign, exponent, u128::from(significand) << 64, format)
     }
 }

@@ -17,6 +17,11 @@ const PI: u128 = 0x4000_c90f_daa2_2168_c235;
 const SMALLEST: u128 = 0x0001_8000_0000_0000_0000;
 const MATH_FAULT: Trap = Trap::Exception(Exception::plain(Vector::MathFault));
 
+/// Instruction, ST(0), ST(1), what ST(0) is then, exceptions, name.
+type Row<'a> = (&'a [u8], u128, u128, u128, u16, &'a str);
+/// Protected mode, FNSTENV, FLDENV, the words in memory.
+type Layout<'a> = (bool, &'a [u8], &'a [u8], &'a [u16]);
+
 /// After FNINIT, with values on the stack, the first of them in ST(0).
 fn bench(stack: &[u128]) -> Bench {
     let mut bench = Bench::new();
@@ -44,8 +49,7 @@ fn hex(value: Option<u128>) -> String {
 
 #[test]
 fn arithmetic_of_known_values() {
-    // Instruction, ST(0), ST(1), what ST(0) is then, exceptions.
-    let table: [(&[u8], u128, u128, u128, u16, &str); 16] = [
+    let table: [Row<'_>; 16] = [
         (&[0xd8, 0xc1], ONE, TWO, THREE, 0, "FADD"),
         (&[0xd8, 0xe1], ONE, TWO, SIGN | ONE, 0, "FSUB"),
         (&[0xd8, 0xe9], ONE, TWO, ONE, 0, "FSUBR"),
@@ -242,7 +246,7 @@ fn the_environment_has_four_layouts() {
     const LOAD: &[u8] = &[0xd9, 0x26, 0x00, 0x20];
     const LOAD_32: &[u8] = &[0x66, 0xd9, 0x26, 0x00, 0x20];
     let words = |bytes: &[u8]| bytes.chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect::<Vec<_>>();
-    let table: [(bool, &[u8], &[u8], &[u16]); 4] = [
+    let table: [Layout<'_>; 4] = [
         (true, STORE, LOAD, &[0x37f, 0x3800, 0x3fff, 0x2345, 0x100, 0xabcd, 0xf000]),
         (false, STORE, LOAD, &[0x37f, 0x3800, 0x3fff, 0x3345, 0x05a5, 0xabcd, 0xf000]),
         (true, STORE_32, LOAD_32, &[0x37f, !0, 0x3800, !0, 0x3fff, !0, 0x2345, 0, 0x100, 0x5a5, 0xabcd, 0, 0xf000, !0]),

@@ -116,7 +116,7 @@ impl Calculation {
     /// Rounds a result. It counts as inexact, but what is beyond 128 bits does not take part in rounding: as on an Intel processor, the sine of
     /// a tiny angle is the angle in all rounding modes.
     fn inexact(&mut self, value: Wide) -> u128 {
-        let result = self.to_register(value.sign, value.exponent, value.significand, Format::EXTENDED);
+        let result = self.rounded(value.sign, value.exponent, value.significand, Format::EXTENDED);
         let tiny = result >> 64 & 0x7fff == 0;
         self.raise(if tiny { PRECISION | UNDERFLOW } else { PRECISION });
         result

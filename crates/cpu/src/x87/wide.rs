@@ -18,7 +18,7 @@ fn multiply_high(a: u128, b: u128) -> u128 {
     const LOW: u128 = u64::MAX as u128;
     let (a_high, a_low, b_high, b_low) = (a >> 64, a & LOW, b >> 64, b & LOW);
     let (cross, other) = (a_high * b_low, a_low * b_high);
-    let carry = (a_low * b_low >> 64) + (cross & LOW) + (other & LOW);
+    let carry = ((a_low * b_low) >> 64) + (cross & LOW) + (other & LOW);
     a_high * b_high + (cross >> 64) + (other >> 64) + (carry >> 64)
 }
 

@@ -74,3 +74,24 @@ fn shuffles_of_known_values() {
         assert_eq!(bench.binary(bytes, A, B).map(|value| format!("{value:032x}")), Ok(format!("{expected:032x}")), "{name}");
     }
 }
+
+#[test]
+fn fields_are_extracted_and_inserted() {
+    const A: u128 = 0xdead << 64 | 0x0123_4567_89ab_cdef;
+    // Behind the low quadword of the source: a length of 8 and a place of 16.
+    const B: u128 = 0x1008 << 64 | 0xfff_f5a5;
+    let table: [(&[u8], u128, u128, &str); 5] = [
+        (&[0x66, 0x0f, 0x78, 0xc0, 12, 4], B, 0xdead << 64 | 0xcde, "EXTRQ of 12 bits from bit 4"),
+        (&[0x66, 0x0f, 0x78, 0xc0, 0, 0], B, A, "EXTRQ of 64 bits"),
+        (&[0x66, 0x0f, 0x79, 0xc1], 0x0408, 0xdead << 64 | 0xde, "EXTRQ by a register: 8 bits from bit 4"),
+        (&[0xf2, 0x0f, 0x78, 0xc1, 12, 32], B, 0xdead << 64 | 0x0123_45a5_89ab_cdef, "INSERTQ of 12 bits at bit 32"),
+        (&[0xf2, 0x0f, 0x79, 0xc1], B, 0xdead << 64 | 0x0123_4567_89a5_cdef, "INSERTQ by a register"),
+    ];
+    let mut bench = Bench::new();
+    for (bytes, b, expected, name) in table {
+        assert_eq!(bench.binary(bytes, A, b).map(|value| format!("{value:032x}")), Ok(format!("{expected:032x}")), "{name}");
+    }
+    bench.set_xmm(0, A);
+    assert_eq!(bench.run(&[0xf3, 0x0f, 0x2b, 0x46, 1]), Ok(()), "MOVNTSS needs no alignment");
+    assert_eq!(bench.read(DATA), [0, 0xef, 0xcd, 0xab, 0x89, 0]);
+}
