@@ -2,7 +2,8 @@
 //!
 //! What is modelled: the I/O ports and the I/O APIC page of a PC; ISA interrupts wired to the 8259 pair and to the I/O APIC both, IRQ n to
 //! pin n, but IRQ0 to pin 2 and the 8259 output to pin 0 (MultiProcessor Specification 1.4, "Interrupt Modes"); the single-register
-//! devices: port 0x61, POST code, A20 and reset registers, ACPI timer, the empty PCI bus. An access wider than a device is split into
+//! devices: port 0x61, POST code, A20 and reset registers, ACPI timer, the empty PCI bus, the ports of QEMU's
+//! test device at which software drives an interrupt line that no device has. An access wider than a device is split into
 //! bytes at consecutive ports, lowest first, as the ISA bus does. A20 is a state that can be read, and masks no address.
 //!
 //! Time is handed in with every access and must not go back; an access in the past is taken to happen now. Lines that nobody listens to
@@ -33,6 +34,11 @@ const REFRESH_PULSES: u64 = 18;
 const IRQ_TIMER: u8 = 0;
 const IRQ_SERIAL: u8 = 4;
 const IRQ_CLOCK: u8 = 8;
+
+/// First of the sixteen ports, one an ISA line, at which QEMU's test device lets software drive interrupt lines.
+const TEST_LINES: u16 = 0x2000;
+/// The lines that no device of this board drives, and software may.
+const FREE_LINES: u16 = 0xfeea;
 
 /// What a board is built from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +138,7 @@ impl Board {
                 let code = value & u32::MAX.checked_shr(32 - 8 * u32::from(bytes)).unwrap_or(0);
                 self.end(Outcome::DebugExit { code });
             }
+            (TEST_LINES..=0x200f, _) => self.drive_test_line((port - TEST_LINES) as u8, value & 0xff != 0),
             (0x510, 2) => self.fw_cfg.select(value as u16, &self.config),
             (0xcf8, 4) => self.pci_address = value & 0x80ff_fffc,
             _ => {
@@ -395,6 +402,15 @@ impl Board {
             (Some(timer), Some(clock)) => Some(timer.min(clock)),
             (timer, clock) => timer.or(clock),
         };
+    }
+
+    /// A line driven by software through the test device's port, of any width.
+    fn drive_test_line(&mut self, irq: u8, high: bool) {
+        if FREE_LINES >> irq & 1 != 0 {
+            self.synchronize();
+            self.drive(irq, high);
+            self.schedule();
+        }
     }
 
     fn drive(&mut self, irq: u8, high: bool) {

@@ -188,6 +188,23 @@ fn speaker_gate_and_power_management_timer() {
 }
 
 #[test]
+fn software_drives_the_lines_that_no_device_has() {
+    // (line, whether its level reaches the 8259 pair)
+    for (irq, free) in [(0, false), (1, true), (2, false), (4, false), (8, false), (11, true), (15, true)] {
+        let mut board = board();
+        start_pic(&mut board, 0);
+        let port = 0x2000 + irq;
+        board.port_write(port, 4, 1, 10);
+        assert_eq!(board.extint(), free, "line {irq}");
+        if free {
+            assert_eq!(board.acknowledge(), 0x20 + irq as u8, "line {irq}");
+            board.port_write(port, 1, 0, 20);
+            assert!(!board.extint(), "line {irq}");
+        }
+    }
+}
+
+#[test]
 fn fw_cfg_and_pci_through_ports() {
     let mut board = Board::new(&BoardConfig { cpu_count: 2, ram_size: 0x2000_0000, ..BoardConfig::default() });
     board.port_write(0x510, 2, 3, 0);

@@ -370,7 +370,7 @@ impl Cpu {
 
     /// The processor itself, with CR0.WP clear, may write in a user program's name what the program may not.
     fn may_rewrite(&self, page: &Translation) -> bool {
-        page.writable || self.cpl != 3
+        (page.writable && (self.cr0.wp() || !self.cr4.pke())) || self.cpl != 3
     }
 
     /// Clears the software TLB if host pointers handed out before are void: a page was copied, or now holds code.

@@ -209,7 +209,7 @@ fn known(instruction: &Instruction) -> Option<Class> {
         M::Rdpmc => Class::Rdpmc,
         M::Rdmsr => Class::Rdmsr,
         M::Wrmsr => Class::Wrmsr,
-        M::Xgetbv => Class::Xgetbv,
+        M::Xgetbv | M::Rdpkru | M::Wrpkru => Class::Xgetbv,
         M::Xsetbv => Class::Xsetbv,
         M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase | M::Swapgs => Class::SegmentBase,
         M::Clts | M::Smsw | M::Lmsw => Class::MovCr,

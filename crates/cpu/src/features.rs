@@ -32,6 +32,7 @@ fn need(feature: CpuidFeature) -> Option<Need> {
         C::MONITOR => Feature::Monitor,
         C::MOVBE => Feature::Movbe,
         C::MSR => Feature::Msr,
+        C::PKU => Feature::Pku,
         C::POPCNT => Feature::Popcnt,
         C::RDPID => Feature::Rdpid,
         C::RDRAND => Feature::Rdrand,

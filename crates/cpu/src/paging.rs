@@ -3,7 +3,7 @@
 //! What is modelled: 32-bit paging with 4-MiB pages and PSE-36, PAE paging, 4-level paging with 2-MiB and 1-GiB pages; rights with CR0.WP,
 //! SMEP, SMAP and NX; accessed and dirty flags; PCIDs and global pages; the TLB, which keeps an entry until software removes it, but never
 //! faults because of a stale one (SDM vol 3, 4.10.4.3 "Optional Invalidation"); nested paging of every guest-physical address by the
-//! silicon. What is not: 5-level paging, protection keys, paging-structure caches.
+//! silicon; protection keys of user pages. What is not: 5-level paging, paging-structure caches.
 
 use crate::access::Privilege;
 use crate::extension::{GuestPage, NestedAccess, NestedPage};
@@ -107,6 +107,8 @@ struct Rights {
     writable: bool,
     user: bool,
     executable: bool,
+    /// The protection key of the page.
+    key: u8,
 }
 
 impl Cpu {
@@ -217,6 +219,9 @@ impl Cpu {
 
     /// Whether rights suffice. SDM vol 3, 4.6.1 "Determination of Access Rights".
     fn allows(&self, rights: Rights, request: Request) -> bool {
+        if self.key_refuses(rights, request) {
+            return false;
+        }
         let supervisor_of_user = !request.is_user() && rights.user;
         match (request.is_user(), request.access) {
             (true, Access::Read) => rights.user,
@@ -228,6 +233,30 @@ impl Cpu {
                 let refused = supervisor_of_user && self.cr4.smap() && !lifted;
                 !refused && (access == Access::Read || rights.writable || !self.cr0.wp())
             }
+        }
+    }
+
+    /// Whether the protection key of a page refuses a data access. SDM vol 3, 4.6.2 "Protection Keys"; APM vol 2, 5.6.6 "Memory Protection Keys".
+    fn key_refuses(&self, rights: Rights, request: Request) -> bool {
+        if !self.cr4.pke() || !self.long_mode() || !rights.user || request.access == Access::Fetch {
+            return false;
+        }
+        let denied = self.pkru >> (2 * rights.key);
+        let write = request.access == Access::Write && (request.is_user() || self.cr0.wp());
+        denied & 1 != 0 || denied & 2 != 0 && write
+    }
+
+    /// #PF for a page whose rights do not suffice.
+    #[cold]
+    #[inline(never)]
+    fn rights_fault(&self, rights: Rights, request: Request) -> Trap {
+        let key = self.key_refuses(rights, request);
+        match self.page_fault(request, true, false) {
+            Trap::Exception(fault) => {
+                let code = PageFaultCode::from_bits(fault.error_code.unwrap_or(0)).with_key(key);
+                Trap::Exception(Exception::page_fault(request.linear, code))
+            }
+            other => other,
         }
     }
 
@@ -329,7 +358,7 @@ impl Cpu {
             let nested = self.nested_page(linear, request.nested(request.access, false))?;
             return Ok((Translation { bytes: 1 << 30, ..identity(linear & !((1 << 30) - 1)) }, nested));
         }
-        let mut rights = Rights { writable: true, user: true, executable: true };
+        let mut rights = Rights { writable: true, user: true, executable: true, key: 0 };
         let mut table = match mode {
             PagingMode::Bits32 => self.cr3 & 0xffff_f000,
             PagingMode::Pae => {
@@ -375,8 +404,11 @@ impl Cpu {
             rights.user &= entry & USER != 0;
             rights.executable &= formats.entry_bytes == 4 || entry & NO_EXECUTE == 0;
             let leaf = large || shift == 12;
-            if leaf && !self.allows(rights, request) {
-                return Err(self.page_fault(request, true, false));
+            if leaf {
+                rights.key = if mode == PagingMode::Level4 { (entry >> 59 & 0xf) as u8 } else { 0 };
+                if !self.allows(rights, request) {
+                    return Err(self.rights_fault(rights, request));
+                }
             }
             let flags = if leaf && request.access == Access::Write { ACCESSED | DIRTY } else { ACCESSED };
             trail.add(physical, entry, entry & flags == flags);
@@ -403,6 +435,7 @@ impl Cpu {
                 writable: rights.writable,
                 user: rights.user,
                 executable: rights.executable,
+                key: rights.key,
                 dirty: (entry | flags) & DIRTY != 0,
                 global: entry & GLOBAL != 0 && self.cr4.pge(),
                 nested_writable: nested.writable,
@@ -447,7 +480,7 @@ impl Cpu {
 }
 
 const fn rights_of(page: &Translation) -> Rights {
-    Rights { writable: page.writable, user: page.user, executable: page.executable }
+    Rights { writable: page.writable, user: page.user, executable: page.executable, key: page.key }
 }
 
 /// The translation without paging.
@@ -460,6 +493,7 @@ const fn identity(linear: u64) -> Translation {
         writable: true,
         user: true,
         executable: true,
+        key: 0,
         dirty: true,
         global: false,
         nested_writable: true,

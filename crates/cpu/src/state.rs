@@ -98,6 +98,8 @@ pub struct Cpu {
     pub efer: Efer,
     /// XCR0.
     pub xcr0: u64,
+    /// PKRU: two bits for each protection key, access disable and write disable.
+    pub pkru: u32,
     /// DR0 to DR3.
     pub dr: [u64; 4],
     /// DR6.
@@ -254,6 +256,7 @@ impl Cpu {
             cr4: Cr4::new(),
             efer: Efer::new(),
             xcr0: 1,
+            pkru: 0,
             dr: [0; 4],
             dr6: Dr6::from_bits(Dr6::RESET),
             dr7: Dr7::from_bits(Dr7::RESET),
@@ -330,6 +333,7 @@ impl Cpu {
         self.mxcsr = 0x1f80;
         self.xmm = [[0; 2]; 16];
         self.xcr0 = 1;
+        self.pkru = 0;
         self.efer = Efer::new();
     }
 

@@ -220,6 +220,8 @@ pub struct Translation {
     pub user: bool,
     /// No XD bit of any level is set.
     pub executable: bool,
+    /// The protection key, bits 62:59 of the entry that maps the page; zero in modes without keys.
+    pub key: u8,
     /// The D bit is set, so that a write needs no walk.
     pub dirty: bool,
     /// The G bit is set and CR4.PGE was.
@@ -407,6 +409,7 @@ mod tests {
             writable: true,
             user: true,
             executable: true,
+            key: 0,
             dirty: true,
             global,
             nested_writable: true,

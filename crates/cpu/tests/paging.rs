@@ -72,6 +72,70 @@ fn rights_and_error_codes() {
 }
 
 #[test]
+fn protection_keys_refuse_data_in_user_pages() {
+    const KEY_3: u64 = 3 << 59;
+    const ACCESS_DISABLE: u32 = 1 << 6;
+    const WRITE_DISABLE: u32 = 1 << 7;
+    // Entry flags, access, in whose name, CR0.WP, CR4.PKE, PKRU: the error code, if it faults.
+    let rows = [
+        (P | W | U | KEY_3, Read, User, true, true, ACCESS_DISABLE, Some(0x25)),
+        (P | W | U | KEY_3, Read, Supervisor, true, true, ACCESS_DISABLE, Some(0x21)),
+        (P | W | U | KEY_3, Read, Implicit, true, true, ACCESS_DISABLE, Some(0x21)),
+        (P | W | U | KEY_3, Write, User, true, true, WRITE_DISABLE, Some(0x27)),
+        (P | W | U | KEY_3, Write, User, false, true, WRITE_DISABLE, Some(0x27)),
+        (P | W | U | KEY_3, Write, Supervisor, true, true, WRITE_DISABLE, Some(0x23)),
+        (P | W | U | KEY_3, Write, Supervisor, false, true, WRITE_DISABLE, None),
+        (P | W | U | KEY_3, Read, User, true, true, WRITE_DISABLE, None),
+        (P | W | U | KEY_3, Fetch, User, true, true, ACCESS_DISABLE, None),
+        (P | W | U | KEY_3, Read, User, true, false, ACCESS_DISABLE, None),
+        (P | W | U | KEY_3, Read, User, true, true, !(ACCESS_DISABLE | WRITE_DISABLE), None),
+        (P | W | KEY_3, Read, Supervisor, true, true, u32::MAX, None),
+        (P | W | U, Read, User, true, true, 1, Some(0x25)),
+        // The key is told of, whatever else refuses the access.
+        (P | U | KEY_3, Write, User, true, true, WRITE_DISABLE, Some(0x27)),
+        (KEY_3, Read, User, true, true, ACCESS_DISABLE, Some(4)),
+    ];
+    for row in rows {
+        let (entry, access, privilege, wp, pke, pkru, expected) = row;
+        let mut machine = Machine::long("hlt");
+        machine.memory.write_u64(ENTRY, PAGE | entry).unwrap();
+        machine.cpu.cr0 = machine.cpu.cr0.with_wp(wp);
+        machine.cpu.cr4 = machine.cpu.cr4.with_pke(pke);
+        machine.cpu.set_pkru(pkru);
+        for time in ["by a walk", "by the TLB"] {
+            let outcome = machine.with(|cpu| cpu.translate(PAGE + 0x123, access, privilege));
+            assert_eq!(fault(outcome).map(|fault| fault.1.unwrap()), expected, "{row:x?} {time}");
+        }
+    }
+}
+
+#[test]
+fn a_new_pkru_holds_for_the_next_access_to_a_page_that_was_just_used() {
+    let source = format!(
+        "mov [{PAGE:#x}], eax
+         xor ecx, ecx
+         xor edx, edx
+         mov eax, 2
+         wrpkru
+         mov ebx, [{PAGE:#x}]
+         inc esi
+         mov [{PAGE:#x}], eax
+         hlt"
+    );
+    let mut machine = Machine::long(&source);
+    machine.cpu.cr4 = machine.cpu.cr4.with_pke(true);
+    machine.cpu.cr0 = machine.cpu.cr0.with_wp(true);
+    // Everything else is the supervisor's: stacks and tables, too.
+    for page in 0..512 {
+        let at = PAGES + 8 * page;
+        let entry = machine.memory.read_u64(at).unwrap();
+        machine.memory.write_u64(at, if at == ENTRY { entry } else { entry & !U }).unwrap();
+    }
+    assert_eq!(machine.run_to_handler(), Some(14));
+    assert_eq!((machine.cpu.gpr(Gpr::Rsi), machine.cpu.cr2), (1, PAGE));
+}
+
+#[test]
 fn user_and_writable_must_hold_at_every_level() {
     for (table, keep, code) in [(ROOT, 5, 7), (0x2000, 5, 7), (0x3000, 5, 7), (ROOT, 3, 7), (0x2000, 3, 7), (0x3000, 3, 7)] {
         let mut machine = Machine::long("hlt");

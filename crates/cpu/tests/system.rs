@@ -132,6 +132,29 @@ fn msr_values_that_are_refused() {
         (msr::IA32_MISC_ENABLE, 1, false, true),
         (msr::HWCR, 0, true, false),
         (msr::IA32_MTRRCAP, 0, true, true),
+        (msr::IA32_MTRR_DEF_TYPE, 0xc06, false, false),
+        (msr::IA32_MTRR_DEF_TYPE, 0x1006, true, true),
+        (msr::IA32_MTRR_DEF_TYPE, 2, true, true),
+        (msr::IA32_MTRR_FIX16K_A0000, 0x0605_0401_0006_0606, false, false),
+        (msr::IA32_MTRR_FIX4K_F8000, 7, true, true),
+        (msr::IA32_MTRR_PHYSBASE0, 0xc000_0001, false, false),
+        (msr::IA32_MTRR_PHYSBASE0, 0xc000_0101, true, true),
+        (msr::IA32_MTRR_PHYSBASE0 + 1, 0x3fff_c000_0800, false, false),
+        (msr::IA32_MTRR_PHYSBASE0 + 1, 1 << 47 | 0x800, true, false),
+        (msr::IA32_MTRR_PHYSBASE0 + 17, 0x400, true, true),
+        (msr::IA32_MTRR_PHYSMASK9, 0x800, false, true),
+        (msr::IA32_MCG_CAP, 0, true, true),
+        (msr::IA32_MCG_STATUS, 4, false, false),
+        (msr::IA32_MCG_STATUS, 8, true, true),
+        (msr::IA32_MCG_CTL, u64::MAX, true, false),
+        (msr::IA32_MC0_CTL, u64::MAX, false, false),
+        (msr::IA32_MC0_CTL, 1, true, false),
+        (msr::IA32_MC0_CTL + 1, 0, false, false),
+        (msr::IA32_MC0_CTL + 1, 1, true, true),
+        (msr::IA32_MC0_CTL + 4 * 19 + 2, u64::MAX, false, false),
+        (msr::IA32_MC0_CTL + 4 * 20, 0, true, false),
+        (msr::IA32_MC31_MISC, 0, true, true),
+        (msr::IA32_TSC_ADJUST, 0x1000, false, true),
         (0x802, 0, true, true),
         (0x1234_5678, 0, true, true),
     ];
@@ -154,6 +177,55 @@ fn a_written_time_stamp_counts_on() {
     assert_eq!(machine.run_to_handler(), None);
     assert_eq!(machine.cpu.gpr(Gpr::Rdx), 1);
     assert!((1..2000).contains(&machine.cpu.gpr(Gpr::Rax)));
+}
+
+#[test]
+fn what_is_added_to_the_adjustment_is_added_to_the_time_stamp() {
+    let mut machine = Machine::long("hlt");
+    let before = machine.cpu.time_stamp();
+    machine.with(|cpu| cpu.write_msr(msr::IA32_TSC_ADJUST, 0x10_0000)).unwrap();
+    assert_eq!(machine.cpu.time_stamp(), before + 0x10_0000);
+    machine.with(|cpu| cpu.write_msr(msr::IA32_TIME_STAMP_COUNTER, before)).unwrap();
+    assert_eq!(machine.with(|cpu| cpu.read_msr(msr::IA32_TSC_ADJUST)).unwrap(), 0);
+}
+
+#[test]
+fn the_status_of_a_bank_can_be_written_where_hwcr_allows_it() {
+    let mut machine = Machine::long_on(&ZEN3, "hlt");
+    machine.with(|cpu| cpu.write_msr(msr::HWCR, 1 << 18)).unwrap();
+    machine.with(|cpu| cpu.write_msr(msr::IA32_MC0_CTL + 1, 5)).unwrap();
+    assert_eq!(machine.with(|cpu| cpu.read_msr(msr::IA32_MC0_CTL + 1)).unwrap(), 5);
+}
+
+#[test]
+fn protection_keys_are_read_written_and_told() {
+    // RDPKRU and WRPKRU need CR4.PKE and ECX, and EDX for the write, zero.
+    let rows = [
+        (false, 0, 0, "rdpkru", Some(6)),
+        (true, 0, 7, "rdpkru", None),
+        (true, 1, 0, "rdpkru", Some(13)),
+        (false, 0, 0, "wrpkru", Some(6)),
+        (true, 0, 0, "wrpkru", None),
+        (true, 1, 0, "wrpkru", Some(13)),
+        (true, 0, 1, "wrpkru", Some(13)),
+    ];
+    for (enabled, ecx, edx, instruction, vector) in rows {
+        let mut machine = Machine::long(&format!("mov eax, 0x54\n{instruction}\nhlt"));
+        machine.cpu.cr4 = machine.cpu.cr4.with_pke(enabled);
+        machine.cpu.pkru = 0x120;
+        machine.cpu.set_gpr(Gpr::Rcx, ecx);
+        machine.cpu.set_gpr(Gpr::Rdx, edx);
+        assert_eq!(machine.run_to_handler(), vector, "{instruction} {enabled} {ecx} {edx}");
+        match (vector, instruction) {
+            (None, "rdpkru") => assert_eq!((machine.cpu.gpr(Gpr::Rax), machine.cpu.gpr(Gpr::Rdx)), (0x120, 0)),
+            (None, _) => assert_eq!(machine.cpu.pkru, 0x54),
+            _ => assert_eq!(machine.cpu.pkru, 0x120),
+        }
+    }
+    let mut machine = Machine::long("mov eax, 7\nxor ecx, ecx\ncpuid\nhlt");
+    machine.cpu.cr4 = machine.cpu.cr4.with_pke(true);
+    assert_eq!(machine.run_to_handler(), None);
+    assert_eq!(machine.cpu.gpr(Gpr::Rcx) >> 3 & 3, 3, "PKU and OSPKE");
 }
 
 #[test]

@@ -95,9 +95,15 @@ impl CpuidTable {
     }
 }
 
-/// A leaf of the model as the guest may see it: under a hypervisor, and without VMX and SVM.
+/// Features of processors that no guest has: virtualization, and those whose registers this hypervisor neither keeps for a guest nor moves.
+const HIDDEN: [Feature; 8] =
+    [Feature::Vmx, Feature::Svm, Feature::Mce, Feature::Mca, Feature::Mtrr, Feature::TscAdjust, Feature::Umip, Feature::Pku];
+/// Those of leaf 1's EDX.
+const REPEATED: u32 = 1 << Feature::Mce.place().3 | 1 << Feature::Mca.place().3 | 1 << Feature::Mtrr.place().3;
+
+/// A leaf of the model as the guest may see it: under a hypervisor, and without what is hidden.
 fn hide(leaf: u32, subleaf: u32, mut value: CpuidResult) -> CpuidResult {
-    for feature in [Feature::Vmx, Feature::Svm] {
+    for feature in HIDDEN {
         let (at, sub, output, bit) = feature.place();
         if (at, sub) == (leaf, subleaf) {
             let word = match output {
@@ -111,15 +117,21 @@ fn hide(leaf: u32, subleaf: u32, mut value: CpuidResult) -> CpuidResult {
     }
     match leaf {
         1 => value.ecx |= 1 << Feature::Hypervisor.place().3,
+        0xd if subleaf == 0 => {
+            value.eax &= !(isa::control::xcr0::PKRU as u32);
+            value.ecx = value.ebx;
+        }
+        // AMD repeats there what leaf 1 has.
+        0x8000_0001 => value.edx &= !REPEATED,
         isa::svm::cpuid::SVM_LEAF => value = CpuidResult::default(),
         _ => {}
     }
     value
 }
 
-/// The features of a model that its guest has: none of virtualization.
+/// The features of a model that its guest has.
 pub fn guest_features(model: &'static CpuModel) -> u128 {
-    model.features() & !(Feature::Vmx.bit() | Feature::Svm.bit()) | Feature::Hypervisor.bit()
+    model.features() & !HIDDEN.iter().fold(0, |set, feature| set | feature.bit()) | Feature::Hypervisor.bit()
 }
 
 /// The feature word of leaf 0x40000001 for a set of hypercalls that are there.

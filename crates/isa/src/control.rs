@@ -148,4 +148,6 @@ pub mod xcr0 {
     pub const SSE: u64 = 1 << 1;
     /// AVX state.
     pub const AVX: u64 = 1 << 2;
+    /// PKRU, the rights of protection keys.
+    pub const PKRU: u64 = 1 << 9;
 }

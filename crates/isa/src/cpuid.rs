@@ -93,6 +93,7 @@ features! {
     Hypervisor 1 0 Ecx 31 "Running under a hypervisor.";
     Arat 6 0 Eax 2 "The APIC timer always runs.";
     Fsgsbase 7 0 Ebx 0 "RDFSBASE and its kin.";
+    TscAdjust 7 0 Ebx 1 "IA32_TSC_ADJUST.";
     Bmi1 7 0 Ebx 3 "First set of bit manipulation instructions.";
     FdpExceptionsOnly 7 0 Ebx 6 "The x87 data pointer is updated by unmasked exceptions only.";
     Smep 7 0 Ebx 7 "Supervisor-mode execution prevention.";

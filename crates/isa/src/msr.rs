@@ -36,6 +36,7 @@ msrs! {
     IA32_SYSENTER_EIP = 0x176 "RIP of SYSENTER.";
     IA32_MCG_CAP = 0x179 "Machine-check capability.";
     IA32_MCG_STATUS = 0x17a "Machine-check status.";
+    IA32_MCG_CTL = 0x17b "Machine-check control.";
     IA32_MISC_ENABLE = 0x1a0 "Miscellaneous enables.";
     MSR_LBR_SELECT = 0x1c8 "Which branches are not recorded.";
     MSR_LASTBRANCH_TOS = 0x1c9 "Number of the newest last-branch record.";
@@ -45,13 +46,17 @@ msrs! {
     MSR_LER_FROM_LIP = 0x1dd "Source of the last branch before the last exception or interrupt.";
     MSR_LER_TO_LIP = 0x1de "Target of the last branch before the last exception or interrupt.";
     IA32_MTRR_PHYSBASE0 = 0x200 "First variable-range MTRR base; bases and masks alternate.";
+    IA32_MTRR_PHYSMASK9 = 0x213 "Last variable-range MTRR mask of the processors here.";
     IA32_MTRR_FIX64K_00000 = 0x250 "Fixed-range MTRR.";
     IA32_MTRR_FIX16K_80000 = 0x258 "Fixed-range MTRR.";
     IA32_MTRR_FIX16K_A0000 = 0x259 "Fixed-range MTRR.";
     IA32_MTRR_FIX4K_C0000 = 0x268 "First of eight fixed-range MTRRs.";
+    IA32_MTRR_FIX4K_F8000 = 0x26f "Last of them.";
     IA32_PAT = 0x277 "Page attribute table.";
     IA32_MTRR_DEF_TYPE = 0x2ff "Default memory type.";
     IA32_PERF_GLOBAL_CTRL = 0x38f "Performance counter global control.";
+    IA32_MC0_CTL = 0x400 "Control of machine-check bank 0; status, address and miscellaneous follow, then the next bank.";
+    IA32_MC31_MISC = 0x47f "The last register of the last machine-check bank there can be.";
     IA32_VMX_BASIC = 0x480 "VMX: revision, region size, memory type.";
     IA32_VMX_PINBASED_CTLS = 0x481 "VMX: pin-based controls.";
     IA32_VMX_PROCBASED_CTLS = 0x482 "VMX: primary processor-based controls.";

@@ -35,6 +35,8 @@ pub struct CpuidContext {
     pub cpu_count: u32,
     /// CR4.OSXSAVE.
     pub osxsave: bool,
+    /// CR4.PKE.
+    pub ospke: bool,
     /// XCR0.
     pub xcr0: u64,
     /// IA32_APIC_BASE bit 11: the local APIC is globally enabled.
@@ -46,7 +48,7 @@ pub struct CpuidContext {
 impl Default for CpuidContext {
     /// The only processor of a machine, in 64-bit mode, without XSAVE.
     fn default() -> Self {
-        Self { apic_id: 0, cpu_count: 1, osxsave: false, xcr0: xcr0::X87, apic_enabled: true, in_64_bit_mode: true }
+        Self { apic_id: 0, cpu_count: 1, osxsave: false, ospke: false, xcr0: xcr0::X87, apic_enabled: true, in_64_bit_mode: true }
     }
 }
 
@@ -56,12 +58,16 @@ const EXTENDED: u32 = 0x8000_0000;
 const REPEATED_BY_AMD: u32 = 0x0183_f3ff;
 /// Leaf 1, ECX: the operating system has set CR4.OSXSAVE.
 const OSXSAVE: u32 = 1 << 27;
+/// Leaf 7, ECX: the operating system has set CR4.PKE.
+const OSPKE: u32 = 1 << 4;
 /// Leaf 1, EDX: EBX has the number of logical processors.
 const HTT: u32 = 1 << 28;
 /// Leaf 8000_0001, ECX (AMD): the logical processors are cores.
 const CMP_LEGACY: u32 = 1 << 1;
 /// Bytes of the legacy region and the header of an XSAVE area (SDM vol 1, 13.4.1 and 13.4.2).
 const XSAVE_LEGACY_AND_HEADER: u32 = 512 + 64;
+/// Bytes of the state component PKRU.
+const PKRU_BYTES: u32 = 8;
 
 impl CpuModel {
     /// What CPUID answers for `leaf` (EAX) and `subleaf` (ECX).
@@ -114,8 +120,12 @@ impl CpuModel {
                 self.caches.get(subleaf as usize).map_or_else(CpuidResult::default, |cache| cache.parameters(core_ids(count), true))
             }
             7 if subleaf != 0 => CpuidResult::default(),
+            7 => {
+                let words = self.feature_words(7, 0);
+                CpuidResult { ecx: words.ecx | if context.ospke { OSPKE } else { 0 }, ..words }
+            }
             0xb => topology(count, subleaf, context.apic_id),
-            0xd if self.has(Feature::Xsave) => self.leaf_d(subleaf),
+            0xd if self.has(Feature::Xsave) => self.leaf_d(subleaf, context.xcr0),
             EXTENDED => self.vendor_leaf(self.maximum_extended_leaf, !intel),
             0x8000_0001 => self.leaf_8000_0001(count, context),
             0x8000_0002..=0x8000_0004 => self.brand_leaf(leaf - 0x8000_0002),
@@ -179,11 +189,28 @@ impl CpuModel {
         }
     }
 
-    /// State components of XSAVE: x87 and SSE, both in the legacy region, so that every size is the smallest there is.
-    fn leaf_d(&self, subleaf: u32) -> CpuidResult {
+    /// State components of XSAVE: x87 and SSE, both in the legacy region, and PKRU where the processor has protection keys. XSAVEOPT and its
+    /// kin are features of their own.
+    fn leaf_d(&self, subleaf: u32, enabled: u64) -> CpuidResult {
+        let keys = self.has(Feature::Pku);
+        let size = |components: u64| if components & xcr0::PKRU != 0 { self.pkru_offset() + PKRU_BYTES } else { XSAVE_LEGACY_AND_HEADER };
+        let all = xcr0::X87 | xcr0::SSE | if keys { xcr0::PKRU } else { 0 };
         match subleaf {
-            0 => CpuidResult { eax: (xcr0::X87 | xcr0::SSE) as u32, ebx: XSAVE_LEGACY_AND_HEADER, ecx: XSAVE_LEGACY_AND_HEADER, edx: 0 },
+            0 => CpuidResult { eax: all as u32, ebx: size(enabled & all), ecx: size(all), edx: 0 },
+            9 if keys => CpuidResult { eax: PKRU_BYTES, ebx: self.pkru_offset(), ..CpuidResult::default() },
             _ => self.feature_words(0xd, subleaf),
+        }
+    }
+
+    /// Where PKRU lies in an XSAVE area of the standard format, in bytes: behind the components that the real processors have before it,
+    /// whether they are modelled or not.
+    #[must_use]
+    pub const fn pkru_offset(&self) -> u32 {
+        match self.vendor {
+            // Behind AVX, MPX and AVX-512.
+            Vendor::Intel => 2688,
+            // Behind AVX.
+            Vendor::Amd => 2432,
         }
     }
 

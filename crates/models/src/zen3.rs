@@ -23,10 +23,13 @@ const FEATURES: &[Feature] = &[
     Feature::Tsc,
     Feature::Msr,
     Feature::Pae,
+    Feature::Mce,
     Feature::Cx8,
     Feature::Apic,
     Feature::Sep,
+    Feature::Mtrr,
     Feature::Pge,
+    Feature::Mca,
     Feature::Cmov,
     Feature::Pat,
     Feature::Pse36,
@@ -56,6 +59,8 @@ const FEATURES: &[Feature] = &[
     Feature::Invpcid,
     Feature::Adx,
     Feature::Smap,
+    Feature::Umip,
+    Feature::Pku,
     Feature::Syscall,
     Feature::Nx,
     Feature::MmxExtensions,
@@ -98,6 +103,10 @@ pub const ZEN3: CpuModel = CpuModel {
     cpuid_rows: &[],
     msrs: &[
         MsrValue { number: msr::IA32_BIOS_SIGN_ID, value: 0 },
+        // MCG_CTL, and 23 banks.
+        MsrValue { number: msr::IA32_MCG_CAP, value: 0x117 },
+        // Eight variable ranges, fixed ranges, write combining.
+        MsrValue { number: msr::IA32_MTRRCAP, value: 0x508 },
         MsrValue { number: msr::SYSCFG, value: 0 },
         MsrValue { number: msr::HWCR, value: 0 },
         // Neither locked nor disabled: EFER.SVME can be set (APM vol 2, 15.4 "Enabling SVM").

@@ -199,7 +199,11 @@ fn the_state_components_are_those_that_xcr0_can_have() {
     for model in MODELS {
         let leaf = model.cpuid(0xd, 0, &processor(0, 1));
         if model.has(Feature::Xsave) {
-            assert_eq!(leaf, CpuidResult { eax: 3, ebx: 576, ecx: 576, edx: 0 }, "{}", model.name);
+            let (offset, all) = (model.pkru_offset(), processor(0, 1));
+            assert_eq!(leaf, CpuidResult { eax: 0x203, ebx: 576, ecx: offset + 8, edx: 0 }, "{}", model.name);
+            let enabled = model.cpuid(0xd, 0, &CpuidContext { xcr0: 0x203, ..all });
+            assert_eq!(enabled.ebx, enabled.ecx, "{}: everything enabled", model.name);
+            assert_eq!(model.cpuid(0xd, 9, &all), CpuidResult { eax: 8, ebx: offset, ecx: 0, edx: 0 });
             assert_eq!(model.cpuid(0xd, 1, &processor(0, 1)), CpuidResult::default());
             assert_eq!(model.cpuid(0xd, 2, &processor(0, 1)), CpuidResult::default(), "no AVX component");
         } else {

@@ -27,6 +27,7 @@ struct Circumstances {
     access: Access,
     privilege: Privilege,
     alignment_check: bool,
+    pkru: u32,
 }
 
 impl Circumstances {
@@ -39,6 +40,7 @@ impl Circumstances {
             access: request.access,
             privilege: request.privilege,
             alignment_check: cpu.system_flags().ac(),
+            pkru: cpu.pkru,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XRSTOR.
 //!
 //! What is modelled: the FXSAVE area in its 32-bit and 64-bit (REX.W) forms, EFER.FFXSR, MXCSR_MASK; the XSAVE area in its standard format
-//! with the state components x87 and SSE, the rules of its header, and the initial configurations (SDM vol 1, 13.6 "Processor Tracking of
+//! with the state components x87, SSE and PKRU, the rules of its header, and the initial configurations (SDM vol 1, 13.6 "Processor Tracking of
 //! XSAVE-Managed State"). Our choices where the manuals leave one: reserved bytes of the FXSAVE area stay as they are in memory; with
 //! CR4.OSFXSR clear neither XMM registers nor MXCSR are saved or restored; XSAVEOPT leaves out components in their initial configuration
 //! and never a component for being unmodified.
@@ -12,7 +12,7 @@ use crate::state::{Cpu, FpuState};
 use crate::system::{Flow, Function};
 use crate::trap::{Access, Outcome, Trap};
 use iced_x86::{Instruction, Mnemonic as M};
-use isa::control::xcr0::{SSE, X87};
+use isa::control::xcr0::{PKRU, SSE, X87};
 use isa::cpuid::Feature;
 use isa::register::Gpr;
 use models::DecodeRules;
@@ -127,7 +127,8 @@ impl Cpu {
     fn components_in_use(&self) -> u64 {
         let x87 = if self.fpu == FpuState::initial() { 0 } else { X87 };
         let sse = if self.xmm[..self.xmm_count()].iter().all(|register| *register == [0; 2]) { 0 } else { SSE };
-        x87 | sse
+        let keys = if self.pkru == 0 { 0 } else { PKRU };
+        x87 | sse | keys
     }
 
     /// Whether EFER.FFXSR keeps the XMM registers out of FXSAVE and FXRSTOR. APM vol 2, "Fast FXSAVE/FXRSTOR".
@@ -203,8 +204,12 @@ fn xsave<const OPTIMIZED: bool>(cpu: &mut Cpu, instruction: &Instruction) -> Out
     let in_use = cpu.components_in_use() & requested;
     let saved = if OPTIMIZED { in_use } else { requested };
     cpu.check_range(header, HEADER, Access::Write)?;
-    if requested != 0 {
+    if requested & (X87 | SSE) != 0 {
         cpu.check_range(linear, LEGACY, Access::Write)?;
+    }
+    let keys = cpu.further(linear, cpu.model.pkru_offset().into());
+    if saved & PKRU != 0 {
+        cpu.check_range(keys, 8, Access::Write)?;
     }
     let old = cpu.load(header, 8)?;
     if saved & X87 != 0 {
@@ -215,6 +220,9 @@ fn xsave<const OPTIMIZED: bool>(cpu: &mut Cpu, instruction: &Instruction) -> Out
     }
     if requested & SSE != 0 {
         cpu.store_mxcsr(linear)?;
+    }
+    if saved & PKRU != 0 {
+        cpu.store(keys, 8, u64::from(cpu.pkru))?;
     }
     cpu.store(header, 8, old & !requested | in_use)?;
     Ok(Flow::Next)
@@ -242,7 +250,11 @@ fn xrstor(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
             xmm[..cpu.xmm_count()].fill([0; 2]);
         }
     }
+    let keys = if loaded & PKRU != 0 { cpu.load(cpu.further(linear, cpu.model.pkru_offset().into()), 4)? as u32 } else { 0 };
     (cpu.fpu, cpu.xmm, cpu.mxcsr) = (fpu, xmm, mxcsr);
+    if requested & PKRU != 0 {
+        cpu.set_pkru(keys);
+    }
     Ok(Flow::Next)
 }
 

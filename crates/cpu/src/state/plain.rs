@@ -63,12 +63,18 @@ pub struct Msrs {
     pub spec_ctrl: u64,
     /// IA32_XSS.
     pub xss: u64,
-    /// IA32_MTRR_DEF_TYPE, the fixed ranges (64K, 16K, 16K, 8 of 4K), and base and mask of eight variable ranges.
+    /// IA32_MTRR_DEF_TYPE, the fixed ranges (64K, 16K, 16K, 8 of 4K), and base and mask of ten variable ranges.
     pub mtrr_def_type: u64,
     /// Fixed-range MTRRs.
     pub mtrr_fixed: [u64; 11],
     /// Variable-range MTRRs, base and mask.
-    pub mtrr_variable: [u64; 16],
+    pub mtrr_variable: [u64; 20],
+    /// IA32_MCG_STATUS.
+    pub machine_check_status: u64,
+    /// IA32_MCG_CTL.
+    pub machine_check_control: u64,
+    /// Control, status, address and miscellaneous register of each machine-check bank.
+    pub machine_check: [[u64; 4]; 23],
     /// The performance counters of AMD, which stand still: PERF_CTL0 to 3 (never enabled), PERF_CTR0 to 3.
     pub performance: [u64; 8],
     /// SYSCFG, HWCR, DE_CFG of AMD.
@@ -96,7 +102,10 @@ impl Msrs {
             xss: 0,
             mtrr_def_type: 0,
             mtrr_fixed: [0; 11],
-            mtrr_variable: [0; 16],
+            mtrr_variable: [0; 20],
+            machine_check_status: 0,
+            machine_check_control: 0,
+            machine_check: [[0; 4]; 23],
             performance: [0; 8],
             amd: [0; 3],
         }

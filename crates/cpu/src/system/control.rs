@@ -1,6 +1,7 @@
 //! Control and debug registers, XCR0, and the invalidation of translations.
 //!
 //! What is modelled: MOV to and from CR0, CR2, CR3, CR4, CR8 and the debug registers, CLTS, LMSW, SMSW, INVLPG, INVPCID, XGETBV, XSETBV,
+//! RDPKRU, WRPKRU,
 //! with the reserved bits, the changes of mode (SDM vol 3, 10.9 "Mode Switching" and 10.8.5 "Initializing IA-32e Mode") and what each write
 //! invalidates (4.10.4.1 "Operations that Invalidate TLBs and Paging-Structure Caches").
 
@@ -10,6 +11,7 @@ use crate::state::Cpu;
 use crate::trap::{Access, ControlAccess, ControlAccessKind, Exception, Exit, Intercept, Outcome, Trap};
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 use isa::control::{Cr0, Cr4, cr3, xcr0};
+use isa::cpuid::Feature;
 use isa::debug::{Dr6, Dr7};
 use isa::paging::is_canonical;
 use isa::register::Segment;
@@ -35,6 +37,8 @@ pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
         M::Invpcid => Entry::last(invpcid),
         M::Xgetbv => Entry::plain(xgetbv),
         M::Xsetbv => Entry::last(xsetbv),
+        M::Rdpkru => Entry::plain(rdpkru),
+        M::Wrpkru => Entry::last(wrpkru),
         _ => None,
     }
 }
@@ -156,6 +160,11 @@ impl Cpu {
             return Err(Trap::GP0);
         }
         let (old, new) = (self.cr4, Cr4::from_bits(value));
+        // A guest may lack what its processor has.
+        let absent = |feature| !self.has(feature);
+        if new.pke() && absent(Feature::Pku) || new.umip() && absent(Feature::Umip) || new.mce() && absent(Feature::Mce) {
+            return Err(Trap::GP0);
+        }
         if self.long_mode() && !new.pae() {
             return Err(Trap::GP0);
         }
@@ -437,7 +446,7 @@ fn invlpg(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 
 /// INVPCID.
 fn invpcid(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    cpu.require_feature(isa::cpuid::Feature::Invpcid)?;
+    cpu.require_feature(Feature::Invpcid)?;
     cpu.require_level_0()?;
     cpu.intercept_operand(Intercept::Invpcid, instruction)?;
     let linear = cpu.memory_linear(instruction, 16, Access::Read)?;
@@ -482,11 +491,48 @@ fn xsetbv(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     cpu.require_level_0()?;
     cpu.intercept(Intercept::Xsetbv, instruction)?;
     let value = cpu.read_register(Register::EDX) << 32 | cpu.read_register(Register::EAX);
-    let allowed = value & xcr0::X87 != 0 && value & !(xcr0::X87 | xcr0::SSE) == 0;
+    let keys = if cpu.has(Feature::Pku) { xcr0::PKRU } else { 0 };
+    let allowed = value & xcr0::X87 != 0 && value & !(xcr0::X87 | xcr0::SSE | keys) == 0;
     if cpu.read_register(Register::ECX) != 0 || !allowed {
         return Err(Trap::GP0);
     }
     cpu.xcr0 = value;
     cpu.leave = true;
     Ok(Flow::End)
+}
+
+/// What RDPKRU and WRPKRU refuse: CR4.PKE clear, then ECX. SDM vol 2, "RDPKRU", "WRPKRU".
+fn require_keys(cpu: &Cpu) -> Outcome {
+    if !cpu.cr4.pke() {
+        return Err(Trap::UD);
+    }
+    if cpu.read_register(Register::ECX) != 0 { Err(Trap::GP0) } else { Ok(()) }
+}
+
+/// RDPKRU.
+fn rdpkru(cpu: &mut Cpu, _: &Instruction) -> Outcome<Flow> {
+    require_keys(cpu)?;
+    cpu.write_register(Register::EAX, u64::from(cpu.pkru));
+    cpu.write_register(Register::EDX, 0);
+    Ok(Flow::Next)
+}
+
+/// WRPKRU.
+fn wrpkru(cpu: &mut Cpu, _: &Instruction) -> Outcome<Flow> {
+    require_keys(cpu)?;
+    if cpu.read_register(Register::EDX) != 0 {
+        return Err(Trap::GP0);
+    }
+    cpu.set_pkru(cpu.read_register(Register::EAX) as u32);
+    Ok(Flow::End)
+}
+
+impl Cpu {
+    /// Sets PKRU, and with it the rights in user pages.
+    pub fn set_pkru(&mut self, value: u32) {
+        if self.pkru != value {
+            self.pkru = value;
+            self.context_changed();
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! RDMSR and WRMSR, and one table of the MSRs that the core has.
 //!
-//! What is modelled: the rows of [`MSRS`], each with its reserved bits; the silicon's own MSRs, asked first; MSRs that are constants of the
+//! What is modelled: the rows of [`TABLES`], each with its reserved bits; the silicon's own MSRs, asked first; MSRs that are constants of the
 //! model, read-only. Last-branch records are in [`crate::last_branches`]. Every other number is #GP(0).
 
 use super::{Entry, Flow};
@@ -14,6 +14,32 @@ use isa::msr;
 use isa::paging::is_canonical;
 use isa::register::Segment;
 use models::Vendor;
+
+/// A row of plain storage: number, whose field, when it exists, what it refuses.
+macro_rules! plain {
+    ($number:ident, ($($place:tt)+), $exists:expr, $rule:ident) => {
+        Msr {
+            first: msr::$number,
+            last: msr::$number,
+            exists: $exists,
+            read: |cpu, _| Ok(cpu.$($place)+),
+            write: |cpu, _, value| {
+                cpu.$($place)+ = Rule::$rule.check(value)?;
+                Ok(())
+            },
+        }
+    };
+}
+
+/// A row with functions of its own.
+macro_rules! row {
+    ($number:ident, $exists:expr, $read:expr, $write:expr) => {
+        Msr { first: msr::$number, last: msr::$number, exists: $exists, read: $read, write: $write }
+    };
+}
+
+mod machine_check;
+mod memory_type;
 
 /// The function of an instruction, if it is one of these.
 pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
@@ -59,29 +85,6 @@ fn always(_: &Cpu) -> bool {
     true
 }
 
-/// A row of plain storage: number, whose field, when it exists, what it refuses.
-macro_rules! plain {
-    ($number:ident, ($($place:tt)+), $exists:expr, $rule:ident) => {
-        Msr {
-            first: msr::$number,
-            last: msr::$number,
-            exists: $exists,
-            read: |cpu, _| Ok(cpu.$($place)+),
-            write: |cpu, _, value| {
-                cpu.$($place)+ = Rule::$rule.check(value)?;
-                Ok(())
-            },
-        }
-    };
-}
-
-/// A row with functions of its own.
-macro_rules! row {
-    ($number:ident, $exists:expr, $read:expr, $write:expr) => {
-        Msr { first: msr::$number, last: msr::$number, exists: $exists, read: $read, write: $write }
-    };
-}
-
 fn has_sysenter(cpu: &Cpu) -> bool {
     cpu.has(Feature::Sep)
 }
@@ -113,11 +116,24 @@ fn set_base(cpu: &mut Cpu, segment: Segment, value: u64) -> Outcome {
 }
 
 /// Every MSR of the core.
+static TABLES: [&[Msr]; 3] = [MSRS, machine_check::ROWS, memory_type::ROWS];
+
+/// The row of a number.
+fn row(index: u32) -> Option<&'static Msr> {
+    TABLES.iter().copied().flatten().find(|row| (row.first..=row.last).contains(&index))
+}
+
+/// All but those that have a file of their own.
 static MSRS: &[Msr] = &[
     row!(IA32_TIME_STAMP_COUNTER, |cpu| cpu.has(Feature::Tsc), |cpu, _| Ok(cpu.time_stamp()), |cpu, _, value| {
         // SDM vol 3, 18.17.3: what a write adds to the counter is added to IA32_TSC_ADJUST.
         let delta = value.wrapping_sub(cpu.tsc.apply(cpu.cycles()));
         cpu.move_time_stamp(delta);
+        Ok(())
+    }),
+    row!(IA32_TSC_ADJUST, |cpu| cpu.has(Feature::TscAdjust), |cpu, _| Ok(cpu.msrs.tsc_adjust), |cpu, _, value| {
+        // SDM vol 3, 18.17.3 "Time-Stamp Counter Adjustment": what is added to the register is added to the counter.
+        cpu.move_time_stamp(value.wrapping_sub(cpu.msrs.tsc_adjust));
         Ok(())
     }),
     row!(IA32_APIC_BASE, |cpu| cpu.has(Feature::Apic), |cpu, _| Ok(cpu.apic.base()), |cpu, _, value| {
@@ -223,7 +239,7 @@ impl Cpu {
         if let Some(Some(outcome)) = self.with_extension(|extension, cpu| extension.read_msr(cpu, index)) {
             return outcome;
         }
-        match MSRS.iter().find(|row| (row.first..=row.last).contains(&index)) {
+        match row(index) {
             Some(row) if (row.exists)(self) => (row.read)(self, index),
             Some(_) => Err(Trap::GP0),
             None => self.read_record_msr(index).or_else(|| self.model.msr(index)).ok_or(Trap::GP0),
@@ -235,7 +251,7 @@ impl Cpu {
         if let Some(Some(outcome)) = self.with_extension(|extension, cpu| extension.write_msr(cpu, index, value)) {
             return outcome;
         }
-        match MSRS.iter().find(|row| (row.first..=row.last).contains(&index)) {
+        match row(index) {
             Some(row) if (row.exists)(self) => (row.write)(self, index, value),
             Some(_) => Err(Trap::GP0),
             None => self.write_record_msr(index, value).unwrap_or(Err(Trap::GP0)),
@@ -301,9 +317,10 @@ mod tests {
 
     #[test]
     fn rows_do_not_overlap() {
-        for (at, row) in MSRS.iter().enumerate() {
+        let rows: Vec<_> = TABLES.iter().copied().flatten().collect();
+        for (at, row) in rows.iter().enumerate() {
             assert!(row.first <= row.last);
-            assert!(MSRS[at + 1..].iter().all(|other| other.last < row.first || other.first > row.last), "{:#x}", row.first);
+            assert!(rows[at + 1..].iter().all(|other| other.last < row.first || other.first > row.last), "{:#x}", row.first);
         }
     }
 }

@@ -36,6 +36,7 @@ impl Cpu {
             apic_id: self.apic.id(),
             cpu_count: self.cpu_count,
             osxsave: self.cr4.osxsave(),
+            ospke: self.cr4.pke(),
             xcr0: self.xcr0,
             apic_enabled: self.apic.base() & crate::apic::BASE_ENABLE != 0,
             in_64_bit_mode: self.is_64bit(),
