@@ -1,10 +1,10 @@
 //! Zen 3: AMD EPYC 7003 ("Milan") of 2021.
 //!
-//! What is modelled: SVM with nested paging, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID, decode assists and virtual GIF.
+//! What is modelled: SVM with nested paging, LBR virtualization, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID, decode assists,
+//! PAUSE filter and threshold, virtual VMLOAD and VMSAVE, and virtual GIF; machine-check registers, MTRRs, UMIP and protection keys.
 //!
-//! What is not, though the real processor has it: machine checks, MTRRs, AVX, AVX2, MONITOR, RDRAND, RDSEED, CLFLUSHOPT, CLWB,
-//! RDPID, UMIP, protection keys, shadow stacks, FFXSR, XSAVEOPT and its kin, memory encryption, performance
-//! counters, TLB geometry in CPUID; of SVM: LBR virtualization, PAUSE filter, AVIC, virtual VMLOAD and VMSAVE,
+//! What is not, though the real processor has it: AVX, AVX2, MONITOR, RDRAND, RDSEED, CLFLUSHOPT, CLWB, RDPID, RDPRU, INVLPGB,
+//! shadow stacks, FFXSR, XSAVEOPT and its kin, memory encryption, counting performance counters, TLB geometry in CPUID, SKINIT; of SVM: AVIC,
 //! guest-mode execute trap, and what came after.
 
 use crate::cache::{Cache, CacheKind};
@@ -118,12 +118,16 @@ pub const ZEN3: CpuModel = CpuModel {
         asids: 32768,
         features: SvmFeatures::new()
             .with_nested_paging(true)
+            .with_lbr_virtualization(true)
             .with_svm_lock(true)
             .with_next_rip_save(true)
             .with_tsc_rate_msr(true)
             .with_vmcb_clean(true)
             .with_flush_by_asid(true)
             .with_decode_assists(true)
+            .with_pause_filter(true)
+            .with_pause_filter_threshold(true)
+            .with_virtual_vmload_vmsave(true)
             .with_virtual_gif(true),
     }),
     costs: &timing::ZEN3,

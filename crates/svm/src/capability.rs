@@ -9,12 +9,16 @@ use models::SvmCapabilities;
 /// The features that this silicon has. A model offers those of them that the real processor had.
 pub const MODELLED: SvmFeatures = SvmFeatures::new()
     .with_nested_paging(true)
+    .with_lbr_virtualization(true)
     .with_svm_lock(true)
     .with_next_rip_save(true)
     .with_tsc_rate_msr(true)
     .with_vmcb_clean(true)
     .with_flush_by_asid(true)
     .with_decode_assists(true)
+    .with_pause_filter(true)
+    .with_pause_filter_threshold(true)
+    .with_virtual_vmload_vmsave(true)
     .with_virtual_gif(true);
 
 /// What is offered of a model's capabilities: those that are modelled.

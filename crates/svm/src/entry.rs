@@ -24,7 +24,7 @@ use crate::npt::NestedRoot;
 use crate::{AddressFault, Svm};
 
 /// How much of the control area VMRUN reads: behind it lie only extensions that are not offered.
-const CONTROL_READ: usize = 0x0b8;
+const CONTROL_READ: usize = 0x0c0;
 /// Where NRIP is.
 const NRIP: Range<usize> = 0x0c8..0x0d0;
 /// How much of the state save area VMRUN reads, up to G_PAT.
@@ -133,6 +133,8 @@ impl Svm {
         if let Some(entries) = pdptes {
             cpu.pdptes = entries;
         }
+        self.load_last_branches(cpu);
+        self.load_pause_filter();
         self.contexts.enter_guest(cpu, self.nested);
         self.inject(cpu);
         // APM 15.5.1: "VMRUN sets GIF".

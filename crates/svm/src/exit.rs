@@ -98,6 +98,7 @@ impl Svm {
         self.save_guest(cpu);
         self.contexts.leave_guest(cpu, self.nested);
         self.store(cpu);
+        self.save_last_branches(cpu);
         self.end_guest(cpu);
         if cpu.rust_host {
             cpu.context_changed();

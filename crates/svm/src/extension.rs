@@ -58,6 +58,10 @@ impl Extension for Svm {
         }
     }
 
+    fn intercepts_pause(&mut self, cpu: &Cpu) -> bool {
+        self.pause_exits(cpu)
+    }
+
     fn allows_control(&self, _: &Cpu, _: u8, _: u64) -> bool {
         true
     }

@@ -5,11 +5,13 @@
 
 use cpu::extension::Completion;
 use cpu::state::Cpu;
-use cpu::trap::{Exit, Intercept, Outcome, Trap, VendorInstruction};
+use cpu::trap::{Access, Exit, Intercept, Outcome, Trap, VendorInstruction};
 use isa::register::{Gpr, Segment};
 use zerocopy::IntoBytes;
 
 use crate::entry::Vmrun;
+use crate::memory::PhysicalTables;
+use crate::npt::Walk;
 use crate::{AddressFault, Svm};
 
 /// What VMLOAD reads and VMSAVE writes: ranges of the state save area, first byte and end. APM vol 3, "VMLOAD": FS, GS; LDTR; TR; STAR to
@@ -58,13 +60,13 @@ impl Svm {
             }
             Intercept::Vmload => {
                 cpu.charge(costs.vmload.ticks());
-                let vmcb = address(cpu, instruction);
+                let vmcb = self.virtual_vmcb(cpu, instruction, Access::Read)?;
                 self.vmload(cpu, vmcb)?;
                 Ok(Completion::Next)
             }
             Intercept::Vmsave => {
                 cpu.charge(costs.vmsave.ticks());
-                let vmcb = address(cpu, instruction);
+                let vmcb = self.virtual_vmcb(cpu, instruction, Access::Write)?;
                 self.vmsave(cpu, vmcb)?;
                 Ok(Completion::Next)
             }
@@ -88,6 +90,25 @@ impl Svm {
                 self.invlpga(cpu, linear, asid);
                 Ok(Completion::Next)
             }
+        }
+    }
+
+    /// The physical address of the VMCB that VMLOAD or VMSAVE names. APM 15.33.1 "Virtual VMLOAD and VMSAVE": where the guest may execute them
+    /// by itself, its address is translated by the nested tables; outside 64-bit mode it exits instead.
+    fn virtual_vmcb(&mut self, cpu: &mut Cpu, instruction: &VendorInstruction, access: Access) -> Outcome<u64> {
+        let address = address(cpu, instruction);
+        let is_virtual = cpu.guest_mode
+            && self.capabilities.features.virtual_vmload_vmsave()
+            && self.control.virtual_extensions.virtual_vmload_vmsave();
+        let Some(root) = self.nested.filter(|_| is_virtual) else { return Ok(address) };
+        if !cpu.is_64bit() {
+            return Err(Trap::Exit(Exit::Instruction { intercept: instruction.operation, length: instruction.length }));
+        }
+        self.check_address(cpu, address)?;
+        let walk = Walk { access, table_walk: false, user: false, linear: None };
+        match root.translate(&mut PhysicalTables(cpu), address, walk) {
+            Ok(page) => Ok(page.physical),
+            Err(fault) => Err(Trap::Exit(Exit::Nested(fault))),
         }
     }
 

@@ -84,7 +84,7 @@ pub const fn realised(code: ExitCode) -> Realised {
         ExitCode::VMSAVE => Realised::Core(Intercept::Vmsave),
         ExitCode::STGI => Realised::Core(Intercept::Stgi),
         ExitCode::CLGI => Realised::Core(Intercept::Clgi),
-        ExitCode::SKINIT => Realised::Core(Intercept::Skinit),
+        ExitCode::SKINIT => Realised::Never("SKINIT is not offered: it is #UD"),
         ExitCode::RDTSCP => Realised::Core(Intercept::Rdtscp),
         ExitCode::ICEBP => Realised::Core(Intercept::Icebp),
         ExitCode::WBINVD => Realised::Core(Intercept::Wbinvd),

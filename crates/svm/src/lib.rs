@@ -4,10 +4,10 @@
 //!
 //! What is modelled: VMRUN, VMLOAD, VMSAVE, VMMCALL, STGI, CLGI and INVLPGA; the consistency checks; #VMEXIT; every intercept whose event the
 //! core has ([`intercept::realised`] lists them all); the permission maps; decode assists and next RIP; EVENTINJ and EXITINTINFO; virtual
-//! interrupts and the masking of physical ones; the global interrupt flag and its virtual twin; nested paging; ASIDs and TLB_CONTROL; TSC offset and ratio.
+//! interrupts and the masking of physical ones; the global interrupt flag and its virtual twin; nested paging; ASIDs and TLB_CONTROL; TSC offset
+//! and ratio; LBR virtualization; the filter of PAUSE; virtual VMLOAD and VMSAVE.
 //!
-//! What is not, and is therefore not offered in CPUID ([`capability::MODELLED`]): SKINIT, LBR virtualization, AVIC, virtual NMI,
-//! virtual VMLOAD and VMSAVE, the pause filter, encrypted guests. Clean bits are accepted and nothing is ever cached, which the manual allows.
+//! What is not, and is therefore not offered in CPUID ([`capability::MODELLED`]): SKINIT, AVIC, virtual NMI, encrypted guests. Clean bits are accepted and nothing is ever cached, which the manual allows.
 //!
 //! The silicon is driven in two ways by the same code. Guest code on the bare machine executes the instructions, through
 //! [`cpu::extension::Extension::execute`], and a #VMEXIT goes on behind VMRUN. A hypervisor written in Rust calls [`Svm::vmrun`] and its
@@ -21,9 +21,11 @@ mod exit;
 mod extension;
 mod instructions;
 pub mod intercept;
+mod last_branches;
 mod memory;
 mod msr;
 pub mod npt;
+mod pause;
 
 pub use entry::Vmrun;
 
@@ -62,6 +64,10 @@ pub struct Svm {
     nested: Option<NestedRoot>,
     /// The host behind VMRUN.
     host: Host,
+    /// The host's last-branch records while a guest with its own runs.
+    host_branches: Option<last_branches::Records>,
+    /// The filter in front of the PAUSE intercept.
+    pause_filter: pause::PauseFilter,
     /// What the engine keeps for host and guest.
     contexts: Contexts,
     /// What the intercept words came to last.
@@ -138,6 +144,8 @@ impl Svm {
                 rax: 0,
                 pat: 0,
             },
+            host_branches: None,
+            pause_filter: pause::PauseFilter::default(),
             contexts: Contexts::default(),
             translator: Translator::new(),
             exits: 0,
