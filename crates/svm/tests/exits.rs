@@ -401,7 +401,6 @@ fn tlb_control_flushes_what_it_says() {
         global,
         nested_writable: true,
         nested_executable: true,
-        key: 0,
     };
     // (TLB_CONTROL, what remains of: this guest's, this guest's global, another guest's)
     let cases = [
