@@ -287,6 +287,16 @@ fn an_nmi_blocks_others_until_iret() {
 }
 
 #[test]
+fn the_shadow_of_sti_holds_back_an_nmi() {
+    let mut machine = with_apic("sti\n inc ecx\n inc ecx\n cli\n hlt");
+    machine.memory.write(HANDLERS + 0x20, &[0x89, 0xca, 0x48, 0xcf]).unwrap(); // mov edx, ecx; iretq
+    assert_eq!(machine.run_for(1), RunExit::Instructions);
+    machine.cpu.accept(&ApicMessage { mode: DeliveryMode::Nmi, ..interrupt(0) });
+    assert_eq!(machine.run_to_handler(), None);
+    assert_eq!((machine.cpu.gpr(Gpr::Rdx), machine.cpu.gpr(Gpr::Rcx)), (1, 2));
+}
+
+#[test]
 fn the_apic_timer_interrupts_at_its_cycle() {
     let source = "mov rax, 0xfee00000
         mov dword [rax + 0xf0], 0x10f

@@ -73,6 +73,8 @@ const FEATURES: &[Feature] = &[
     Feature::Rdseed,
     Feature::Adx,
     Feature::Smap,
+    Feature::Clflushopt,
+    Feature::Clwb,
     Feature::Pku,
     Feature::Syscall,
     Feature::Nx,

@@ -3,7 +3,7 @@
 //! What is modelled: SVM with nested paging, LBR virtualization, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID, decode assists,
 //! PAUSE filter and threshold, virtual VMLOAD and VMSAVE, and virtual GIF; machine-check registers, MTRRs, UMIP and protection keys.
 //!
-//! What is not, though the real processor has it: AVX, AVX2, MONITOR, RDRAND, RDSEED, CLFLUSHOPT, CLWB, RDPID, RDPRU, INVLPGB,
+//! What is not, though the real processor has it: AVX, AVX2, MONITOR, RDPRU, INVLPGB,
 //! shadow stacks, FFXSR, XSAVEOPT and its kin, memory encryption, counting performance counters, TLB geometry in CPUID, SKINIT; of SVM: AVIC,
 //! guest-mode execute trap, and what came after.
 
@@ -50,6 +50,7 @@ const FEATURES: &[Feature] = &[
     Feature::Popcnt,
     Feature::Aes,
     Feature::Xsave,
+    Feature::Rdrand,
     Feature::Arat,
     Feature::Fsgsbase,
     Feature::Bmi1,
@@ -57,10 +58,14 @@ const FEATURES: &[Feature] = &[
     Feature::Bmi2,
     Feature::Erms,
     Feature::Invpcid,
+    Feature::Rdseed,
     Feature::Adx,
     Feature::Smap,
+    Feature::Clflushopt,
+    Feature::Clwb,
     Feature::Umip,
     Feature::Pku,
+    Feature::Rdpid,
     Feature::Syscall,
     Feature::Nx,
     Feature::MmxExtensions,

@@ -167,10 +167,15 @@ impl Cpu {
         if !(self.nmi_pending && allowed) {
             return Ok(false);
         }
-        self.nmi_pending = false;
         if self.guest_mode && self.interception.has(Intercept::Nmi) {
+            self.nmi_pending = false;
             return self.leave_guest(Exit::Nmi).map(|()| true);
         }
+        if self.shadow == Shadow::Sti {
+            // SDM vol 2, "STI": NMIs may be inhibited behind an STI, too, and are on the processors here. Exits are not.
+            return Ok(false);
+        }
+        self.nmi_pending = false;
         self.wake();
         self.deliver_event(Event { kind: EventKind::Nmi, vector: Vector::Nmi as u8, error_code: None, length: 0 }).map(|()| true)
     }
