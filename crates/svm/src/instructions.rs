@@ -97,9 +97,8 @@ impl Svm {
     /// by itself, its address is translated by the nested tables; outside 64-bit mode it exits instead.
     fn virtual_vmcb(&mut self, cpu: &mut Cpu, instruction: &VendorInstruction, access: Access) -> Outcome<u64> {
         let address = address(cpu, instruction);
-        let is_virtual = cpu.guest_mode
-            && self.capabilities.features.virtual_vmload_vmsave()
-            && self.control.virtual_extensions.virtual_vmload_vmsave();
+        let is_virtual =
+            cpu.guest_mode && self.capabilities.features.virtual_vmload_vmsave() && self.control.virtual_extensions.virtual_vmload_vmsave();
         let Some(root) = self.nested.filter(|_| is_virtual) else { return Ok(address) };
         if !cpu.is_64bit() {
             return Err(Trap::Exit(Exit::Instruction { intercept: instruction.operation, length: instruction.length }));

@@ -25,11 +25,7 @@ pub(crate) struct Records {
 
 impl Records {
     fn of(cpu: &Cpu) -> Self {
-        Self {
-            debugctl: cpu.msrs.debugctl,
-            newest: cpu.last_branches.newest(),
-            before_exception: cpu.last_branches.before_exception,
-        }
+        Self { debugctl: cpu.msrs.debugctl, newest: cpu.last_branches.newest(), before_exception: cpu.last_branches.before_exception }
     }
 
     fn load_into(&self, cpu: &mut Cpu) {
