@@ -139,6 +139,8 @@ pub struct Cpu {
     pub iret_unblocked_nmi: bool,
     /// NMIs waiting (more than one merge).
     pub nmi_pending: bool,
+    /// A system-management interrupt waits.
+    pub smi_pending: bool,
     /// An INIT signal waits.
     pub init_pending: bool,
     /// A start-up IPI waits.
@@ -276,6 +278,7 @@ impl Cpu {
             nmi_blocked: false,
             iret_unblocked_nmi: false,
             nmi_pending: false,
+            smi_pending: false,
             init_pending: false,
             sipi_pending: None,
             pending_debug: 0,
@@ -368,6 +371,7 @@ impl Cpu {
         self.shadow = Shadow::None;
         self.nmi_blocked = false;
         self.nmi_pending = false;
+        self.smi_pending = false;
         self.init_pending = false;
         self.sipi_pending = None;
         self.pending_debug = 0;

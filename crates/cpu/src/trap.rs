@@ -173,6 +173,8 @@ pub enum Exit {
     },
     /// A non-maskable interrupt is pending.
     Nmi,
+    /// A system-management interrupt is pending.
+    Smi,
     /// INIT signal.
     Init,
     /// Start-up IPI while waiting for one.
@@ -418,6 +420,7 @@ pub enum Intercept {
     TaskSwitch,
     ExternalInterrupt,
     Nmi,
+    Smi,
     Init,
     Shutdown,
     InterruptWindow,

@@ -138,6 +138,8 @@ impl Svm {
             }
             Exit::ExternalInterrupt { .. } => Report::plain(ExitCode::INTR),
             Exit::Nmi => Report::plain(ExitCode::NMI),
+            // APM 15.13.3 "SMI Intercept": EXITINFO1 is zero for an SMI from outside.
+            Exit::Smi => Report::plain(ExitCode::SMI),
             Exit::Init => Report::plain(ExitCode::INIT),
             Exit::InterruptWindow => Report::plain(ExitCode::VINTR),
             Exit::TripleFault => Report::plain(ExitCode::SHUTDOWN),

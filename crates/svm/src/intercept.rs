@@ -24,7 +24,6 @@ pub enum Realised {
 }
 
 const NO_SUCH_REGISTER: &str = "there is no such control register: the access is #UD";
-const NO_SMM: &str = "system management mode is not modelled";
 const RESERVED: &str = "reserved";
 
 /// What stands behind the bit of an exit code below C0h.
@@ -48,7 +47,7 @@ pub const fn realised(code: ExitCode) -> Realised {
         ExitCode(0x40..=0x5f) => Realised::Exception,
         ExitCode::INTR => Realised::Core(Intercept::ExternalInterrupt),
         ExitCode::NMI => Realised::Core(Intercept::Nmi),
-        ExitCode::SMI => Realised::Never(NO_SMM),
+        ExitCode::SMI => Realised::Core(Intercept::Smi),
         ExitCode::INIT => Realised::Core(Intercept::Init),
         ExitCode::VINTR => Realised::Refines(Intercept::InterruptWindow),
         ExitCode::CR0_SEL_WRITE => Realised::Core(Intercept::Cr0SelectiveWrite),
@@ -76,7 +75,7 @@ pub const fn realised(code: ExitCode) -> Realised {
         ExitCode::IOIO => Realised::Core(Intercept::Ports),
         ExitCode::MSR => Realised::Core(Intercept::Msrs),
         ExitCode::TASK_SWITCH => Realised::Core(Intercept::TaskSwitch),
-        ExitCode::FERR_FREEZE => Realised::Never("x87 exceptions, and so FERR, are not modelled"),
+        ExitCode::FERR_FREEZE => Realised::Never("the FERR# pin leads nowhere: an x87 error with CR0.NE clear ends the run"),
         ExitCode::SHUTDOWN => Realised::Core(Intercept::Shutdown),
         ExitCode::VMRUN => Realised::Core(Intercept::Vmrun),
         ExitCode::VMMCALL => Realised::Core(Intercept::Vmmcall),

@@ -124,6 +124,8 @@ exits! {
         vmcb.save.cr0 = 0x8000_0011;
         vmcb.save.cr3 = 0x7_0000;
     };
+    // Zero divided by zero, nothing masked; the next instruction that waits tells of it.
+    excp_mf EXCP_MF "fldcw [0x5000]\nfldz\nfldz\nfdivp\nhere: fwait", |_, vmcb| vmcb.save.cr0 |= 0x20;
     excp_ac EXCP_AC "mov eax, [0x5001]", |_, vmcb| {
         vmcb.save.cr0 |= 1 << 18;
         vmcb.save.rflags = 1 << 18 | 2;
@@ -143,6 +145,7 @@ exits! {
         machine.cpu.apic.accept(&message);
     };
     nmi NMI "nop", |machine, _| machine.cpu.nmi_pending = true;
+    smi SMI "nop", |machine, _| machine.cpu.smi_pending = true;
     init INIT "nop", |machine, _| machine.cpu.init_pending = true;
     vintr VINTR "nop", |_, vmcb| {
         vmcb.save.rflags = 0x202;
@@ -201,7 +204,6 @@ const NEVER: &[(ExitCode, &str)] = &[
     (ExitCode::EXCP_NMI, "vector 2 is the NMI intercept's"),
     (ExitCode::EXCP_9, "reserved"),
     (ExitCode::EXCP_15, "reserved"),
-    (ExitCode::EXCP_MF, "no x87 exception is raised"),
     (ExitCode::EXCP_MC, "nothing goes wrong in this machine"),
     (ExitCode::EXCP_20, "reserved"),
     (ExitCode::EXCP_CP, "shadow stacks are not offered"),

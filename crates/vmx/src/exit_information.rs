@@ -104,6 +104,8 @@ impl Information {
                 interruption: InterruptionInformation::event(InterruptionType::Nmi, Vector::Nmi as u8, false),
                 ..Information::new(ExitReason::ExceptionOrNmi)
             },
+            // Without the dual-monitor treatment an SMI never exits; nothing asks for this one.
+            Exit::Smi => Information::new(ExitReason::OtherSmi),
             Exit::Init => Information::new(ExitReason::InitSignal),
             Exit::Sipi { vector } => Information { qualification: u64::from(*vector), ..Information::new(ExitReason::StartUpIpi) },
             Exit::InterruptWindow => Information::new(ExitReason::InterruptWindow),
@@ -235,6 +237,7 @@ fn instruction_reason(intercept: Intercept) -> ExitReason {
         Intercept::TaskSwitch => ExitReason::TaskSwitch,
         Intercept::ExternalInterrupt => ExitReason::ExternalInterrupt,
         Intercept::Nmi => ExitReason::ExceptionOrNmi,
+        Intercept::Smi => ExitReason::OtherSmi,
         Intercept::Init => ExitReason::InitSignal,
         Intercept::Shutdown => ExitReason::TripleFault,
         Intercept::InterruptWindow => ExitReason::InterruptWindow,

@@ -66,6 +66,10 @@ impl Cpu {
         if self.events_held {
             return Ok(());
         }
+        // System management mode is not modelled: it is as if its handler returned at once.
+        if std::mem::take(&mut self.smi_pending) && self.guest_mode && self.interception.has(Intercept::Smi) {
+            return self.leave_guest(Exit::Smi);
+        }
         if self.take_nmi()? {
             return Ok(());
         }
@@ -78,6 +82,7 @@ impl Cpu {
         self.activity == Activity::Active
             && !self.guest_mode
             && !self.nmi_pending
+            && !self.smi_pending
             && !self.init_pending
             && self.pending_debug == 0
             && self.interception.tpr_threshold == 0
@@ -282,8 +287,9 @@ impl Cpu {
                 self.sipi_pending = None;
             }
             Accepted::Startup(vector) => self.sipi_pending = Some(vector),
-            // The APIC keeps interrupts; ExtINT lasts as long as the pin; system management mode is not modelled.
-            Accepted::Interrupt | Accepted::ExtInt | Accepted::Smi | Accepted::Ignored => {}
+            Accepted::Smi => self.smi_pending = true,
+            // The APIC keeps interrupts; ExtINT lasts as long as the pin.
+            Accepted::Interrupt | Accepted::ExtInt | Accepted::Ignored => {}
         }
         self.leave = true;
     }
@@ -311,6 +317,7 @@ impl Cpu {
                     || virtual_interrupt
                     || self.init_pending
                     || (self.nmi_pending && !self.nmi_blocked)
+                    || (self.smi_pending && self.guest_mode)
                     || interrupt()
                     || timer()
             }
