@@ -242,6 +242,7 @@ impl Translation {
         writable: false,
         user: false,
         executable: false,
+        key: 0,
         dirty: false,
         global: false,
         nested_writable: false,

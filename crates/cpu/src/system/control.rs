@@ -528,10 +528,11 @@ fn wrpkru(cpu: &mut Cpu, _: &Instruction) -> Outcome<Flow> {
 }
 
 impl Cpu {
-    /// Sets PKRU, and with it the rights in user pages.
+    /// Sets PKRU, and with it the rights in user pages, in every context: VM entries and exits do not switch it.
     pub fn set_pkru(&mut self, value: u32) {
         if self.pkru != value {
             self.pkru = value;
+            self.software_tlb.epoch += 1;
             self.context_changed();
         }
     }
