@@ -56,12 +56,8 @@ fn need(feature: CpuidFeature) -> Option<Need> {
         C::AES => Feature::Aes,
         C::MMX => Feature::Mmx,
         C::PCLMULQDQ => Feature::Pclmulqdq,
-<<<<<<< HEAD
         C::SSE4A => Feature::Sse4a,
         C::AVX | C::AVX2 | C::FMA | C::F16C | C::AVX512F | C::SHA | C::D3NOW => return Some(Need::Absent),
-        C::SMX | C::SGX1 | C::PCONFIG | C::WAITPKG | C::KL | C::ENQCMD | C::RTM => return Some(Need::Absent),
-=======
-        C::AVX | C::AVX2 | C::FMA | C::F16C | C::AVX512F | C::SHA | C::D3NOW | C::SSE4A => return Some(Need::Absent),
         C::SMX
         | C::SGX1
         | C::PCONFIG
@@ -75,7 +71,6 @@ fn need(feature: CpuidFeature) -> Option<Need> {
         | C::CLZERO
         | C::MONITORX
         | C::WBNOINVD => return Some(Need::Absent),
->>>>>>> cd9f123 (Count what kvm-unit-tests says of ordinary x86, and hold the later additions of SVM to tests)
         // A guest may lack what its processor has: these two look when they execute, because decoded code outlives a VM exit.
         C::INVPCID | C::RDTSCP => return Some(Need::Nothing),
         // Every processor here has what the 486 and the first 64-bit processors had, and hints that others ignore. What the 8086 or the 386

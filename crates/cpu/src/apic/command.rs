@@ -52,8 +52,8 @@ impl LocalApic {
             // The code is reserved in the ICR.
             (DeliveryMode::ExtInt, _) => false,
             (DeliveryMode::Fixed, _) => true,
-            // SDM Table 11-3 calls an NMI or INIT to oneself invalid; test suites that pass on processors rely on their arrival.
-            (DeliveryMode::Nmi | DeliveryMode::Init, Shorthand::OneSelf) => true,
+            // SDM Table 11-3 calls an NMI, SMI or INIT to oneself invalid; test suites that pass on processors rely on their arrival.
+            (DeliveryMode::Nmi | DeliveryMode::Smi | DeliveryMode::Init, Shorthand::OneSelf) => true,
             (_, Shorthand::OneSelf | Shorthand::AllIncludingSelf) => false,
             (DeliveryMode::Init, _) => command & (LEVEL_ASSERT | TRIGGER_LEVEL) != TRIGGER_LEVEL,
             _ => true,
