@@ -9,6 +9,7 @@ use isa::svm::VMCB_SIZE;
 use isa::vmx::VmcsField;
 use models::{CpuModel, Vendor};
 use std::ops::Range;
+use zerocopy::IntoBytes as _;
 
 /// Why a text cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +97,25 @@ impl State {
         };
         state.complete();
         Ok(state)
+    }
+
+    /// The VMCS with which the last VM entry of a processor of ours was refused, with everything else that its rules looked at.
+    pub fn refused_by_vmx(cpu: &'static CpuModel, silicon: &vmx::Vmx) -> Option<State> {
+        let refused = silicon.refused()?;
+        let mut state = State::on_machine(cpu).ok()?;
+        state.silicon = Box::new(vmx_rules::Vmcs::refused(cpu, silicon.capabilities().clone(), refused));
+        state.known.fill(true);
+        Some(state)
+    }
+
+    /// The VMCB with which the last VMRUN of a processor of ours was refused.
+    pub fn refused_by_svm(cpu: &'static CpuModel, silicon: &svm::Svm) -> Option<State> {
+        let refused = silicon.refused()?;
+        let mut state = State::on_machine(cpu).ok()?;
+        let mut block = svm_rules::Vmcb::on_machine(cpu, silicon.capabilities().features);
+        block.load(refused.as_bytes().try_into().ok()?);
+        state.silicon = Box::new(block);
+        Some(state)
     }
 
     /// A VMCB of these bytes, all of it known.

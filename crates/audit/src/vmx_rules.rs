@@ -180,7 +180,13 @@ impl Vmcs {
             };
             words.push(Word { name: name.to_owned(), title: title.to_owned(), mask, assumed, environment });
         }
-        let facts = Facts { physical_address_width: cpu.physical_address_bits, efer_reserved: !processor::efer(cpu), ..Facts::default() };
+        let facts = Facts {
+            physical_address_width: cpu.physical_address_bits,
+            efer_reserved: !processor::efer(cpu),
+            // The other bits of the register are no part of the models.
+            debugctl_reserved: 0,
+            ..Facts::default()
+        };
         let mut vmcs =
             Vmcs { words, fields: Fields::default(), facts, capabilities, revision, launched: false, vmresume: false, mov_ss: false };
         for word in 0..vmcs.words.len() {
@@ -193,6 +199,15 @@ impl Vmcs {
     pub(crate) fn on_machine(cpu: &CpuModel, capabilities: VmxCapabilities) -> Vmcs {
         let mut vmcs = Vmcs::new(cpu, capabilities);
         vmcs.facts.efer_reserved = !cpu.supported_efer().into_bits();
+        vmcs.facts.debugctl_reserved = !cpu.last_branches.debugctl;
+        vmcs
+    }
+
+    /// The VMCS that a processor of ours refused.
+    pub(crate) fn refused(cpu: &CpuModel, capabilities: VmxCapabilities, refused: &vmx::Refused) -> Vmcs {
+        let mut vmcs = Vmcs::on_machine(cpu, capabilities);
+        vmcs.fields = refused.fields.clone();
+        vmcs.facts = refused.facts;
         vmcs
     }
 }

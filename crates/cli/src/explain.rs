@@ -52,6 +52,9 @@ fn explain_file(file: &Path, cpu: Option<&str>, output: &Output) -> Exit {
             return Exit::Invalid;
         }
     };
+    if audit::recognise(&text) == audit::Content::OtherJson && file.as_os_str() != "-" {
+        return explain_scenario(file, output);
+    }
     let cpu = match cpu.map(models::find).transpose() {
         Ok(cpu) => cpu,
         Err(error) => {
@@ -76,6 +79,40 @@ fn explain_file(file: &Path, cpu: Option<&str>, output: &Output) -> Exit {
         output.print(&audit::text::report(&assessment, &text, most, &|code, text| output.paint(code, text)));
     }
     if assessment.valid() { Exit::Success } else { Exit::Failed }
+}
+
+/// Runs a scenario and says which rules the entries broke that its machines refused last.
+fn explain_scenario(file: &Path, output: &Output) -> Exit {
+    let scenario = match scenario::load::Scenario::load(file) {
+        Ok(scenario) => scenario,
+        Err(diagnostics) => {
+            output.error("this JSON has neither a member `vmcs` nor `vmcb`; as a scenario, it is not valid either");
+            output.complain(&diagnostics.render(output.error_colours));
+            return Exit::Invalid;
+        }
+    };
+    if output.format == Format::Sarif {
+        output.error("a scenario is no control structure that SARIF could point into");
+        return Exit::Invalid;
+    }
+    let mut exit = Exit::Success;
+    for variant in &scenario.variants {
+        let report = scenario::run::run(&scenario, variant, &scenario::run::Options::default(), None);
+        let name = output.paint("1", &variant.name());
+        if !report.refused.is_empty() {
+            exit = Exit::Failed;
+        }
+        if output.json() {
+            for (_, assessment) in &report.refused {
+                output.print(&audit::json_lines::lines(assessment, ""));
+            }
+        } else if report.refused.is_empty() {
+            output.print(&format!("{name}: no CPU was left with a refused entry; {}\n", report.summary_line()));
+        } else {
+            output.print(&format!("{name}: {}\n{}\n", report.summary_line(), crate::run::refused(&report, output)));
+        }
+    }
+    exit
 }
 
 /// The name to show and the text. A log may hold bytes that are no UTF-8: they are no part of what is looked for.

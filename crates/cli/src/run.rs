@@ -95,10 +95,22 @@ fn verdict(report: &Report, output: &Output) -> String {
         let serial = String::from_utf8_lossy(&report.serial);
         text += &format!("\nserial output:\n{serial}{}", if serial.ends_with('\n') { "" } else { "\n" });
     }
+    text += &refused(report, output);
     if report.passed() {
         text += &format!("{}: every expectation came true\n\n", output.paint("1;32", "pass"));
     } else {
         text += &format!("{}\n{}\n", output.paint("1;31", "FAIL"), report.failures.render(output.colours));
+    }
+    text
+}
+
+/// Which rules the last entries broke that the machine refused; empty if it refused none.
+pub fn refused(report: &Report, output: &Output) -> String {
+    let most = if output.verbose { usize::MAX } else { audit::text::SHOWN };
+    let mut text = String::new();
+    for (vcpu, assessment) in &report.refused {
+        let report = audit::text::report(assessment, "", most, &|code, text| output.paint(code, text));
+        text += &format!("\nthe last VM entry of CPU {vcpu} was refused\n{report}\n");
     }
     text
 }

@@ -187,3 +187,73 @@ fn bench_measures_and_compares() {
         assert!(text(&output.stderr).contains("error"), "{wrong:?}");
     }
 }
+
+#[test]
+fn explain_tells_valid_from_invalid_from_unreadable() {
+    let directory = scratch("explain");
+    let valid = "crates/audit/tests/valid-vmcb.json";
+    let output = trapline(&["explain", valid]);
+    assert_eq!((code(&output), text(&output.stdout).lines().next()), (0, Some("VALID: no rule of VMCB entry is broken")));
+    let output = trapline(&["explain", "docs/examples/dmesg-intel.txt", "--format", "json"]);
+    assert_eq!(code(&output), 1);
+    let lines: Vec<serde_json::Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let (first, summary) = (&lines[0], &lines[lines.len() - 1]);
+    assert_eq!((&first["id"], &first["type"], &summary["first"]), (&"guest-rflags-if".into(), &"broken".into(), &"guest-rflags-if".into()));
+    assert_eq!(first["reads"][0]["wrong"]["mask"], "0x200");
+    let output = trapline(&["explain", "docs/examples/dmesg-amd.txt", "--format", "sarif"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!((code(&output), &document["runs"][0]["results"][0]["ruleId"]), (1, &"long-mode-needs-pae".into()));
+    let ugly = write(&directory, "ugly.json", br#"{ "vmcs": { "GuestCr5": 1 } }"#);
+    let output = trapline(&["explain", &ugly]);
+    assert_eq!((code(&output), output.stdout.len()), (2, 0));
+    let words = text(&output.stderr);
+    assert!(words.contains("Did you mean `GuestCr0`") && words.contains(":1:13"), "{words}");
+    for wrong in [&["explain"][..], &["explain", "no-such-file"], &["explain", valid, "--cpu", "z80"], &["run", valid, "--format", "sarif"]]
+    {
+        assert_eq!(code(&trapline(wrong)), 2, "{wrong:?}");
+    }
+    assert_eq!(code(&trapline(&["explain", valid, "--cpu", "skylake-server"])), 2);
+}
+
+#[test]
+fn explain_is_a_manual_at_hand() {
+    for (query, words) in [
+        (&["exit", "48"][..], "EPT violation"),
+        (&["exit", "io", "instruction"], "VMEXIT_IOIO"),
+        (&["field", "GuestRip"], "0x681e"),
+        (&["check", "asid-zero"], "VMEXIT_INVALID"),
+        (&["msr", "efer"], "0xc0000080"),
+        (&["msr"], "IA32_EFER"),
+    ] {
+        let output = trapline(&[&["explain"], query].concat());
+        assert_eq!(code(&output), 0, "{query:?}");
+        assert!(text(&output.stdout).contains(words), "{query:?}: {}", text(&output.stdout));
+    }
+    let output = trapline(&["explain", "exit", "vmcal"]);
+    assert_eq!(code(&output), 2);
+    assert!(text(&output.stderr).contains("Did you mean `VMCALL`"), "{}", text(&output.stderr));
+}
+
+/// A hypervisor in the machine whose VMCB or VMCS breaks a rule: the corpus has the good ones.
+#[test]
+fn a_run_says_which_rule_an_entry_broke() {
+    let directory = scratch("refused");
+    for (vendor, cpu, good, bad, rule) in [
+        ("svm", "zen3", "[vmcb + 0x058], 1 ", "[vmcb + 0x058], 0 ", "asid-zero"),
+        ("vmx", "skylake-server", "0x4822, 0x8b", "0x4822, 0x89", "guest-tr-type"),
+    ] {
+        let source = std::fs::read_to_string(root().join(format!("scenarios/bare/{vendor}.asm"))).expect("the guest's source");
+        assert!(source.contains(good), "{vendor}");
+        write(&directory, "guest.asm", source.replace(good, bad).as_bytes());
+        let scenario = format!(
+            r#"{{ "title": "t", "teaches": "t.", "machine": {{ "cpu": "{cpu}" }}, "hypervisor": {{ "policy": "none" }},
+              "guest": {{ "file": "guest.asm", "constants": {{ "TURNS": 3 }} }}, "limits": {{ "instructions": 100000 }} }}"#
+        );
+        let file = write(&directory, "refused.json", scenario.as_bytes());
+        for arguments in [["run", &file], ["explain", &file]] {
+            let output = text(&trapline(&arguments).stdout);
+            assert!(output.contains(&format!("because of {rule}")), "{vendor} {arguments:?}: {output}");
+        }
+        assert_eq!(code(&trapline(&["explain", &file])), 1);
+    }
+}

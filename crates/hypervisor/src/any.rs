@@ -38,6 +38,17 @@ pub fn check_model(model: &'static CpuModel) -> Result<(), Unfit> {
     }
 }
 
+impl AnyVm {
+    /// For each virtual CPU whose last VM entry or VMRUN broke a rule, what it was made with: for explanations.
+    pub fn refused_entries(&mut self) -> Vec<(u32, audit::State)> {
+        let cpus = match self {
+            Self::Vmx(vm) => &mut vm.cpus,
+            Self::Svm(vm) => &mut vm.cpus,
+        };
+        cpus.iter_mut().zip(0..).filter_map(|(cpu, number)| machine::refused_entry(cpu).map(|state| (number, state))).collect()
+    }
+}
+
 /// Methods that are the same on either vendor, and only passed on.
 macro_rules! passed_on {
     (@call & mut $this:ident, $name:ident($($argument:ident),*)) => {

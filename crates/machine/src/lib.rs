@@ -65,6 +65,18 @@ pub fn extension_of(model: &'static CpuModel) -> Option<Box<dyn Extension>> {
     }
 }
 
+/// The control structure with which a processor's last VM entry or VMRUN broke a rule, for an explanation; nothing if that one was good.
+pub fn refused_entry(cpu: &mut Cpu) -> Option<audit::State> {
+    let model = cpu.model;
+    cpu.with_extension(|extension, _| {
+        let extension = extension.as_any();
+        if let Some(vmx) = extension.downcast_ref::<vmx::Vmx>() {
+            return audit::State::refused_by_vmx(model, vmx);
+        }
+        extension.downcast_ref::<svm::Svm>().and_then(|svm| audit::State::refused_by_svm(model, svm))
+    })?
+}
+
 /// The physical address space behind RAM of `size` bytes: what lies above the device hole is moved to 4 GiB.
 pub fn address_space(size: u64) -> u64 {
     if size > cpu::access::DEVICE_HOLE_START { size + (cpu::access::DEVICE_HOLE_END - cpu::access::DEVICE_HOLE_START) } else { size }

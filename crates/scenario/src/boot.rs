@@ -186,6 +186,7 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
             Pause::Limit(_) | Pause::Moment => slice_end = slice_end.max(host.totals().cycles).saturating_add(SLICE_CYCLES),
         }
     };
+    let refused = crate::run::assess_refused(&mut *host);
     let totals = host.totals();
     sink.emit(totals.cycles, 0, Event::Stop { reason: format!("{}: {}", stop_name(ending.stop), ending.detail) });
     Ok(Report {
@@ -199,6 +200,7 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         serial: kept,
         transcript: Transcript::new(0),
         summary: sink.summary,
+        refused,
         failures: Default::default(),
     })
 }

@@ -110,6 +110,8 @@ pub trait Host {
     fn totals(&self) -> Totals;
     /// How many CPUs there are.
     fn vcpus(&self) -> u32;
+    /// For each CPU whose last VM entry or VMRUN broke a rule, what it was made with.
+    fn refused_entries(&mut self) -> Vec<(u32, audit::State)>;
     /// Registers of a CPU.
     fn registers(&mut self, vcpu: u32) -> Registers;
     /// Changes a register.
@@ -401,6 +403,11 @@ impl Host for BareHost {
 
     fn vcpus(&self) -> u32 {
         self.machine.cpus.len() as u32
+    }
+
+    fn refused_entries(&mut self) -> Vec<(u32, audit::State)> {
+        let cpus = self.machine.cpus.iter_mut().zip(0..);
+        cpus.filter_map(|(cpu, number)| machine::refused_entry(cpu).map(|state| (number, state))).collect()
     }
 
     fn registers(&mut self, vcpu: u32) -> Registers {

@@ -51,6 +51,8 @@ pub struct Report {
     pub transcript: Transcript,
     /// Counts and times.
     pub summary: Summary,
+    /// For each CPU whose last VM entry or VMRUN broke a rule, which rules.
+    pub refused: Vec<(u32, audit::Assessment)>,
     /// What did not come true.
     pub failures: Diagnostics,
 }
@@ -105,6 +107,14 @@ impl Report {
                 json!({ "message": failure.message, "line": line, "column": column })
             })
             .collect();
+        let refused: Vec<Value> = self
+            .refused
+            .iter()
+            .map(|(vcpu, assessment)| {
+                let rules: Vec<&str> = assessment.broken.iter().map(|finding| finding.rule.id).collect();
+                json!({ "vcpu": vcpu, "outcome": assessment.broken.first().map(|first| audit::text::outcome(first.rule.outcome)), "rules": rules })
+            })
+            .collect();
         json!({
             "machine": self.machine,
             "stop": stop_name(self.stop),
@@ -117,6 +127,7 @@ impl Report {
             "trace_hash": (self.transcript.total() > 0).then(|| format!("{:#018x}", self.transcript.hash())),
             "registers": registers,
             "serial": String::from_utf8_lossy(&self.serial),
+            "refused_entries": refused,
             "failures": failures,
         })
     }
@@ -196,6 +207,7 @@ pub fn run(scenario: &Scenario, variant: &Variant, options: &Options, also: Opti
     let serial = director.serial;
     let totals = host.totals();
     observer.emit(totals.cycles, 0, Event::Stop { reason: format!("{}: {}", stop_name(ending.stop), ending.detail) });
+    let refused_entries = assess_refused(&mut *host);
     let end = End { registers: (0..host.vcpus()).map(|vcpu| host.registers(vcpu)).collect(), host: &*host, serial, ending };
     let mut failures = verdict::judge(scenario, variant, &expectations, &observer, &end);
     for index in unreached..scenario.file.script.len() {
@@ -213,8 +225,14 @@ pub fn run(scenario: &Scenario, variant: &Variant, options: &Options, also: Opti
         serial: end.serial,
         transcript: observer.transcript,
         summary: observer.summary,
+        refused: refused_entries,
         failures,
     }
+}
+
+/// Which rules the entries broke that the CPUs of a machine were refused last.
+pub(crate) fn assess_refused(host: &mut dyn Host) -> Vec<(u32, audit::Assessment)> {
+    host.refused_entries().into_iter().map(|(vcpu, mut state)| (vcpu, audit::assess(&mut state))).collect()
 }
 
 /// The report of a guest that could not be loaded.
@@ -231,6 +249,7 @@ fn refused(scenario: &Scenario, variant: &Variant, observer: Observer<'_>, messa
         serial: Vec::new(),
         transcript: observer.transcript,
         summary: observer.summary,
+        refused: Vec::new(),
         failures: Diagnostic::new(&scenario.source, span, format!("the guest could not be loaded: {message}")).into(),
     }
 }

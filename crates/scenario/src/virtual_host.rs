@@ -128,6 +128,10 @@ impl Host for VirtualHost {
         self.vcpus
     }
 
+    fn refused_entries(&mut self) -> Vec<(u32, audit::State)> {
+        self.vm.as_mut().map(hypervisor::AnyVm::refused_entries).unwrap_or_default()
+    }
+
     fn registers(&mut self, vcpu: u32) -> Registers {
         let Some(vm) = &mut self.vm else { return Registers::default() };
         let registers = vm.registers(vcpu);

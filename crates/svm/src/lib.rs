@@ -171,6 +171,12 @@ impl Svm {
         self.gif
     }
 
+    /// The VMCB with which the last VMRUN broke a rule; nothing if it entered the guest.
+    #[must_use]
+    pub fn refused(&self) -> Option<isa::svm::Vmcb> {
+        self.last_failure.map(|_| isa::svm::Vmcb { control: *self.control, save: *self.save })
+    }
+
     /// The rule that the last VMRUN broke; nothing if it entered the guest.
     #[must_use]
     pub const fn last_failure(&self) -> Option<&'static check::Check> {

@@ -10,7 +10,7 @@ use crate::checks::{Entry, Facts, Phase, PhaseOutcome, guest::pdpte::pae_paging}
 use crate::exit::VIRTUAL_TPR;
 use crate::intercept::{Intercepts, PauseLoop};
 use crate::segments::load_all;
-use crate::silicon::{NO_VMCS, Operation, VmFail, Vmx};
+use crate::silicon::{NO_VMCS, Operation, Refused, VmFail, Vmx};
 use crate::vmcs::LaunchState;
 use cpu::extension::AfterExit;
 use cpu::state::{Activity, Cpu, Shadow, TscScale};
@@ -63,6 +63,7 @@ impl Vmx {
         }
         let facts = self.facts(cpu);
         if let Some(outcome) = self.check(&facts) {
+            self.refused = Some(Box::new(Refused { fields: self.current.fields().clone(), facts }));
             return match outcome {
                 PhaseOutcome::FailValid(error) => {
                     cpu.charge(cpu.model.costs.vm_entry_failed.ticks.into());
@@ -75,6 +76,7 @@ impl Vmx {
                 }
             };
         }
+        self.refused = None;
         cpu.charge(cpu.model.costs.vm_entry.ticks.into());
         self.contexts.leave_host(cpu);
         self.load_guest(cpu, &facts);

@@ -22,4 +22,4 @@ mod virtual_apic;
 pub mod vmcs;
 
 pub use entry::EntryOutcome;
-pub use silicon::{Operation, VmFail, Vmx};
+pub use silicon::{Operation, Refused, VmFail, Vmx};

@@ -5,10 +5,10 @@
 
 use crate::address_space::AddressSpaces;
 use crate::capabilities;
-use crate::checks::{Check, Entry, Phase, all_failures};
+use crate::checks::{Check, Entry, Facts, Phase, all_failures};
 use crate::contexts::Contexts;
 use crate::intercept::{Intercepts, PauseLoop};
-use crate::vmcs::{SupportedFields, Vmcs};
+use crate::vmcs::{Fields, SupportedFields, Vmcs};
 use cpu::extension::{AfterExit, Completion, Extension, NestedAccess, NestedPage};
 use cpu::state::Cpu;
 use cpu::trap::{Access, ControlAccess, Exit, NestedFault, Outcome, PortAccess, Trap, VendorInstruction};
@@ -48,6 +48,15 @@ const FEATURE_CONTROL_DEFINED: u64 = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMXO
 /// No VMCS is current.
 pub(crate) const NO_VMCS: u64 = u64::MAX;
 
+/// What a VM entry was made with that broke a rule, for explanations.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The fields of the VMCS.
+    pub fields: Fields,
+    /// The rest that the rules looked at.
+    pub facts: Facts,
+}
+
 /// VMX of one logical processor.
 #[derive(Clone, Debug)]
 pub struct Vmx {
@@ -80,6 +89,8 @@ pub struct Vmx {
     pub(crate) efer_reserved: u64,
     /// VM exits since power-up, entries that failed not counted.
     pub(crate) exits: u64,
+    /// What the last VM entry was refused for, until one is not.
+    pub(crate) refused: Option<Box<Refused>>,
     feature_control: u64,
 }
 
@@ -109,6 +120,7 @@ impl Vmx {
             supported,
             efer_reserved: 0,
             exits: 0,
+            refused: None,
             feature_control: 0,
         }
     }
@@ -136,6 +148,11 @@ impl Vmx {
     /// VM exits since power-up; VM entries that failed are none.
     pub const fn exits(&self) -> u64 {
         self.exits
+    }
+
+    /// What the last VM entry broke a rule with; nothing if it broke none.
+    pub fn refused(&self) -> Option<&Refused> {
+        self.refused.as_deref()
     }
 
     /// The current VMCS, to be looked at without any instruction: for traces, dumps and explanations, not for a hypervisor.
