@@ -20,14 +20,16 @@ pub fn explain(arguments: &Explain, output: &Output) -> Exit {
 
 /// Shows a row of a table, or all of them.
 fn look_up(manual: &Manual, output: &Output) -> Exit {
-    let (find, row): (fn(Option<&str>) -> Result<String, audit::manual::Unknown>, _) = match manual {
-        Manual::Exit(row) => (audit::manual::exit, row),
-        Manual::Field(row) => (audit::manual::field, row),
-        Manual::Check(row) => (audit::manual::check, row),
-        Manual::Msr(row) => (audit::manual::msr, row),
-    };
+    let (Manual::Exit(row) | Manual::Field(row) | Manual::Check(row) | Manual::Msr(row)) = manual;
     let name = row.name.join(" ");
-    match find((!name.is_empty()).then_some(name.as_str())) {
+    let name = (!name.is_empty()).then_some(name.as_str());
+    let found = match manual {
+        Manual::Exit(_) => audit::manual::exit(name),
+        Manual::Field(_) => audit::manual::field(name),
+        Manual::Check(_) => audit::manual::check(name),
+        Manual::Msr(_) => audit::manual::msr(name),
+    };
+    match found {
         Ok(text) if output.json() => {
             output.print(&format!("{:#}\n", serde_json::json!({ "schema_version": 1, "text": text })));
             Exit::Success
