@@ -22,7 +22,7 @@ const DEFAULT_HEAT: u32 = 3000;
 /// How many times as often until a hot block is looked at again that was not worth compiling.
 const PATIENCE: u32 = 16;
 /// How often it is looked at again.
-const MAXIMUM_POSTPONED: u32 = 2;
+const MAXIMUM_POSTPONED: u32 = 1;
 /// The most bytes of compiled code that one machine keeps.
 const MAXIMUM_BYTES: usize = 64 << 20;
 /// How often control may leave a region over an edge that it does not know before the region is made anew with what is known by then.
@@ -179,7 +179,7 @@ impl Compiler {
     fn postpone(&self, block: &Block) {
         let times = block.tier.postponed.replace(block.tier.postponed.get() + 1);
         if let Some(heat) = self.heat(&block.tier).filter(|_| times < MAXIMUM_POSTPONED) {
-            block.tier.heat.set(heat.saturating_mul(PATIENCE << (4 * times)));
+            block.tier.heat.set(heat.saturating_mul(PATIENCE));
             unsafe { set_front(block.entry(), Some(warm)) };
         }
     }
