@@ -125,7 +125,7 @@ exits! {
         vmcb.save.cr3 = 0x7_0000;
     };
     // Zero divided by zero, nothing masked; the next instruction that waits tells of it.
-    excp_mf EXCP_MF "fldcw [0x5000]\nfldz\nfldz\nfdivp\nhere: fwait", |_, vmcb| vmcb.save.cr0 |= 0x20;
+    excp_mf EXCP_MF "fninit\nfldcw [0x5000]\nfldz\nfldz\nfdivp\nhere: fwait", |_, vmcb| vmcb.save.cr0 |= 0x20;
     excp_ac EXCP_AC "mov eax, [0x5001]", |_, vmcb| {
         vmcb.save.cr0 |= 1 << 18;
         vmcb.save.rflags = 1 << 18 | 2;
