@@ -45,7 +45,7 @@ fn schema_and_types_accept_the_same() {
             let types = serde_json::from_value::<File>(changed.clone()).map(|_| ());
             let text = changed.to_string();
             let source = std::sync::Arc::new(scenario::diagnostic::Source { name: "changed.json".into(), text });
-            let tree = scenario::json::parse(&source.text).expect("serde_json writes JSON");
+            let tree = json::parse(&source.text).expect("serde_json writes JSON");
             let mut diagnostics = scenario::diagnostic::Diagnostics::default();
             scenario::schema::check(&source, &tree, &mut diagnostics);
             // The schema also knows ranges, which the types leave to it; and serde would take an array for a struct, field by field.

@@ -14,6 +14,9 @@ use isa::vmx::{VmInstructionError, VmcsField as F};
 use models::{MEROM, SKYLAKE_SERVER};
 use vmx::{EntryOutcome, Vmx};
 
+/// What makes a processor ready for a row.
+type Prepare = fn(&mut Cpu);
+
 const MEMORY: Operand =
     Operand::Memory(MemoryOperand { segment: Segment::Ds, base: None, index: None, scale: 0, displacement: 0x5_0000, offset: 0x5_0000 });
 
@@ -87,7 +90,7 @@ fn outside_vmx_operation_all_are_undefined() {
         assert_eq!(ends, Ends::Undefined, "{operation:?}");
     }
     // With CR4.VMXE set VMXON is there, but not for everybody; CR0.NE is fixed to 1.
-    let rows: [(fn(&mut Cpu), Ends); 3] =
+    let rows: [(Prepare, Ends); 3] =
         [(|_| {}, Ends::Completes), (|cpu| cpu.cpl = 3, Ends::Protection), (|cpu| cpu.cr0.set_ne(false), Ends::Protection)];
     for (row, (change, expected)) in rows.into_iter().enumerate() {
         let mut machine = Machine::new(&SKYLAKE_SERVER);

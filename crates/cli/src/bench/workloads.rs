@@ -129,31 +129,3 @@ impl Workload {
         })
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use scenario::file::Stop;
-
-    /// Every guest does on every machine what its row says: it makes its turns, and each turn the event.
-    #[test]
-    fn every_workload_makes_its_turns() {
-        for group in GROUPS {
-            for workload in group.workloads {
-                for column in 0..2 {
-                    let run = |turns| {
-                        let machine = workload.machine(column, &group.columns, turns, Compile::default()).expect("the guest assembles");
-                        let report = scenario::boot::boot(&machine, &mut std::io::sink(), None).expect("it fits");
-                        assert_eq!(report.stop, Stop::Halted, "{} on {}: {}", workload.name, machine.cpu.name, report.detail);
-                        report
-                    };
-                    let (few, many) = (run(10), run(30));
-                    assert!(many.instructions >= few.instructions + 20, "{}", workload.name);
-                    if workload.policy != Policy::None {
-                        assert_eq!(many.summary.exits(), few.summary.exits() + 20, "{}", workload.name);
-                    }
-                }
-            }
-        }
-    }
-}
