@@ -2,6 +2,7 @@
 
 use board::loader::{Entry, Image};
 use cpu::Cpu;
+use cpu::state::FpuState;
 use isa::control::{Cr0, Cr4, Efer};
 use isa::register::{Gpr, Segment};
 use isa::rflags::Rflags;
@@ -25,6 +26,8 @@ fn flat(selector: u16, attributes: u32) -> SegmentRegister {
 fn enter(cpu: &mut Cpu, entry: &Entry) {
     cpu.regs = [0; 17];
     cpu.set_rflags(Rflags::new().normalized());
+    // Firmware has executed FNINIT; after a reset all x87 exceptions are unmasked and no register is free.
+    cpu.fpu = FpuState::initial();
     match *entry {
         Entry::Real16 { cs, ip } => {
             cpu.segments = [SegmentRegister::real_mode(0); 6];
@@ -58,4 +61,17 @@ fn enter(cpu: &mut Cpu, entry: &Entry) {
     // As firmware leaves it: the 8259's interrupts reach the processor although its APIC was never programmed.
     cpu.apic.set_virtual_wire();
     cpu.flush_tlb();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_finds_the_x87_as_firmware_leaves_it() {
+        let mut cpu = Cpu::new(&models::ZEN3, 0, 1, None);
+        assert_eq!((cpu.fpu.control, cpu.fpu.tag), (0x40, 0xff), "after a reset");
+        enter(&mut cpu, &Entry::Real16 { cs: 0, ip: 0x7c00 });
+        assert_eq!((cpu.fpu.control, cpu.fpu.tag), (0x37f, 0), "after FNINIT");
+    }
 }
