@@ -538,25 +538,13 @@ impl Cpu {
             return self.fetched(linear);
         }
         let privilege = self.privilege();
-        let (page, kept) = match self.cached(linear, Access::Fetch, privilege) {
-            Some(&page) => {
-                self.contexts.note(&page);
-                (page, true)
-            }
-            None => {
-                let kept = self.translate_anew(linear, Access::Fetch, privilege)?;
-                (self.walked, kept)
-            }
-        };
+        let page = self.translate(linear, Access::Fetch, privilege)?;
         let physical = self.fetched(page.physical + (linear & (page.bytes - 1)))?;
-        // What the TLB does not keep is not found again.
-        if kept {
-            // Inside a larger page may lie one that nothing is fetched from.
-            let bytes = if self.apic_access_page.is_some() { PAGE_BYTES } else { page.bytes };
-            let mask = !(bytes - 1);
-            // The version behind the walk, which makes another one.
-            self.fetch_page = FetchPage { tag: linear & mask | self.context, mask, version: self.tlb.version(), physical: physical & mask };
-        }
+        // Inside a larger page may lie one that nothing is fetched from.
+        let bytes = if self.apic_access_page.is_some() { PAGE_BYTES } else { page.bytes };
+        let mask = !(bytes - 1);
+        // The version behind the walk, which makes another one.
+        self.fetch_page = FetchPage { tag: linear & mask | self.context, mask, version: self.tlb.version(), physical: physical & mask };
         Ok(physical)
     }
 

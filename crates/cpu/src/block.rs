@@ -30,7 +30,11 @@ use models::DecodeRules;
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 
+mod footprint;
 mod refresh;
+
+use footprint::Footprint;
+pub use footprint::Footprints;
 
 /// The largest number of instructions in a block.
 pub(crate) const MAXIMUM: usize = 64;
@@ -54,7 +58,7 @@ pub enum Compile {
 }
 
 /// What decoding depends on beside the bytes and RIP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Mode {
     /// 16, 32 or 64.
     pub bits: u8,
@@ -119,15 +123,10 @@ pub struct Block {
     details: Box<[Detail]>,
     /// RIP behind the last instruction.
     end: u64,
-    /// Physical address of the first byte, and of the first byte on a second page.
-    physical: u64,
-    second: Option<u64>,
-    /// Length in bytes.
-    length: u64,
+    /// The bytes it was decoded from, and whether some were overwritten: then it waits to be brought up to date.
+    print: Footprint,
     rip: u64,
     mode: Mode,
-    /// Some of its bytes were overwritten; it waits to be brought up to date.
-    stale: bool,
     /// The bytes it was decoded from, for [`Cpu::refresh`]; of a block over two pages none.
     bytes: Vec<u8>,
     /// One bit for each instruction whose flags somebody may look at.
@@ -145,12 +144,9 @@ impl Block {
             slots: (0..count + 3).map(|_| UnsafeCell::new(Slot { insn: BLANK })).collect(),
             details: vec![detail; count].into(),
             end: 0,
-            physical: 0,
-            second: None,
-            length: 0,
+            print: Footprint::default(),
             rip: 0,
             mode: Mode::default(),
-            stale: true,
             bytes: Vec::new(),
             live: 0,
             terminated: false,
@@ -190,7 +186,7 @@ impl Block {
 
     #[cfg(feature = "compiler")]
     pub(crate) fn is_stale(&self) -> bool {
-        self.stale
+        self.print.stale
     }
 
     /// The slot of an instruction.
@@ -244,34 +240,30 @@ impl Block {
 
     /// Whether links may lead to it: not if the mapping of a second page could change behind their back.
     pub(crate) fn may_be_linked(&self) -> bool {
-        self.second.is_none()
+        self.print.second.is_none()
     }
 
     /// Some of its bytes were overwritten: whoever enters it is led back to the engine. The one place where that happens.
     fn set_stale(&mut self) {
-        self.stale = true;
+        self.print.stale = true;
         self.slots[0].get_mut().header.handler = stale;
     }
 
     /// It is again what its bytes say.
     fn set_fresh(&mut self, compiler: &Compiler) {
-        self.stale = false;
+        self.print.stale = false;
         let front = compiler.front(&mut self.tier, self.mode);
         // SAFETY: slot 1 is an instruction.
         let first = unsafe { self.slots[1].get_mut().insn.handler };
         self.slots[0].get_mut().header.handler = front.unwrap_or(first);
-    }
-
-    fn overlaps(&self, address: u64, length: u64) -> bool {
-        let first = self.second.map_or(self.length, |_| PAGE_BYTES - self.physical % PAGE_BYTES);
-        let hit = |start: u64, bytes: u64| address < start + bytes && start < address + length;
-        hit(self.physical, first) || self.second.is_some_and(|start| hit(start, self.length - first))
     }
 }
 
 #[derive(Default)]
 struct CodePage {
     blocks: BTreeMap<(u64, Mode), Box<Block>>,
+    /// Places of blocks that are decoded again when they are needed: a store there costs what it costs where code is decoded.
+    prints: BTreeMap<(u64, Mode), Footprint>,
     /// One bit for each 64 bytes that some block covers.
     lines: u64,
     /// Frames on which blocks begin that end on this page.
@@ -281,9 +273,13 @@ struct CodePage {
 impl CodePage {
     fn invalidate(&mut self, compiler: &mut Compiler, address: u64, length: u64) -> bool {
         let mut found = false;
-        for block in self.blocks.values_mut().filter(|block| !block.stale && block.overlaps(address, length)) {
+        for block in self.blocks.values_mut().filter(|block| block.print.is_met_by(address, length)) {
             compiler.forget(block);
             block.set_stale();
+            found = true;
+        }
+        for print in self.prints.values_mut().filter(|print| print.is_met_by(address, length)) {
+            print.stale = true;
             found = true;
         }
         found
@@ -377,27 +373,42 @@ impl CodeCache {
     /// Frees what is stale, and everything when there is too much; then the generation is another. Only while no handler runs.
     #[inline]
     fn tidy(&mut self, memory: &mut memory::Memory) {
-        if self.replaced.len() >= MAXIMUM_REPLACED || self.count >= MAXIMUM_BLOCKS {
+        if self.count >= MAXIMUM_BLOCKS {
             self.clear(memory);
+        } else if self.replaced.len() >= MAXIMUM_REPLACED {
+            self.free();
         }
     }
 
+    /// Frees every block and forgets even where code was. When that happens follows from the guest alone.
     #[cold]
     fn clear(&mut self, memory: &mut memory::Memory) {
         for frame in self.pages.keys() {
             memory.unmark_code(*frame);
         }
-        self.compiler.clear();
+        self.free();
         self.pages.clear();
-        self.replaced.clear();
         self.count = 0;
-        self.generation += 1;
         self.layout += 1;
+    }
+
+    /// Frees every block, and only remembers where each was.
+    #[cold]
+    fn free(&mut self) {
+        self.compiler.clear();
+        for page in self.pages.values_mut() {
+            let blocks = std::mem::take(&mut page.blocks);
+            page.prints.extend(blocks.into_iter().map(|(key, block)| (key, block.print)));
+        }
+        self.replaced.clear();
+        self.generation += 1;
     }
 
     /// The block to build for an address: the stale one of that place if it has as many instructions, else a new one.
     fn vacancy(&mut self, frame: u64, rip: u64, mode: Mode, count: usize) -> Box<Block> {
-        let Some(old) = self.pages.get_mut(&frame).and_then(|page| page.blocks.remove(&(rip, mode))) else { return Block::blank(count) };
+        let Some(page) = self.pages.get_mut(&frame) else { return Block::blank(count) };
+        self.count -= usize::from(page.prints.remove(&(rip, mode)).is_some());
+        let Some(old) = page.blocks.remove(&(rip, mode)) else { return Block::blank(count) };
         self.count -= 1;
         // It may not be stale: a block over two pages is also decoded again when its second page is another.
         self.compiler.forget(&old);
@@ -413,24 +424,31 @@ impl CodeCache {
 
     fn insert(&mut self, memory: &mut memory::Memory, block: Box<Block>) -> *const Insn {
         let entry = block.entry();
-        let frame = block.physical / PAGE_BYTES;
-        let on_first = block.second.map_or(block.length, |_| PAGE_BYTES - block.physical % PAGE_BYTES);
-        if let Some(second) = block.second {
+        if let Some(second) = block.print.second {
+            memory.mark_code(second / PAGE_BYTES);
+        }
+        memory.mark_code(block.print.physical / PAGE_BYTES);
+        self.cover(&block.print).blocks.insert((block.rip, block.mode), block);
+        self.count += 1;
+        entry
+    }
+
+    /// Notes on which lines of which pages a block lies. Returns the page on which it begins.
+    fn cover(&mut self, print: &Footprint) -> &mut CodePage {
+        let frame = print.physical / PAGE_BYTES;
+        let on_first = print.on_first_page();
+        if let Some(second) = print.second {
             let next = self.pages.entry(second / PAGE_BYTES).or_default();
-            let lines = next.lines | lines_of(0, block.length - on_first);
+            let lines = next.lines | lines_of(0, print.length - on_first);
             self.layout += u64::from(std::mem::replace(&mut next.lines, lines) != lines);
             if !next.previous.contains(&frame) {
                 next.previous.push(frame);
             }
-            memory.mark_code(second / PAGE_BYTES);
         }
         let page = self.pages.entry(frame).or_default();
-        let lines = page.lines | lines_of(block.physical % PAGE_BYTES, on_first);
+        let lines = page.lines | lines_of(print.physical % PAGE_BYTES, on_first);
         self.layout += u64::from(std::mem::replace(&mut page.lines, lines) != lines);
-        memory.mark_code(frame);
-        page.blocks.insert((block.rip, block.mode), block);
-        self.count += 1;
-        entry
+        page
     }
 }
 
@@ -473,7 +491,8 @@ impl Cpu {
         debug_assert_eq!(self.code_mode, self.mode(false), "a change of mode makes another context");
         let block = Block::at(Block::of_entry(entry));
         // One that is not stale and lies in one page was never replaced.
-        if block.physical == physical && block.second.is_none() && !block.stale && block.mode == self.code_mode {
+        let wanted = Footprint { physical, second: None, stale: false, ..block.print };
+        if block.print == wanted && block.mode == self.code_mode {
             return Ok(entry);
         }
         self.find_block_at(linear, physical, self.mode(false))
@@ -492,16 +511,16 @@ impl Cpu {
             return Err(Trap::not_modelled(format!("an instruction fetch from physical address {physical:#x}, which is not RAM")));
         }
         let rip = self.rip;
-        let known = self.environment().code.lookup(physical / PAGE_BYTES, rip, mode).filter(|block| block.physical == physical);
+        let known = self.environment().code.lookup(physical / PAGE_BYTES, rip, mode).filter(|block| block.print.physical == physical);
         if let Some(block) = known {
-            if block.stale {
+            if block.print.stale {
                 let block = std::ptr::from_mut(block);
                 // SAFETY: the code cache keeps the block, and `refresh` reaches nothing of the cache but it.
                 if let Some(entry) = self.refresh(unsafe { &mut *block }) {
                     return Ok(entry);
                 }
             } else {
-                let (entry, second) = (block.entry(), block.second);
+                let (entry, second) = (block.entry(), block.print.second);
                 // A block over two pages is still the same code if its second page is still mapped to the same place.
                 if second == self.second_page(linear, second)? {
                     return Ok(entry);
@@ -663,9 +682,7 @@ impl Cpu {
         }
         block.details.copy_from_slice(details);
         block.end = end & mask;
-        block.physical = physical;
-        block.second = second;
-        block.length = end.wrapping_sub(rip);
+        block.print = Footprint { physical, second, length: end.wrapping_sub(rip), stale: true };
         block.rip = rip;
         block.mode = mode;
         block.live = refresh::live_bits(&live[..count]);

@@ -96,7 +96,7 @@ impl Contexts {
         set.count += 1;
     }
 
-    /// What is kept in the present context follows from more than entries of the TLB.
+    /// What is kept in the present context follows from entries of the TLB that are not known.
     pub(crate) fn note_more(&mut self) {
         self.sets[self.present].count = MOST + 1;
     }

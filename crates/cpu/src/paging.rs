@@ -141,7 +141,7 @@ impl Cpu {
     pub(crate) fn cached(&self, linear: u64, access: Access, privilege: Privilege) -> Option<&Translation> {
         let found = self.tlb.lookup(linear, self.address_space, self.pcid())?;
         let complete = match access {
-            Access::Read => true,
+            Access::Read => found.nested_readable,
             Access::Write => found.dirty && found.nested_writable,
             Access::Fetch => found.nested_executable,
         };
@@ -161,33 +161,56 @@ impl Cpu {
         Ok(identity(linear & !(PAGE_BYTES - 1)))
     }
 
-    /// Translates by a walk, which the TLB cannot spare, into `walked`. Says whether the TLB keeps what was found.
+    /// Translates by a walk, which the TLB cannot spare, into `walked`.
     #[inline(never)]
-    pub(crate) fn translate_anew(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome<bool> {
+    pub(crate) fn translate_anew(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome {
         let (space, pcid) = (self.address_space, self.pcid());
-        if self.tlb.lookup(linear, space, pcid).is_some() {
-            // One that does not suffice: the walk is to find whether it still holds.
-            self.tlb.flush_page(linear, space, pcid);
+        let insufficient = self.tlb.lookup(linear, space, pcid).copied();
+        if let Some(old) = &insufficient {
+            // The walk is to find whether it still holds.
+            let largest = self.tlb.flush_page(linear, space, pcid);
+            if largest > old.bytes {
+                self.lost_page(linear, largest, old.physical);
+            }
         }
         let (mode, request) = (self.paging_mode(), Request { linear, access, privilege });
-        let kept = if self.repeat_walk(mode, request) {
+        let walked = if self.repeat_walk(mode, request) {
             debug_assert!(self.walk_agrees(mode, request), "a known walk is what a walk finds");
-            true
+            Ok(())
         } else {
-            self.walk_nested(mode, request)?
+            self.walk_nested(mode, request)
         };
-        if kept {
-            self.tlb.insert(self.walked, space, pcid);
-            self.note_walk();
-        } else {
-            self.contexts.note_more();
+        // SDM vol 3, 4.10.4.1 "Operations that Invalidate TLBs and Paging-Structure Caches": a page fault leaves no entry for its address.
+        if let Some(old) = insufficient
+            && (walked.is_err() || !self.walked.extends(&old))
+        {
+            self.lost_page(old.linear, old.bytes, old.physical);
         }
-        Ok(kept)
+        walked?;
+        if let Some(displaced) = self.tlb.insert(self.walked, space, pcid) {
+            self.lost_page(displaced.linear, displaced.bytes, displaced.physical);
+        }
+        self.note_walk();
+        Ok(())
     }
 
-    /// A walk made in full, and whether the TLB may keep what it found.
+    /// The TLB has lost an entry by itself: nothing that the engine keeps in front of it may outlive it, or what an access costs would
+    /// depend on what the host happens to keep.
+    fn lost_page(&mut self, linear: u64, bytes: u64, physical: u64) {
+        let frame = physical >> 12;
+        if bytes == PAGE_BYTES && !(self.is_ram(physical) && self.environment().memory.has_code(frame)) {
+            return self.software_tlb.forget(linear);
+        }
+        // Decoded code is found by linear address, and pieces of larger pages are spread over the table: every context is void.
+        self.software_tlb.epoch += 1;
+        self.context_changed();
+        // The present instruction may yet keep something that it found before.
+        self.contexts.note_more();
+    }
+
+    /// A walk made in full.
     #[inline(never)]
-    fn walk_nested(&mut self, mode: PagingMode, request: Request) -> Outcome<bool> {
+    fn walk_nested(&mut self, mode: PagingMode, request: Request) -> Outcome {
         let linear = request.linear;
         let mut trail = Trail::default();
         let (page, nested) = self.walk(mode, request, &mut trail)?;
@@ -198,15 +221,13 @@ impl Cpu {
             physical: nested.physical - inside,
             guest_physical: page.guest_physical + (linear & (page.bytes - 1)) - inside,
             bytes,
+            nested_readable: nested.readable,
             nested_writable: nested.writable,
             nested_executable: nested.executable,
             ..page
         };
-        // What nested paging lets nobody read may be fetched once, but is not cached: the TLB has no such right.
-        if nested.readable {
-            self.keep_walk(mode, request, &trail);
-        }
-        Ok(nested.readable)
+        self.keep_walk(mode, request, &trail);
+        Ok(())
     }
 
     /// Whether a walk made in full comes to the same end.
@@ -438,6 +459,7 @@ impl Cpu {
                 key: rights.key,
                 dirty: (entry | flags) & DIRTY != 0,
                 global: entry & GLOBAL != 0 && self.cr4.pge(),
+                nested_readable: nested.readable,
                 nested_writable: nested.writable,
                 nested_executable: nested.executable,
             };
@@ -496,6 +518,7 @@ const fn identity(linear: u64) -> Translation {
         key: 0,
         dirty: true,
         global: false,
+        nested_readable: true,
         nested_writable: true,
         nested_executable: true,
     }

@@ -25,6 +25,7 @@ use isa::segment::{Attributes, SegmentRegister, Selector, TableRegister};
 use models::CpuModel;
 use timing::TICKS_PER_CYCLE;
 
+mod fork;
 mod plain;
 
 pub use crate::context::ContextMark;
@@ -34,6 +35,10 @@ pub use plain::{Activity, FpuState, Msrs, Shadow, TscScale, VirtualInterrupt};
 pub(crate) const ZERO_REGISTER: u8 = 16;
 
 /// One logical processor.
+///
+/// Its fields are of three kinds. **State** is what a processor is; it decides what instructions do and what they cost, and a fork or a
+/// checkpoint takes it along: everything that is not said to be one of the others. A **cache** of the host's only spares the way to what the
+/// state says, and is empty in a fork. What belongs to the **run** in progress means nothing between two runs.
 #[repr(C)]
 pub struct Cpu {
     /// RAX to R15 by encoding, and a seventeenth that is always zero.
@@ -46,15 +51,15 @@ pub struct Cpu {
     pub(crate) flag_aux: u64,
     /// Ticks left in the slice, as if the whole block that executes were already paid.
     pub(crate) budget: i64,
-    /// Which address space and privilege the software TLB's entries must have: see [`crate::tlb`].
+    /// Cache: which address space and privilege the software TLB's entries must have: see [`crate::tlb`].
     pub(crate) context: u64,
-    /// How code was decoded when `context` was chosen.
+    /// Cache: how code was decoded when `context` was chosen; it follows from the state.
     pub(crate) code_mode: crate::block::Mode,
     /// Instructions begun (counted by the block).
     pub(crate) retired: u64,
-    /// Why control came back from the handlers to the engine.
+    /// Run, like the following seven: why control came back from the handlers to the engine.
     pub(crate) stop: crate::engine::StopCode,
-    /// Whether the handlers must return to the engine after the present instruction.
+    /// Whether the handlers must return to the engine after the present instruction. Between runs without effect: each begins with a look.
     pub(crate) leave: bool,
     /// Where the engine is to write the entry of the block found for `rip`.
     pub(crate) link: *mut *const Insn,
@@ -70,8 +75,11 @@ pub struct Cpu {
     pub xmm: [[u64; 2]; 16],
     /// SSE control and status.
     pub mxcsr: u32,
+    /// Run, and cache.
     pub(crate) handover: crate::compile::Handover,
+    /// Cache.
     pub(crate) software_tlb: SoftwareTlb,
+    /// Cache.
     pub(crate) jumps: JumpCache,
 
     /// RFLAGS but for the six status flags.
@@ -199,20 +207,27 @@ pub struct Cpu {
     pub number: u32,
     /// How many processors the machine has.
     pub cpu_count: u32,
+    /// The silicon: state, but for the marks of contexts in it, which are void where the contexts are.
     pub(crate) extension: Option<Box<dyn Extension>>,
+    /// The architectural TLB: state, because what it holds is not walked for.
     pub(crate) tlb: Tlb,
-    /// See [`FetchPage`].
+    /// Cache: see [`FetchPage`].
     pub(crate) fetch_page: FetchPage,
+    /// Cache: where what is kept under a context came from.
     pub(crate) contexts: Contexts,
-    /// What the last walk found.
+    /// Run: what the last walk found.
     pub(crate) walked: Translation,
-    /// What the last gates and descriptors were found to be.
+    /// Cache: what the last gates were found to be.
     pub(crate) known_gates: KnownGates,
+    /// Cache: what the last descriptors were found to be.
     pub(crate) known_segments: KnownSegments,
+    /// Cache: what the last walks found. A walk that is known is charged as one that is made.
     pub(crate) known_walks: KnownWalks,
-    /// Time at which the budget is used up, in ticks.
+    /// Time at which the budget is used up, in ticks. With `budget` it is the time, which is state.
     pub(crate) slice_end: u64,
+    /// Cache: the state of memory that pointers in the software TLB are good for.
     pub(crate) memory_generation: u64,
+    /// Cache: the state of the code cache that pointers in the jump cache are good for.
     pub(crate) code_generation: u64,
 }
 

@@ -75,12 +75,17 @@ pub(crate) struct SoftwareTlb {
 
 impl SoftwareTlb {
     pub(crate) fn new() -> Self {
+        Self::in_epoch(0)
+    }
+
+    /// An empty table for which no mark of another epoch is good.
+    pub(crate) fn in_epoch(epoch: u64) -> Self {
         Self {
             read: [EMPTY; SOFTWARE_ENTRIES],
             write: [EMPTY; SOFTWARE_ENTRIES],
             code: [NO_CODE_PAGE; CODE_PAGE_ENTRIES],
             last_context: 0,
-            epoch: 0,
+            epoch,
         }
     }
 
@@ -226,6 +231,8 @@ pub struct Translation {
     pub dirty: bool,
     /// The G bit is set and CR4.PGE was.
     pub global: bool,
+    /// Nested paging allows reads.
+    pub nested_readable: bool,
     /// Nested paging allows writes without further ado.
     pub nested_writable: bool,
     /// Nested paging allows fetches.
@@ -245,9 +252,18 @@ impl Translation {
         key: 0,
         dirty: false,
         global: false,
+        nested_readable: false,
         nested_writable: false,
         nested_executable: false,
     };
+
+    /// Whether whoever relied on `old` may rely on this one: the same page with no fewer rights.
+    pub(crate) fn extends(&self, old: &Self) -> bool {
+        let rights =
+            |page: &Self| [page.writable, page.executable, page.dirty, page.nested_readable, page.nested_writable, page.nested_executable];
+        let place = |page: &Self| (page.linear, page.physical, page.bytes, page.user, page.key);
+        place(self) == place(old) && rights(self).iter().zip(rights(old)).all(|(new, old)| *new || !old)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -285,12 +301,13 @@ impl Table {
         hit.then_some(&slot.translation)
     }
 
-    fn insert(&mut self, slot: Slot) {
+    fn insert(&mut self, slot: Slot) -> Option<Translation> {
         let index = self.index(slot.translation.linear, slot.translation.bytes, slot.address_space);
-        self.slots[index] = Some(slot);
+        let old = self.slots[index].replace(slot);
         if !std::mem::replace(&mut self.listed[index], true) {
             self.used.push(index as u16);
         }
+        old.map(|old| old.translation)
     }
 
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
@@ -350,8 +367,8 @@ impl Tlb {
         self.version
     }
 
-    /// Caches a translation.
-    pub fn insert(&mut self, translation: Translation, address_space: u32, pcid: u16) {
+    /// Caches a translation. Returns the one, of whatever address space, that had to make room for it.
+    pub fn insert(&mut self, translation: Translation, address_space: u32, pcid: u16) -> Option<Translation> {
         self.version += 1;
         let slot = Slot { address_space, pcid, translation };
         if translation.bytes == 4096 { self.small.insert(slot) } else { self.large.insert(slot) }
@@ -413,6 +430,7 @@ mod tests {
             key: 0,
             dirty: true,
             global,
+            nested_readable: true,
             nested_writable: true,
             nested_executable: true,
         }

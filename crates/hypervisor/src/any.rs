@@ -153,6 +153,15 @@ impl AnyVm {
         })
     }
 
+    /// See [`Vm::fork`].
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        match self {
+            Self::Vmx(vm) => Self::Vmx(vm.fork()),
+            Self::Svm(vm) => Self::Svm(vm.fork()),
+        }
+    }
+
     /// Moves the guest to processors of another model and tells what that cost, one sentence for each loss. Virtual CPUs that are in the
     /// guest are fetched out of it first, which shows in the trace.
     ///

@@ -95,7 +95,7 @@ pub struct TscSetting {
 }
 
 /// One virtual CPU on one vendor's silicon. Every method but those without `cpu` needs the processor's environment.
-pub trait Backend: Sized + std::fmt::Debug {
+pub trait Backend: Sized + Clone + std::fmt::Debug {
     // ---- Life -----------------------------------------------------------------------------------------------------------------------
 
     /// The vendor.

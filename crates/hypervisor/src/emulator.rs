@@ -185,6 +185,11 @@ impl Emulator {
         Self { cpu }
     }
 
+    /// The same for a fork of the guest. What the last emulation left in the spare processor is void at the next.
+    pub fn fork(&self) -> Self {
+        Self { cpu: self.cpu.fork() }
+    }
+
     /// The slots have changed.
     pub fn set_slots(&mut self, slots: &Slots) {
         self.with_view(|view| view.slots = slots.clone());

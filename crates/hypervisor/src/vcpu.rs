@@ -107,7 +107,7 @@ impl Progress {
 }
 
 /// A virtual CPU.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Vcpu<B> {
     pub backend: B,
     pub software: Software,

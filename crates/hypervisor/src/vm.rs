@@ -139,7 +139,7 @@ pub struct Statistics {
 }
 
 /// What does not depend on the vendor, and moves along as it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Common {
     pub guest_model: &'static CpuModel,
     pub guest_features: u128,
@@ -159,7 +159,8 @@ pub(crate) struct Common {
     pub look: bool,
 }
 
-/// A guest on processors of one vendor.
+/// A guest on processors of one vendor. Every part of it is state, but for the caches inside of its processors and the blocks of `code`: see
+/// [`Vm::fork`].
 #[derive(Debug)]
 pub struct Vm<B: Backend> {
     pub(crate) model: &'static CpuModel,
@@ -307,6 +308,23 @@ impl<B: Backend> Vm<B> {
             vm.map_everything();
         }
         Ok(vm)
+    }
+
+    /// A guest that goes on exactly as this one, on processors that do as well; only between runs. Memory is shared until one of the two
+    /// writes it.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self {
+            model: self.model,
+            cpus: self.cpus.iter().map(|cpu| cpu.fork()).collect(),
+            vcpus: self.vcpus.clone(),
+            memory: self.memory.snapshot(),
+            code: self.code.fork(),
+            nested: self.nested.clone(),
+            emulator: self.emulator.fork(),
+            restricted: self.restricted,
+            common: self.common.clone(),
+        }
     }
 
     fn map_everything(&mut self) {

@@ -42,7 +42,7 @@ pub struct MachineConfig {
     pub seed: u64,
 }
 
-/// A machine.
+/// A machine. Every part of it is state, but for the caches inside of its processors and the blocks of `code`: see [`Machine::fork`].
 #[derive(Debug)]
 pub struct Machine {
     /// The processors by number.
@@ -98,6 +98,18 @@ impl Machine {
             }),
             interleaving: Interleaving::new(config.seed),
             serial: Vec::new(),
+        }
+    }
+
+    /// A machine that goes on exactly as this one; only between runs. Memory is shared until one of the two writes it.
+    pub fn fork(&mut self) -> Self {
+        Self {
+            cpus: self.cpus.iter().map(|cpu| cpu.fork()).collect(),
+            memory: self.memory.snapshot(),
+            code: self.code.fork(),
+            board: self.board.clone(),
+            interleaving: self.interleaving.clone(),
+            serial: self.serial.clone(),
         }
     }
 

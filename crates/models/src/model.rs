@@ -38,7 +38,7 @@ impl Vendor {
 }
 
 /// By whose rules the bytes of an instruction are read, where the vendors differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum DecodeRules {
     /// SDM vol 2, chapter 2 "Instruction Format": near branches of 64-bit mode have 64 bits whatever the prefixes (appendix A.2.1, "f64").
     #[default]

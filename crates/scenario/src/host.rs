@@ -138,6 +138,8 @@ pub trait Host {
     /// # Errors
     /// Says why they cannot be held.
     fn hold(&mut self, cycles: u64, sink: &mut dyn Sink) -> Result<(), String>;
+    /// A machine that goes on exactly as this one.
+    fn fork(&mut self) -> Box<dyn Host>;
     /// Moves the guest to another CPU model.
     ///
     /// # Errors
@@ -285,7 +287,7 @@ pub struct BareHost {
 }
 
 /// Arrivals of CPUs at an address.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Arrivals {
     address: u64,
     seen: u64,
@@ -448,6 +450,10 @@ impl Host for BareHost {
 
     fn hold(&mut self, _: u64, _: &mut dyn Sink) -> Result<(), String> {
         Err(NOBODY.to_owned())
+    }
+
+    fn fork(&mut self) -> Box<dyn Host> {
+        Box::new(Self { machine: self.machine.fork(), watch: self.watch.clone(), arrivals: self.arrivals.clone() })
     }
 
     fn migrate(&mut self, _: &'static CpuModel, _: Policy, _: &mut dyn Sink) -> Result<(), String> {

@@ -179,6 +179,17 @@ pub fn host(config: &HostConfig, policy: Policy, loaded: &crate::host::Loaded) -
 
 /// Runs a scenario on one of its machines; `also` gets every event besides.
 pub fn run(scenario: &Scenario, variant: &Variant, options: &Options, also: Option<&mut dyn Sink>) -> Report {
+    run_on(scenario, variant, options, also, |host| host)
+}
+
+/// The same on what `through` makes of the machine: something that looks at it between its runs, or goes on with another one.
+pub fn run_on(
+    scenario: &Scenario,
+    variant: &Variant,
+    options: &Options,
+    also: Option<&mut dyn Sink>,
+    through: impl FnOnce(Box<dyn Host>) -> Box<dyn Host>,
+) -> Report {
     let expectations = verdict::applicable(scenario, variant);
     let expects: Vec<_> = expectations.iter().map(|(_, expect)| *expect).collect();
     let mut observer = Observer::new(&expects, options.events, also);
@@ -198,7 +209,7 @@ pub fn run(scenario: &Scenario, variant: &Variant, options: &Options, also: Opti
     };
     let made = load(&variant.image, config.vcpus, config.memory).and_then(|loaded| host(&config, variant.policy, &loaded));
     let mut host = match made {
-        Ok(host) => host,
+        Ok(host) => through(host),
         Err(message) => return refused(scenario, variant, observer, message),
     };
     let mut director = Director { scenario, variant, host: &mut *host, serial: Vec::new(), next: 0, policy: variant.policy };

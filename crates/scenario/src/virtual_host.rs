@@ -208,6 +208,10 @@ impl Host for VirtualHost {
         vm.hold(cycles, sink).map_err(|stop| format!("a CPU does not leave its guest: {stop:?}"))
     }
 
+    fn fork(&mut self) -> Box<dyn Host> {
+        Box::new(Self { vm: self.vm.as_mut().map(AnyVm::fork), vcpus: self.vcpus, last: self.last, waiting: self.waiting })
+    }
+
     fn migrate(&mut self, to: &'static CpuModel, chosen: Policy, sink: &mut dyn Sink) -> Result<(), String> {
         hypervisor::check_model(to).map_err(|error| error.to_string())?;
         self.last = self.totals();

@@ -399,6 +399,7 @@ fn tlb_control_flushes_what_it_says() {
         key: 0,
         dirty: true,
         global,
+        nested_readable: true,
         nested_writable: true,
         nested_executable: true,
     };

@@ -64,12 +64,12 @@ impl Cpu {
     /// The caller must be done with them before this or another processor touches memory.
     unsafe fn present_bytes<'a>(&mut self, block: &Block) -> &'a [u8] {
         let limit = if block.mode.bits == 64 { u64::MAX } else { u64::from(self.segment(Segment::Cs).limit) };
-        if block.second.is_some() || block.rip.checked_add(block.length - 1).is_none_or(|last| last > limit) {
+        if block.print.second.is_some() || block.rip.checked_add(block.print.length - 1).is_none_or(|last| last > limit) {
             return &[];
         }
-        let page = self.environment().memory.read_pointer(block.physical / PAGE_BYTES).expect("the page is RAM");
+        let page = self.environment().memory.read_pointer(block.print.physical / PAGE_BYTES).expect("the page is RAM");
         // SAFETY: the pointer is good for the 4096 bytes of the page until memory is touched, and the block lies in one page.
-        unsafe { std::slice::from_raw_parts(page.add((block.physical % PAGE_BYTES) as usize), block.length as usize) }
+        unsafe { std::slice::from_raw_parts(page.add((block.print.physical % PAGE_BYTES) as usize), block.print.length as usize) }
     }
 
     /// Keeps what a block was decoded from, unless what it ended at lies outside of it: an instruction that goes on in the next page.
@@ -77,7 +77,7 @@ impl Cpu {
         block.bytes.clear();
         let Some(last) = block.details.last() else { return };
         let ends_by_itself = block.mode.single || block.details.len() == MAXIMUM || ends_block(&last.instruction);
-        if !ends_by_itself && !(block.physical + block.length).is_multiple_of(PAGE_BYTES) {
+        if !ends_by_itself && !(block.print.physical + block.print.length).is_multiple_of(PAGE_BYTES) {
             return;
         }
         // SAFETY: they are copied at once.

@@ -50,6 +50,10 @@ pub(crate) struct Compiler {
 impl Compiler {
     pub(crate) fn set(&mut self, _: Compile) {}
 
+    pub(crate) fn when(&self) -> Compile {
+        Compile::Never
+    }
+
     pub(crate) fn front(&self, _: &mut Tier, _: Mode) -> Option<Handler> {
         None
     }

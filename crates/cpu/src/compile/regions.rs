@@ -118,6 +118,15 @@ impl Compiler {
         };
     }
 
+    /// What [`Self::set`] said.
+    pub(crate) fn when(&self) -> Compile {
+        match (self.after, self.background) {
+            (None, _) => Compile::Never,
+            (Some(_), true) => Compile::Hot,
+            (Some(entries), false) => Compile::After(entries),
+        }
+    }
+
     /// Whoever stands in front of a new block's first instruction, and the block's tier made new.
     pub(crate) fn front(&self, tier: &mut Tier, mode: Mode) -> Option<Handler> {
         debug_assert!(tier.door.get().is_none(), "a block's regions die with it");

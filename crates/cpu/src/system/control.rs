@@ -411,8 +411,7 @@ impl Cpu {
         let (space, pcid) = (self.address_space, self.pcid());
         let cached = self.tlb.lookup(linear, space, pcid).copied();
         let largest = self.tlb.flush_page(linear, space, pcid);
-        // The inline path holds 4-KiB pieces of larger pages, and may outlive an entry that another one displaced; decoded code is found
-        // by linear address.
+        // The inline path holds 4-KiB pieces of larger pages; decoded code is found by linear address.
         let only_data = cached.is_some_and(|page| {
             let frame = (page.physical + (linear & (page.bytes - 1))) >> 12;
             largest == 4096 && self.is_ram(frame << 12) && !self.environment().memory.has_code(frame)

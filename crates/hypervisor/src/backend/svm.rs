@@ -80,7 +80,7 @@ const ALWAYS: &[ExitCode] = &[
 ];
 
 /// A virtual CPU on SVM.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SvmBackend {
     vmcb: u64,
     rip: u64,

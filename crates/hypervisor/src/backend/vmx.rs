@@ -34,7 +34,7 @@ use restricted::{Restricted, refuses};
 use trace::Name;
 
 /// A virtual CPU on VMX.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct VmxBackend {
     launched: bool,
     rip: u64,

@@ -1,0 +1,75 @@
+//! Where code was decoded: all that anybody can tell of a code cache from outside.
+//!
+//! What is modelled: a store to bytes that a processor has decoded, and not found overwritten since, clears its pipeline, which costs time
+//! (`Cpu::store_code`). So the places of blocks are state, though the blocks themselves are not: a fork of a machine, or one that comes out of
+//! a checkpoint, begins with the places alone, and decodes each block again when it is entered.
+
+use super::{CodeCache, Mode};
+use memory::PAGE_BYTES;
+use serde::{Deserialize, Serialize};
+
+/// The bytes that a block was decoded from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Footprint {
+    /// Physical address of the first byte.
+    pub physical: u64,
+    /// Physical address of the first byte on a second page.
+    pub second: Option<u64>,
+    /// Length in bytes.
+    pub length: u64,
+    /// Some of them were overwritten since.
+    pub stale: bool,
+}
+
+impl Footprint {
+    /// How many of its bytes lie on the page of the first.
+    pub fn on_first_page(&self) -> u64 {
+        self.second.map_or(self.length, |_| PAGE_BYTES - self.physical % PAGE_BYTES)
+    }
+
+    /// Whether a store makes it stale.
+    pub fn is_met_by(&self, address: u64, length: u64) -> bool {
+        let first = self.on_first_page();
+        let hit = |start: u64, bytes: u64| address < start + bytes && start < address + length;
+        !self.stale && (hit(self.physical, first) || self.second.is_some_and(|start| hit(start, self.length - first)))
+    }
+}
+
+/// The places of all blocks of a code cache: what a checkpoint keeps of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footprints(Vec<(u64, Mode, Footprint)>);
+
+impl CodeCache {
+    /// Where code was decoded.
+    pub fn footprints(&self) -> Footprints {
+        let mut prints: Vec<_> = self
+            .pages
+            .values()
+            .flat_map(|page| {
+                let blocks = page.blocks.iter().map(|((rip, mode), block)| (*rip, *mode, block.print));
+                blocks.chain(page.prints.iter().map(|((rip, mode), print)| (*rip, *mode, *print)))
+            })
+            .collect();
+        prints.sort_unstable_by_key(|(rip, mode, print)| (print.physical / PAGE_BYTES, *rip, *mode));
+        Footprints(prints)
+    }
+
+    /// A cache without blocks for a machine that had decoded code in these places. The pages of its memory must be marked
+    /// ([`memory::Memory::mark_code`]) as they were.
+    pub fn with_footprints(footprints: &Footprints) -> Self {
+        let mut cache = Self::new();
+        for (rip, mode, print) in &footprints.0 {
+            let added = cache.cover(print).prints.insert((*rip, *mode), *print).is_none();
+            cache.count += usize::from(added);
+        }
+        cache
+    }
+
+    /// A cache without blocks for a fork of the machine, whose memory is a [`memory::Memory::snapshot`].
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let mut cache = Self::with_footprints(&self.footprints());
+        cache.compiler.set(self.compiler.when());
+        cache
+    }
+}
