@@ -3,6 +3,7 @@
 use crate::backend::svm::SvmBackend;
 use crate::backend::vmx::VmxBackend;
 use crate::backend::{Backend, Unfit};
+use crate::dirty::DirtyPages;
 use crate::migrate::MigrationError;
 use crate::nested::{Rights, SlotError};
 use crate::policy::Policy;
@@ -133,6 +134,21 @@ passed_on! {
     /// # Errors
     /// See there.
     fn hold((&mut self), cycles: u64, sink: &mut dyn Sink) -> Result<(), Stop>;
+    /// See [`Vm::start_dirty_log`].
+    ///
+    /// # Errors
+    /// See there.
+    fn start_dirty_log((&mut self), sink: &mut dyn Sink) -> Result<u64, Stop>;
+    /// See [`Vm::take_dirty_log`].
+    ///
+    /// # Errors
+    /// See there.
+    fn take_dirty_log((&mut self), sink: &mut dyn Sink) -> Result<DirtyPages, Stop>;
+    /// See [`Vm::stop_dirty_log`].
+    ///
+    /// # Errors
+    /// See there.
+    fn stop_dirty_log((&mut self), sink: &mut dyn Sink) -> Result<(), Stop>;
     /// See [`Vm::interrupt`].
     fn interrupt((&mut self), vcpu: u32, vector: u8);
     /// See [`Vm::nmi`].

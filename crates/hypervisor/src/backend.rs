@@ -14,6 +14,7 @@
 //! | when can an interrupt be injected | interrupt-window exiting | a virtual interrupt with VINTR intercepted |
 //! | when does NMI blocking end | the processor knows ("virtual NMIs", NMI-window exiting) | the hypervisor intercepts IRET |
 //! | what blocks for one instruction | two bits, STI and MOV SS | one bit |
+//! | which pages were written | a log that the processor keeps, or EPT violations | nested page faults |
 //! | how are stale translations dropped | INVEPT | TLB_CONTROL at the next VMRUN |
 //! | what is the scale of the time-stamp counter | 16.48 in the VMCS | 8.32 in an MSR |
 
@@ -163,6 +164,15 @@ pub trait Backend: Sized + Clone + std::fmt::Debug {
     fn task_priority(&mut self, cpu: &mut Cpu) -> Option<u8>;
     /// Tells the silicon what the guest reads in CR8. `update_cr8_intercept`
     fn set_task_priority(&mut self, cpu: &mut Cpu, class: u8);
+
+    // ---- Dirty log --------------------------------------------------------------------------------------------------------------------
+
+    /// Whether processors of a model log the pages that a guest writes. `cpu_dirty_log_size`
+    fn logs_writes(model: &'static CpuModel) -> bool;
+    /// Turns the processor's log on or off. `update_cpu_dirty_logging`
+    fn log_writes(&mut self, cpu: &mut Cpu, on: bool);
+    /// The guest-physical addresses in the processor's log, which is empty afterwards. `flush_pml_buffer`
+    fn take_logged(&mut self, cpu: &mut Cpu) -> Vec<u64>;
 
     // ---- State ----------------------------------------------------------------------------------------------------------------------
 

@@ -46,11 +46,15 @@ pub enum Exit {
         guest_physical: u64,
         /// What for.
         access: Access,
+        /// Write permission was wanted: for a write, or by a walk that may set flags in the guest's own tables.
+        writes: bool,
         /// The words that `kvm_page_fault` shows.
         error_code: u64,
         /// An entry of the nested tables is malformed: ours to explain, never the guest's.
         malformed: bool,
     },
+    /// The log of modified pages is full (VMX); it was emptied after the exit.
+    LogFull,
     /// The guest can take an interrupt now.
     InterruptWindow,
     /// The guest can take an NMI now.

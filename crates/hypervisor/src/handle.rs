@@ -97,11 +97,13 @@ impl<B: Backend> Vm<B> {
             Exit::NestedFault { malformed: true, guest_physical, .. } => {
                 Err(self.not_modelled(vcpu, &format!("a nested table entry for {guest_physical:#x} that the processor refuses")))
             }
-            Exit::NestedFault { guest_physical, access, error_code, .. } => {
-                self.nested_fault(vcpu, report, guest_physical, access, error_code, sink)
+            Exit::NestedFault { guest_physical, access, writes, error_code, .. } => {
+                self.nested_fault(vcpu, report, guest_physical, (access, writes), error_code, sink)
             }
             // What waits is injected at the entry.
             Exit::InterruptWindow | Exit::NmiWindow => Ok(()),
+            // Every exit empties the log.
+            Exit::LogFull => Ok(()),
             Exit::Iret | Exit::Xsetbv => self.emulate(vcpu, sink, false),
             Exit::ExternalInterrupt | Exit::Nmi => {
                 self.host_interrupt(vcpu);

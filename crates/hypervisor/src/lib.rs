@@ -18,6 +18,7 @@
 //! | `hypercall` | the table of KVM's hypercalls |
 //! | `emulator` | one instruction of the guest executed by software: the core again, with devices in front |
 //! | `state` | the table of what a virtual CPU consists of, and what each vendor cannot carry |
+//! | `dirty` | which pages of memory were written |
 //! | `migrate` | the move to another processor model |
 //!
 //! # How it is used
@@ -41,6 +42,7 @@
 mod any;
 pub mod backend;
 pub mod cpuid;
+pub mod dirty;
 mod emulator;
 mod events;
 pub mod exit;
@@ -55,6 +57,7 @@ mod vcpu;
 mod vm;
 
 pub use any::{AnyVm, check_model};
+pub use dirty::DirtyPages;
 pub use migrate::MigrationError;
 pub use nested::{Rights, SlotError};
 pub use policy::Policy;

@@ -4,6 +4,10 @@
 //! equal to its guest-physical one. Tables of four levels with the largest pages that fit, built in the hypervisor's own pages, dropped
 //! whole by a zap, and filled again by faults. What no slot covers is the devices'.
 
+mod tracking;
+
+pub use tracking::{Armed, Tracking};
+
 use memory::Memory;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -91,6 +95,16 @@ impl Slots {
         self.ram.last().map_or(0, |slot| slot.end)
     }
 
+    /// Whether an address lies in RAM, whatever the guest may do with it.
+    pub fn is_ram(&self, guest_physical: u64) -> bool {
+        self.ram.iter().any(|slot| (slot.first..slot.end).contains(&guest_physical))
+    }
+
+    /// How many pages of RAM there are.
+    pub fn ram_pages(&self) -> u64 {
+        self.ram.iter().map(|slot| (slot.end - slot.first) >> 12).sum()
+    }
+
     /// Changes the rights of a range.
     ///
     /// # Errors
@@ -137,6 +151,12 @@ pub struct Format {
     pub page: fn(address: u64, large: bool, writable: bool) -> u64,
     /// The largest page, as the number of its address bits: 12, 21 or 30.
     pub largest: u32,
+    /// The bit of an entry that allows writing.
+    pub writable: u64,
+    /// The bit of an entry that says that the page was written, where the processor sets it.
+    pub dirty: u64,
+    /// The bit of an entry above the lowest level that maps a page.
+    pub large: u64,
 }
 
 /// The tables, in a range of pages that is theirs.
@@ -149,6 +169,7 @@ pub struct NestedTables {
     mappings: u64,
     /// A page of the hypervisor's own that the guest-physical address space has as well, and keeps: guest-physical, host-physical.
     fixed: Option<(u64, u64)>,
+    tracking: Tracking,
 }
 
 /// Shifts of the levels, from the top.
@@ -157,12 +178,13 @@ const LEVELS: [u32; 4] = [39, 30, 21, 12];
 impl NestedTables {
     /// Pages that a guest with that much memory may need.
     pub fn pages(memory: u64) -> u64 {
-        (memory >> 30) + 16 + 4 * MAXIMUM_SLOTS as u64
+        // With a dirty log every page is mapped by itself.
+        (memory >> 21) + (memory >> 30) + 16 + 4 * MAXIMUM_SLOTS as u64
     }
 
     /// Empty tables in a range of host-physical pages.
     pub fn new(format: Format, pages: Range<u64>, fixed: Option<(u64, u64)>) -> Self {
-        Self { format, root: pages.start, next: pages.start + 0x1000, end: pages.end, mappings: 0, fixed }
+        Self { format, root: pages.start, next: pages.start + 0x1000, end: pages.end, mappings: 0, fixed, tracking: Tracking::None }
     }
 
     /// Host-physical address of the top table.
@@ -233,9 +255,10 @@ impl NestedTables {
 
     /// Maps the page around an address and returns the first address behind it.
     fn map_page(&mut self, memory: &mut Memory, slot: &Slot, address: u64) -> u64 {
+        let largest = if self.tracking == Tracking::None { self.format.largest } else { 12 };
         let fits = |shift: u32| {
             let first = address >> shift << shift;
-            shift <= self.format.largest && first >= slot.first && first + (1 << shift) <= slot.end
+            shift <= largest && first >= slot.first && first + (1 << shift) <= slot.end
         };
         let leaf = *LEVELS[1..].iter().find(|shift| fits(**shift)).unwrap_or(&12);
         let mut table = self.root;
@@ -243,7 +266,8 @@ impl NestedTables {
             let place = table + (address >> shift & 0x1ff) * 8;
             let base = address >> shift << shift;
             if shift == leaf {
-                let entry = (self.format.page)(base, shift > 12, !slot.read_only);
+                let writable = !slot.read_only && self.tracking != Tracking::Protection;
+                let entry = (self.format.page)(base, shift > 12, writable);
                 if memory.read_u64(place) == Ok(0) {
                     self.mappings += 1;
                 }
@@ -260,10 +284,13 @@ impl NestedTables {
 mod tests {
     use super::*;
 
-    const FORMAT: Format = Format {
+    pub(super) const FORMAT: Format = Format {
         table: |address| address | 7,
         page: |address, large, writable| address | 5 | u64::from(large) << 7 | u64::from(writable) << 1,
         largest: 21,
+        writable: 2,
+        dirty: 1 << 6,
+        large: 1 << 7,
     };
 
     #[test]

@@ -437,10 +437,12 @@ impl<B: Backend> Vm<B> {
         let left = if bound == u64::MAX { u64::MAX } else { bound.saturating_sub(self.instructions()) };
         let steps = self.common.pauses.addresses;
         let allowed = own.saturating_add(if steps { left.min(1) } else { left });
+        let journal = self.memory.open_journal(false);
         let mut devices = NoDevices;
         let mut bus = DeviceBus(&mut devices);
         let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut bus };
         let exit = self.cpus[vcpu].run(&mut environment, until, allowed);
+        self.memory.open_journal(journal);
         if self.common.options.deliveries {
             for it in self.cpus[vcpu].take_deliveries() {
                 if let Some(event) = machine::watch::delivery(&it, true) {
@@ -516,6 +518,7 @@ impl<B: Backend> Vm<B> {
         );
         let costs = self.model.costs;
         self.charge(vcpu, &costs.exit_dispatch);
+        self.empty_log(vcpu);
         if report.exit != Exit::EntryFailure {
             let (event, priority) = self.silicon(vcpu, |backend, cpu| (backend.interrupted(cpu), backend.task_priority(cpu)));
             let software = &mut self.vcpus[vcpu].software;

@@ -6,6 +6,7 @@
 use crate::backend::vmx::{IDENTITY_MAP, identity_map};
 use crate::backend::{Backend, PAGES_PER_VCPU, Setup, TscSetting, Unfit};
 use crate::cpuid::{self, CpuidTable};
+use crate::dirty::DirtyLog;
 use crate::emulator::{DeviceBus, Emulator, NoDevices};
 use crate::nested::{NestedTables, Rights, SlotError, Slots};
 use crate::policy::Policy;
@@ -55,6 +56,8 @@ pub struct Options {
     pub unrestricted_guest: bool,
     /// Tell of what the guest's processors deliver through the guest's own IDT.
     pub deliveries: bool,
+    /// KVM's `pml`: the dirty log is the processor's own page-modification log, where it has one. Intel only.
+    pub page_modification_log: bool,
     /// Exits, or emulated instructions, without progress after which a run ends as a livelock.
     pub livelock: u64,
     /// When code is compiled.
@@ -71,6 +74,7 @@ impl Default for Options {
             hidden_features: 0,
             unrestricted_guest: true,
             deliveries: false,
+            page_modification_log: true,
             livelock: 10_000,
             compile: Compile::default(),
         }
@@ -172,6 +176,8 @@ pub struct Vm<B: Backend> {
     pub(crate) emulator: Emulator,
     /// The processors do without unrestricted guests.
     pub(crate) restricted: bool,
+    /// The dirty log, while one is kept.
+    pub(crate) dirty: Option<DirtyLog>,
     pub(crate) common: Common,
 }
 
@@ -262,13 +268,21 @@ impl<B: Backend> Vm<B> {
         let fixed = restricted.then_some((IDENTITY_MAP, identity));
         let nested = NestedTables::new(format, tables..identity, fixed);
         let emulator = Emulator::new(common.guest_model, &common.slots);
-        let mut vm =
-            Self { model, cpus: Vec::new(), vcpus: Vec::new(), memory, code: CodeCache::new(), nested, emulator, restricted, common };
+        let mut vm = Self {
+            model,
+            cpus: Vec::new(),
+            vcpus: Vec::new(),
+            memory,
+            code: CodeCache::new(),
+            nested,
+            emulator,
+            restricted,
+            dirty: None,
+            common,
+        };
         vm.code.compile(vm.common.options.compile);
         // Whatever a former host left there.
-        for page in (first..first + bytes).step_by(4096) {
-            let _ = vm.memory.write(page, &[0; 4096]);
-        }
+        vm.memory.forget(first >> 12, (first + bytes) >> 12);
         if restricted {
             let _ = vm.memory.write(identity, &identity_map());
         }
@@ -323,11 +337,12 @@ impl<B: Backend> Vm<B> {
             nested: self.nested.clone(),
             emulator: self.emulator.fork(),
             restricted: self.restricted,
+            dirty: self.dirty.clone(),
             common: self.common.clone(),
         }
     }
 
-    fn map_everything(&mut self) {
+    pub(crate) fn map_everything(&mut self) {
         for slot in self.common.slots.iter() {
             self.nested.map_slot(&mut self.memory, slot);
         }
@@ -344,11 +359,14 @@ impl<B: Backend> Vm<B> {
 
     /// The same with all that the silicon charges: for entries.
     pub(crate) fn silicon_charged<T>(&mut self, vcpu: usize, call: impl FnOnce(&mut B, &mut Cpu) -> T) -> T {
+        let journal = self.memory.open_journal(false);
         let mut devices = NoDevices;
         let mut bus = DeviceBus(&mut devices);
         let mut environment = Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut bus };
         let backend = &mut self.vcpus[vcpu].backend;
-        self.cpus[vcpu].with_environment(&mut environment, |cpu| call(backend, cpu))
+        let result = self.cpus[vcpu].with_environment(&mut environment, |cpu| call(backend, cpu));
+        self.memory.open_journal(journal);
+        result
     }
 
     /// Charges work of the hypervisor.

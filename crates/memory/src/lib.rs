@@ -8,6 +8,7 @@ mod page;
 
 use bitvec::vec::BitVec;
 use page::Page;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -86,6 +87,14 @@ pub struct Memory {
     code: BitVec<u64>,
     code_writes: Vec<CodeWrite>,
     dirty: Option<BitVec<u64>>,
+    journal: Journal,
+}
+
+/// Frames that were written by whoever is being noted down.
+#[derive(Clone, Debug, Default)]
+struct Journal {
+    open: bool,
+    frames: BTreeSet<u64>,
 }
 
 impl Memory {
@@ -100,6 +109,7 @@ impl Memory {
             code: BitVec::repeat(false, pages),
             code_writes: Vec::new(),
             dirty: None,
+            journal: Journal::default(),
         }
     }
 
@@ -161,9 +171,7 @@ impl Memory {
         if frame >= self.size / PAGE_BYTES {
             return None;
         }
-        if let Some(dirty) = &mut self.dirty {
-            dirty.set(frame as usize, true);
-        }
+        self.note_write(frame);
         Some(self.own_page(frame).pointer().cast_mut())
     }
 
@@ -181,10 +189,17 @@ impl Memory {
         if address >= self.size || self.has_code(frame) {
             return None;
         }
+        self.note_write(frame);
+        Some(PageWriter(self.own_page(frame)))
+    }
+
+    fn note_write(&mut self, frame: u64) {
         if let Some(dirty) = &mut self.dirty {
             dirty.set(frame as usize, true);
         }
-        Some(PageWriter(self.own_page(frame)))
+        if self.journal.open {
+            self.journal.frames.insert(frame);
+        }
     }
 
     /// Copies bytes out.
@@ -210,9 +225,7 @@ impl Memory {
             let offset = (address % PAGE_BYTES) as usize;
             let frame = address / PAGE_BYTES;
             let (part, rest) = from.split_at(from.len().min(PAGE_BYTES as usize - offset));
-            if let Some(dirty) = &mut self.dirty {
-                dirty.set(frame as usize, true);
-            }
+            self.note_write(frame);
             if self.code[frame as usize] {
                 self.code_writes.push(CodeWrite { address, length: part.len() as u64 });
             }
@@ -233,9 +246,7 @@ impl Memory {
             }
         }
         let frame = address / PAGE_BYTES;
-        if let Some(dirty) = &mut self.dirty {
-            dirty.set(frame as usize, true);
-        }
+        self.note_write(frame);
         if self.code[frame as usize] {
             let writes = pieces.iter().map(|(offset, bytes)| CodeWrite { address: address + *offset as u64, length: bytes.len() as u64 });
             self.code_writes.extend(writes);
@@ -337,6 +348,37 @@ impl Memory {
         self.dirty.as_ref().and_then(|dirty| dirty.get(frame as usize)).is_some_and(|bit| *bit)
     }
 
+    /// Opens or closes the journal: while it is open, the frames that are written are noted down. Pointers handed out before write unseen.
+    /// Whoever wants to know what one writer does opens it for the time of that writer. The answer is whether it was open before.
+    pub fn open_journal(&mut self, open: bool) -> bool {
+        std::mem::replace(&mut self.journal.open, open)
+    }
+
+    /// The frames noted down since the last call, in ascending order.
+    pub fn take_journal(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.journal.frames)
+    }
+
+    /// Makes whole pages zero by forgetting them, from frame `first` up to and without frame `end`. Pointers handed out before are void.
+    pub fn forget(&mut self, first: u64, end: u64) {
+        let end = end.min(self.size / PAGE_BYTES);
+        let mut frame = first;
+        while frame < end {
+            let Some(leaf) = self.leaves[frame as usize / LEAF].as_mut() else {
+                frame = (frame / LEAF as u64 + 1) * LEAF as u64;
+                continue;
+            };
+            if leaf[frame as usize % LEAF].take().is_some() {
+                self.note_write(frame);
+                if self.code[frame as usize] {
+                    self.code_writes.push(CodeWrite { address: frame * PAGE_BYTES, length: PAGE_BYTES });
+                }
+            }
+            frame += 1;
+        }
+        self.generation += 1;
+    }
+
     /// A copy that shares all pages until one side writes them. Pointers handed out before are void.
     pub fn snapshot(&mut self) -> Self {
         self.generation += 1;
@@ -368,6 +410,34 @@ mod tests {
         memory.write(0xffd, &[1, 2, 3, 4, 5, 6]).unwrap();
         assert_eq!(memory.read_u64(0xffc), Ok(0x0006_0504_0302_0100));
         assert_eq!(memory.touched_frames().collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn the_journal_tells_of_one_writer_only() {
+        let mut memory = Memory::new(0x4000);
+        memory.write(0, &[1]).unwrap();
+        assert!(!memory.open_journal(true));
+        memory.write(0x1ffe, &[1, 2, 3]).unwrap();
+        assert!(memory.open_journal(false));
+        memory.write(0x3000, &[1]).unwrap();
+        assert_eq!(memory.take_journal().into_iter().collect::<Vec<_>>(), [1, 2]);
+        assert!(memory.take_journal().is_empty());
+    }
+
+    #[test]
+    fn pages_that_are_forgotten_read_zero_and_code_hears_of_it() {
+        let mut memory = Memory::new(4 << 20);
+        for frame in [0, 1, 511, 512, 700] {
+            memory.write(frame << 12, &[7]).unwrap();
+        }
+        memory.mark_code(512);
+        let before = memory.generation();
+        memory.forget(1, 700);
+        assert_eq!(memory.touched_frames().collect::<Vec<_>>(), [0, 700]);
+        assert_eq!(memory.take_code_writes(), [CodeWrite { address: 512 << 12, length: 4096 }]);
+        assert_ne!(memory.generation(), before);
+        memory.forget(700, u64::MAX);
+        assert_eq!(memory.read_u8(700 << 12), Ok(0));
     }
 
     #[test]

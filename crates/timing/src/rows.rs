@@ -455,6 +455,17 @@ cost_model! {
         mmu_zap MmuZap;
         /// Mapping one page in a nested page table after a violation.
         nested_fault_fix NestedFaultFix;
+        /// Letting the guest write a page again that the dirty log protects: the page noted down, one entry of the nested tables changed without a
+        /// lock.
+        dirty_fault_fix DirtyFaultFix;
+        /// Dividing a large nested mapping into the 512 of the next size, so that writes can be told apart.
+        large_page_split LargePageSplit;
+        /// Taking one entry out of the page-modification log: its memory slot found, its bit set.
+        modification_log_entry ModificationLogEntry;
+        /// Looking at 64 pages' worth of the dirty log.
+        dirty_log_word DirtyLogWord;
+        /// Taking one dirty page out of the log, and arming its entry of the nested tables again.
+        dirty_log_page DirtyLogPage;
         /// Mapping one page in a shadow page table, or finding that the fault is the guest's.
         shadow_fault_fix ShadowFaultFix;
         /// CPUID handler.
@@ -479,6 +490,8 @@ cost_model! {
         migrate_load MigrateLoad;
         /// Copying one 4-KByte page to the destination.
         migrate_page MigratePage;
+        /// Finding that a page is zero, so that it need not be copied.
+        zero_page_check ZeroPageCheck;
         /// A world switch to user space and back that does nothing else (KVM_RUN returning).
         userspace_round_trip UserspaceRoundTrip;
     }

@@ -155,6 +155,45 @@ events! {
         #[serde(serialize_with = "hexadecimal")] error_code: u64,
     } |vcpu| "vcpu {vcpu} rip {rip:#x} address {address:#018x} error_code {error_code:#x}";
 
+    /// The hypervisor lets the guest write a page again that its dirty log protected; no lock is taken for it.
+    FastPageFault = "fast_page_fault" {
+        /// The faulting address: guest-physical with nested paging.
+        #[serde(serialize_with = "hexadecimal")] gva: u64,
+        /// Why, in bits of a page fault's error code.
+        #[serde(serialize_with = "hexadecimal")] error_code: u64,
+        /// Host-physical address of the entry.
+        #[serde(serialize_with = "hexadecimal")] sptep: u64,
+        /// What the entry was.
+        #[serde(serialize_with = "hexadecimal")] old: u64,
+        /// What it is.
+        #[serde(serialize_with = "hexadecimal")] new: u64,
+        /// Whether another CPU had done it already.
+        spurious: bool,
+    } |vcpu| "vcpu {vcpu} gva {gva:x} error_code {} sptep {sptep:#x} old {old:#x} new {new:x} spurious {} fixed 1",
+        FaultFlags(*error_code), u8::from(*spurious);
+
+    /// The hypervisor divided a large mapping, so that its dirty log can tell small pages apart.
+    SplitHugePage = "kvm_mmu_split_huge_page" {
+        /// First guest-physical address of the mapping, in pages.
+        #[serde(serialize_with = "hexadecimal")] gfn: u64,
+        /// The entry.
+        #[serde(serialize_with = "hexadecimal")] spte: u64,
+        /// 2 for 2 MiB, 3 for 1 GiB.
+        level: u32,
+    } |vcpu| "gfn {gfn:x} spte {spte:x} level {level} errno 0";
+
+    /// The dirty log of the guest's memory was started, read or ended.
+    DirtyLog = "trapline_dirty_log" {
+        /// `start`, `read` or `stop`.
+        action: &'static str,
+        /// How writes are told: `page-modification log` or `write protection`.
+        by: &'static str,
+        /// Pages that were written since the last time.
+        pages: u64,
+        /// What that costs whoever asked, in cycles; it is no virtual CPU's time.
+        cycles: u64,
+    } |vcpu| "{action}, by {by}, pages {pages} cycles {cycles}";
+
     /// The guest accessed a model-specific register.
     Msr = "kvm_msr" {
         /// WRMSR rather than RDMSR.
@@ -347,6 +386,24 @@ impl fmt::Display for Ledger<'_> {
             write!(f, "{} {entry}", if index == 0 { "," } else { ";" })?;
         }
         Ok(())
+    }
+}
+
+/// Bits of a page fault's error code as the kernel's `fast_page_fault` names them; what has no name is left as a number.
+struct FaultFlags(u64);
+
+impl fmt::Display for FaultFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left = self.0;
+        let mut between = "";
+        for (bit, name) in ["P", "W", "U", "RSVD", "F"].into_iter().enumerate() {
+            if left & 1 << bit != 0 {
+                write!(f, "{between}{name}")?;
+                between = "|";
+                left &= !(1 << bit);
+            }
+        }
+        if left != 0 { write!(f, "{between}{left:#x}") } else { Ok(()) }
     }
 }
 

@@ -161,7 +161,7 @@ impl Backend for SvmBackend {
             return Err(Unfit::NoNestedPaging(model.name));
         }
         let largest = if model.has(isa::cpuid::Feature::Page1gb) { 30 } else { 21 };
-        Ok(Format { table: nested_table, page: nested_page, largest })
+        Ok(Format { table: nested_table, page: nested_page, largest, writable: WRITABLE, dirty: isa::paging::DIRTY, large: PAGE_SIZE })
     }
 
     fn create(cpu: &mut Cpu, setup: &Setup) -> Result<Self, Unfit> {
@@ -405,6 +405,16 @@ impl Backend for SvmBackend {
         self.set_virtual_interrupt(cpu, self.virtual_interrupt.with_v_tpr(class & 0xf));
     }
 
+    fn logs_writes(_model: &'static CpuModel) -> bool {
+        false
+    }
+
+    fn log_writes(&mut self, _cpu: &mut Cpu, _on: bool) {}
+
+    fn take_logged(&mut self, _cpu: &mut Cpu) -> Vec<u64> {
+        Vec::new()
+    }
+
     fn load(&mut self, cpu: &mut Cpu, registers: &Registers) {
         self.rip = registers.rip;
         self.nmi_blocked = registers.nmi_blocked;
@@ -481,7 +491,8 @@ impl SvmBackend {
                 } else {
                     Access::Read
                 };
-                Exit::NestedFault { guest_physical: info2, access, error_code: info1, malformed: fault.reserved_bit() }
+                let writes = fault.write();
+                Exit::NestedFault { guest_physical: info2, access, writes, error_code: info1, malformed: fault.reserved_bit() }
             }
             ExitCode::TASK_SWITCH => {
                 let task = TaskSwitchInfo::from_bits(info2);

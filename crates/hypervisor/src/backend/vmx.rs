@@ -33,6 +33,9 @@ use models::{CpuModel, Vendor};
 use restricted::{Restricted, refuses};
 use trace::Name;
 
+/// Index of the entry of the page-modification log that is written first.
+const LAST_LOG_ENTRY: u64 = 511;
+
 /// A virtual CPU on VMX.
 #[derive(Clone, Debug)]
 pub struct VmxBackend {
@@ -40,6 +43,8 @@ pub struct VmxBackend {
     rip: u64,
     primary: PrimaryControls,
     eptp: u64,
+    /// Host-physical page of the page-modification log.
+    log: u64,
     injected: (u32, u32),
     scales_tsc: bool,
     /// Without unrestricted guests: what the guest has and the processor has not.
@@ -102,7 +107,9 @@ impl Backend for VmxBackend {
         } else {
             12
         };
-        Ok(Format { table: ept_table, page: ept_page, largest })
+        let writable = EptEntry::new().with_write(true).into_bits();
+        let (dirty, large) = (EptEntry::new().with_dirty(true).into_bits(), EptEntry::new().with_large_page(true).into_bits());
+        Ok(Format { table: ept_table, page: ept_page, largest, writable, dirty, large })
     }
 
     fn create(cpu: &mut Cpu, setup: &Setup) -> Result<Self, Unfit> {
@@ -160,6 +167,7 @@ impl Backend for VmxBackend {
             rip: 0,
             primary,
             eptp,
+            log: setup.pages.start + 0x3000,
             injected: (0, 0),
             scales_tsc,
             restricted: setup.restricted.then(Restricted::default),
@@ -357,6 +365,39 @@ impl Backend for VmxBackend {
 
     fn set_task_priority(&mut self, _cpu: &mut Cpu, _class: u8) {}
 
+    fn logs_writes(model: &'static CpuModel) -> bool {
+        let has = |vmx: &isa::vmx::VmxCapabilities| vmx.may_be_one(SecondaryControls::ENABLE_PML) && vmx.ept_vpid.accessed_dirty();
+        model.vmx.as_ref().is_some_and(has)
+    }
+
+    /// SDM 29.3.6 "Page-Modification Logging".
+    fn log_writes(&mut self, cpu: &mut Cpu, on: bool) {
+        let log = self.log;
+        with(cpu, |vmx, cpu| {
+            if on {
+                write(vmx, cpu, F::PmlAddress, log);
+                write(vmx, cpu, F::PmlIndex, LAST_LOG_ENTRY);
+            }
+            let secondary = SecondaryControls::from_bits(read(vmx, cpu, F::SecondaryProcessorBasedControls) as u32);
+            write(vmx, cpu, F::SecondaryProcessorBasedControls, secondary.with_enable_pml(on).into_bits().into());
+        });
+    }
+
+    /// The index counts down; it is that of the entry to be written next, and wraps around to 0xffff behind the last.
+    fn take_logged(&mut self, cpu: &mut Cpu) -> Vec<u64> {
+        let log = self.log;
+        with(cpu, |vmx, cpu| {
+            let index = read(vmx, cpu, F::PmlIndex);
+            if index == LAST_LOG_ENTRY {
+                return Vec::new();
+            }
+            write(vmx, cpu, F::PmlIndex, LAST_LOG_ENTRY);
+            let first = if index > LAST_LOG_ENTRY { 0 } else { index + 1 };
+            (first..=LAST_LOG_ENTRY).rev().map(|entry| cpu.read_physical(log + entry * 8, 8)).collect()
+        })
+        .unwrap_or_default()
+    }
+
     fn load(&mut self, cpu: &mut Cpu, registers: &Registers) {
         self.rip = registers.rip;
         let host = (cpu.msrs.pat, cpu.msrs.sysenter_cs, cpu.msrs.sysenter_esp, cpu.msrs.sysenter_eip);
@@ -432,6 +473,14 @@ impl VmxBackend {
         let Ok(reason) = reason else {
             return Report { exit: Exit::Vendor(field.basic().into()), rip: self.rip, length: None, info };
         };
+        if matches!(reason, ExitReason::EptViolation | ExitReason::PageModificationLogFull)
+            && EptViolationQualification::from_bits(qualification).nmi_unblocking_due_to_iret()
+            && !InterruptionInformation::from_bits(info.info2 as u32).valid()
+        {
+            // SDM 28.2.3 "Information About NMI Unblocking Due to IRET": the IRET has not happened, and will be executed again.
+            let state = Interruptibility::from_bits(read(vmx, cpu, F::GuestInterruptibilityState) as u32);
+            write(vmx, cpu, F::GuestInterruptibilityState, state.with_blocking_by_nmi(true).into_bits().into());
+        }
         let exit = classify(vmx, cpu, reason, qualification, interruption, info.error_code);
         let length = has_length(reason).then(|| read(vmx, cpu, F::ExitInstructionLength) as u8);
         Report { exit, rip: self.rip, length, info }
@@ -491,10 +540,12 @@ fn classify(
             Exit::NestedFault {
                 guest_physical: read(vmx, cpu, F::GuestPhysicalAddress),
                 access,
+                writes: violation.write(),
                 error_code: qualification,
                 malformed: reason == ExitReason::EptMisconfiguration,
             }
         }
+        ExitReason::PageModificationLogFull => Exit::LogFull,
         ExitReason::TaskSwitch => {
             let task = TaskSwitchQualification::from_bits(qualification);
             let source = match task.source() {

@@ -156,18 +156,22 @@ impl<B: Backend> Vm<B> {
         vcpu: usize,
         report: &Report,
         guest_physical: u64,
-        access: Access,
+        (access, writes): (Access, bool),
         error_code: u64,
         sink: &mut dyn Sink,
     ) -> Result<(), Stop> {
         self.emit(vcpu, sink, Event::PageFault { rip: report.rip, address: guest_physical, error_code });
         let slot = self.common.slots.at(guest_physical).copied();
         match slot {
+            Some(slot) if !slot.read_only && writes && self.allow_logged_write(vcpu, guest_physical, access, sink) => Ok(()),
             Some(slot) if !(slot.read_only && access == Access::Write) => {
                 let costs = self.model.costs;
                 self.charge(vcpu, &costs.nested_fault_fix);
                 if self.nested.map(&mut self.memory, &slot, guest_physical) {
                     self.flush_all();
+                }
+                if writes && !slot.read_only {
+                    self.note_mapped_write(guest_physical);
                 }
                 Ok(())
             }

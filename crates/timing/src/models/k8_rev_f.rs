@@ -187,6 +187,11 @@ pub const K8_REV_F: CostModel = CostModel {
     patch_write: Cost::in_cycles(700, Assumed("a guest page walk in software and a write of three bytes")),
     mmu_zap: Cost::in_cycles(20000, Assumed("every shadow page visited and freed, and every CPU told to flush")),
     nested_fault_fix: Cost::absent("no nested paging on this processor"),
+    dirty_fault_fix: Cost::in_cycles(1500, Assumed("as a shadow fault without a walk of the guest's tables: one entry changed")),
+    large_page_split: Cost::in_cycles(3500, Assumed("a table page allocated and 512 entries written")),
+    modification_log_entry: Cost::absent("no page-modification log"),
+    dirty_log_word: Cost::in_cycles(8, Assumed("an exchange of 64 bits with zero, mostly in the first-level cache")),
+    dirty_log_page: Cost::in_cycles(120, Assumed("a walk to one nested entry and its change, under the lock of the tables")),
     shadow_fault_fix: Cost::in_cycles(4000, Assumed("a walk of the guest's own tables, memory-slot lookup, up to four shadow entries")),
     cpuid_handler: Cost::in_cycles(120, Assumed("as a hypercall: a table lookup")),
     msr_handler: Cost::in_cycles(200, Assumed("a table lookup and a callback")),
@@ -202,5 +207,6 @@ pub const K8_REV_F: CostModel = CostModel {
     migrate_save: Cost::in_cycles(20000, Assumed("a stop, the VMCB copied and some hundred MSR reads")),
     migrate_load: Cost::in_cycles(20000, Assumed("as migrate_save")),
     migrate_page: Cost::in_cycles(4000, Assumed("the processor's part of sending 4 KBytes over gigabit Ethernet")),
+    zero_page_check: Cost::in_cycles(512, Assumed("4 KBytes at 8 bytes a cycle")),
     userspace_round_trip: Cost::in_cycles(2000, Assumed("an ioctl both ways; 1168 cycles on Zen (Roth 2020)")),
 };

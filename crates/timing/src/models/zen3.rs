@@ -203,6 +203,11 @@ pub const ZEN3: CostModel = CostModel {
     patch_write: Cost::in_cycles(500, Assumed("a guest page walk in software and a write of three bytes")),
     mmu_zap: Cost::in_cycles(5000, Assumed("root tables freed and every CPU told to flush")),
     nested_fault_fix: Cost::in_cycles(2500, Assumed("memory-slot lookup, host page lookup, up to four table entries")),
+    dirty_fault_fix: Cost::in_cycles(1000, Assumed("as a nested fault without lock and host-page look-up: one entry changed")),
+    large_page_split: Cost::in_cycles(2500, Assumed("a table page allocated and 512 entries written")),
+    modification_log_entry: Cost::absent("no page-modification log"),
+    dirty_log_word: Cost::in_cycles(8, Assumed("an exchange of 64 bits with zero, mostly in the first-level cache")),
+    dirty_log_page: Cost::in_cycles(120, Assumed("a walk to one nested entry and its change, under the lock of the tables")),
     shadow_fault_fix: Cost::in_cycles(3500, Assumed("a nested fault's work and a walk of the guest's own tables")),
     cpuid_handler: Cost::in_cycles(50, Measured("TUM CVM_eval 2024, Zen 4 under KVM: CPUID leaf 1 3310 TSC cycles, less 1360 and 1900")),
     msr_handler: Cost::in_cycles(223, Measured("TUM CVM_eval 2024, Zen 4 under KVM: RDMSR 0x1b 3483 TSC cycles, less 1360 and 1900")),
@@ -221,5 +226,6 @@ pub const ZEN3: CostModel = CostModel {
     migrate_save: Cost::in_cycles(15000, Assumed("a stop, the VMCB copied and some hundred MSR reads")),
     migrate_load: Cost::in_cycles(15000, Assumed("as migrate_save")),
     migrate_page: Cost::in_cycles(1300, Assumed("4 KBytes at 10 gigabits a second are 3.3 microseconds; the processor's part only")),
+    zero_page_check: Cost::in_cycles(256, Assumed("4 KBytes at 16 bytes a cycle")),
     userspace_round_trip: Cost::in_cycles(1168, Measured("Roth 2020, Zen EPYC: KVM_RUN whole 2528 cycles, of which 1360 around VMRUN")),
 };
