@@ -35,6 +35,9 @@ const IRQ_TIMER: u8 = 0;
 const IRQ_SERIAL: u8 = 4;
 const IRQ_CLOCK: u8 = 8;
 
+/// A cycle that no run reaches.
+const LATEST: u64 = 1 << 60;
+
 /// First of the sixteen ports, one an ISA line, at which QEMU's test device lets software drive interrupt lines.
 const TEST_LINES: u16 = 0x2000;
 /// The lines that no device of this board drives, and software may.
@@ -114,6 +117,13 @@ impl Board {
         };
         board.synchronize();
         board
+    }
+
+    /// Whether a board of a machine with so many processors of this speed can be so, which may come from anywhere.
+    pub fn is_possible(&self, cpu_count: u32, cycles_per_second: u64) -> bool {
+        let made = self.config.cpu_count == cpu_count && self.config.cycles_per_second == cycles_per_second;
+        let clocked = self.clock == Clock::new(self.config.cycles_per_second);
+        made && clocked && self.config.ram_size <= 1 << 40 && self.now < LATEST && self.rtc.is_possible() && self.pit.is_possible()
     }
 
     /// Reads `width` (1, 2 or 4) bytes at `port` at cycle `now`. Where nobody answers, all bits are ones; the rest of the word is zero.

@@ -359,6 +359,14 @@ impl Default for Pit {
 }
 
 impl Pit {
+    /// Whether a timer can be so, which may come from anywhere.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.counters.iter().all(|counter| {
+            let times = counter.since < 1 << 48 && counter.load_at.is_none_or(|tick| tick < 1 << 48);
+            counter.mode <= 5 && counter.element <= 0x1_0000 && times
+        })
+    }
+
     /// Reads counter port 0x40 to 0x42 (`port` 0 to 2); the control port does not answer and reads as ones.
     pub fn read(&mut self, port: u8, tick: u64) -> u8 {
         match self.counters.get_mut(usize::from(port)) {

@@ -131,6 +131,11 @@ pub struct Rtc {
 }
 
 impl Rtc {
+    /// Whether a clock can be so, which may come from anywhere.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.memory.len() == 128 && self.index < 128 && self.tick < 1 << 48 && self.phase < 1 << 48
+    }
+
     /// A clock that shows `start` at pulse 0, with the memory sizes of a machine of `ram_below_4g` and `ram_above_4g` bytes.
     pub fn new(start: DateTime, ram_below_4g: u64, ram_above_4g: u64, cpu_count: u32) -> Self {
         let mut rtc = Self { index: 0, nmi_masked: false, memory: vec![0; 128], tick: 0, phase: 0 };

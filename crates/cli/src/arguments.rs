@@ -34,6 +34,14 @@ pub enum Command {
     Test(Test),
     /// Boot an ELF or multiboot image, or flat code.
     Boot(Boot),
+    /// Run a scenario up to a moment, and write it to a file from which it goes on as if nothing had happened.
+    Checkpoint(Checkpoint),
+    /// Go on from a checkpoint: the rest of the trace, and whether the scenario's expectations came true.
+    Restore(Restore),
+    /// Show what is in a checkpoint: its sections, a section, a field of a section, memory.
+    Inspect(Inspect),
+    /// Say where two checkpoints differ, field by field and byte by byte.
+    Diff(Diff),
     /// Assemble a file, and print a listing or write the code.
     Asm(Asm),
     /// Measure how fast this machine simulates.
@@ -68,6 +76,56 @@ pub struct Run {
     pub tiers: Tiers,
 }
 
+/// Options of `checkpoint`.
+#[derive(Debug, Args)]
+pub struct Checkpoint {
+    /// The scenario.
+    pub file: PathBuf,
+    /// The machine whose name (`zen3.trap-and-patch`) contains this; a scenario of several needs it.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// When: exit:N, cycle:N, instruction:N, hypercall:N, label:NAME or label:NAME:PASS.
+    #[arg(long, value_name = "MOMENT")]
+    pub at: String,
+    /// Where to write it.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How code is executed.
+    #[command(flatten)]
+    pub tiers: Tiers,
+}
+
+/// Options of `restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The checkpoint.
+    pub file: PathBuf,
+    /// Write the trace from there on as NDJSON.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// How code is executed.
+    #[command(flatten)]
+    pub tiers: Tiers,
+}
+
+/// Options of `inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The checkpoint, or any other stream.
+    pub file: PathBuf,
+    /// A section (`cpu/0/sregs`), a field of one (`cpu/0/sregs.cs.base`) or memory at an address (`memory/pages.0x10000`).
+    pub section: Option<String>,
+}
+
+/// Options of `diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// One checkpoint, or any other stream.
+    pub one: PathBuf,
+    /// The other.
+    pub other: PathBuf,
+}
+
 /// Options of `test`.
 #[derive(Debug, Args)]
 pub struct Test {
@@ -86,6 +144,9 @@ pub struct Test {
     /// Only scenarios and machines whose name contains this.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
+    /// Take every run through a checkpoint at every VM exit, and at random instructions in between: traces and verdicts must be the same.
+    #[arg(long, conflicts_with = "accept")]
+    pub cut: bool,
     /// How code is executed.
     #[command(flatten)]
     pub tiers: Tiers,

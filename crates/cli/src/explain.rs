@@ -8,6 +8,7 @@ use scenario::diagnostic::{Diagnostic, Diagnostics, Source};
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
+use stream::{Contents, Value, tree};
 
 /// Explains what the arguments name.
 pub fn explain(arguments: &Explain, output: &Output) -> Exit {
@@ -47,6 +48,9 @@ fn look_up(manual: &Manual, output: &Output) -> Exit {
 
 /// Says which rules a control structure breaks.
 fn explain_file(file: &Path, cpu: Option<&str>, output: &Output) -> Exit {
+    if file.as_os_str() != "-" && is_stream(file) {
+        return explain_checkpoint(file, output);
+    }
     let (name, text) = match read(file) {
         Ok(read) => read,
         Err(message) => {
@@ -81,6 +85,91 @@ fn explain_file(file: &Path, cpu: Option<&str>, output: &Output) -> Exit {
         output.print(&audit::text::report(&assessment, &text, most, &|code, text| output.paint(code, text)));
     }
     if assessment.valid() { Exit::Success } else { Exit::Failed }
+}
+
+/// Whether a file is a stream; what cannot be read is none.
+fn is_stream(file: &Path) -> bool {
+    let mut begin = [0; stream::MAGIC.len()];
+    let read = std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut begin));
+    read.is_ok() && begin == stream::MAGIC
+}
+
+/// The control structures of a checkpoint as they stand, one for each CPU that has one.
+fn control_structures(contents: &Contents) -> Result<Vec<(String, audit::State)>, String> {
+    let tree = |name: &str| contents.values.get(name).map(|section| section.tree().map_err(|error| error.to_string())).transpose();
+    let made_of = match tree("hypervisor")? {
+        Some(value) => Some(value),
+        None => tree("machine")?,
+    };
+    let name = made_of.as_ref().and_then(|value| tree::find(value, "model").ok()).and_then(Value::as_text);
+    let model = models::find(name.ok_or("this is no checkpoint of a machine")?).map_err(|error| error.to_string())?;
+    let number =
+        |value: &Value, path: &str| tree::find(value, path).ok().and_then(Value::as_integer).and_then(|word| u64::try_from(word).ok());
+    let mut states = Vec::new();
+    for cpu in 0.. {
+        let (vmx, svm) = (tree(&format!("cpu/{cpu}/vmx"))?, tree(&format!("cpu/{cpu}/svm"))?);
+        let state = match (vmx, svm) {
+            (Some(vmx), _) => {
+                let Some(address) = number(&vmx, "current_pointer") else { continue };
+                let mut state = audit::State::on_machine(model).map_err(|error| error.message)?;
+                for (field, value) in tree::find(&vmx, "current.fields").ok().and_then(Value::as_map).into_iter().flatten() {
+                    let value = value.as_integer().and_then(|word| u64::try_from(word).ok());
+                    if let (Some(field), Some(value)) = (field.as_text(), value) {
+                        state.set(field, value, 0..0).map_err(|error| error.message)?;
+                    }
+                }
+                (format!("CPU {cpu}, VMCS at {address:#x}"), state)
+            }
+            (None, Some(svm)) => {
+                let address = number(&svm, "vmcb").filter(|address| *address != 0);
+                let Some(address) = address else { continue };
+                let zero = [0; stream::PAGE_BYTES];
+                let page = contents.pages.get("memory/pages").and_then(|pages| pages.get(&(address / stream::PAGE_BYTES as u64)));
+                let state = audit::State::vmcb(page.map_or(&zero, |page| &**page), Some(model), audit::Source::Machine);
+                (format!("CPU {cpu}, VMCB at {address:#x}"), state.map_err(|error| error.message)?)
+            }
+            (None, None) => break,
+        };
+        states.push(state);
+    }
+    Ok(states)
+}
+
+/// Says which rules the VMCS or VMCB of each CPU in a checkpoint breaks.
+fn explain_checkpoint(file: &Path, output: &Output) -> Exit {
+    let read = std::fs::File::open(file).map_err(|error| error.to_string()).and_then(|file| {
+        let (contents, error) = Contents::read(std::io::BufReader::new(file));
+        error.map_or(Ok(contents), |error| Err(error.to_string()))
+    });
+    let states = match read.and_then(|contents| control_structures(&contents)) {
+        Ok(states) => states,
+        Err(message) => {
+            output.error(format_args!("{}: {message}", file.display()));
+            return Exit::Invalid;
+        }
+    };
+    if output.format == Format::Sarif {
+        output.error("a checkpoint is no text that SARIF could point into");
+        return Exit::Invalid;
+    }
+    let mut exit = Exit::Success;
+    if states.is_empty() && !output.json() && !output.quiet {
+        output.print("no CPU has a VMCS or VMCB\n");
+    }
+    for (name, mut state) in states {
+        let assessment = audit::assess(&mut state);
+        if !assessment.valid() {
+            exit = Exit::Failed;
+        }
+        if output.json() {
+            output.print(&audit::json_lines::lines(&assessment, ""));
+        } else if !output.quiet || !assessment.valid() {
+            let most = if output.verbose { usize::MAX } else { audit::text::SHOWN };
+            let report = audit::text::report(&assessment, "", most, &|code, text| output.paint(code, text));
+            output.print(&format!("{}\n{report}\n", output.paint("1", &name)));
+        }
+    }
+    exit
 }
 
 /// Runs a scenario and says which rules the entries broke that its machines refused last.

@@ -1,13 +1,15 @@
 //! The `trapline` command: arguments, reports, exit codes; nothing else.
 //!
-//! Everything it does is a call into `scenario`, `assembler` or `audit`. A panic anywhere is a defect of ours and ends with exit code 3.
+//! Everything it does is a call into `scenario`, `assembler`, `audit` or `stream`. A panic anywhere is a defect of ours and ends with exit code 3.
 
 mod arguments;
 mod asm;
 mod bench;
 mod boot;
+mod checkpoint;
 mod exit;
 mod explain;
+mod inspect;
 mod output;
 mod run;
 mod test;
@@ -39,6 +41,10 @@ fn main() -> ExitCode {
         Command::Run(run) => run::run(run, &output),
         Command::Test(test) => test::test(test, &output),
         Command::Boot(boot) => boot::boot(boot, &output),
+        Command::Checkpoint(options) => checkpoint::checkpoint(options, &output),
+        Command::Restore(options) => checkpoint::restore(options, &output),
+        Command::Inspect(options) => inspect::inspect(options, &output),
+        Command::Diff(options) => inspect::diff(options, &output),
         Command::Asm(asm) => asm::asm(asm, &output),
         Command::Bench(bench) => bench::bench(bench, &output),
         Command::Explain(options) => explain::explain(options, &output),

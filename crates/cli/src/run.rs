@@ -7,6 +7,7 @@ use scenario::load::Scenario;
 use scenario::run::{Options, Report};
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::path::Path;
 
 /// Runs the scenario.
 pub fn run(arguments: &Run, output: &Output) -> Exit {
@@ -17,7 +18,32 @@ pub fn run(arguments: &Run, output: &Output) -> Exit {
             return Exit::Invalid;
         }
     };
-    let mut trace = match &arguments.trace {
+    let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
+    let chosen: Vec<_> = scenario
+        .variants
+        .iter()
+        .filter(|variant| arguments.only.as_ref().is_none_or(|only| variant.name().contains(only.as_str())))
+        .collect();
+    if chosen.is_empty() {
+        output.error("no machine of the scenario has a name with that text");
+        return Exit::Invalid;
+    }
+    let runs = chosen.into_iter().map(|variant| {
+        let heading = format!("{} on {}\n", scenario.file.title, output.paint("1", &variant.name()));
+        (heading, |sink: &mut dyn trace::Sink| scenario::run::run(&scenario, variant, &options, Some(sink)))
+    });
+    print_runs(runs, &arguments.file, &scenario.file.title, arguments.trace.as_deref(), output)
+}
+
+/// Makes runs, each with its heading, and prints what came of them.
+pub fn print_runs<R: FnOnce(&mut dyn trace::Sink) -> Report>(
+    runs: impl IntoIterator<Item = (String, R)>,
+    file: &Path,
+    title: &str,
+    trace: Option<&Path>,
+    output: &Output,
+) -> Exit {
+    let mut trace = match trace {
         None => None,
         Some(path) => match File::create(path) {
             Ok(file) => Some(BufWriter::new(file)),
@@ -27,22 +53,16 @@ pub fn run(arguments: &Run, output: &Output) -> Exit {
             }
         },
     };
-    let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
     let mut exit = Exit::Success;
     let mut reports = Vec::new();
-    let variants =
-        scenario.variants.iter().filter(|variant| arguments.only.as_ref().is_none_or(|only| variant.name().contains(only.as_str())));
-    for variant in variants {
+    for (heading, run) in runs {
         let human = !output.json() && !output.quiet;
         if human {
-            output.print(&format!("{} on {}\n", scenario.file.title, output.paint("1", &variant.name())));
+            output.print(&heading);
         }
         let mut text = human.then(|| trace::Writer::new(BufWriter::new(std::io::stdout().lock()), trace::Format::Text));
         let mut ndjson = trace.as_mut().map(|file| trace::Writer::new(file, trace::Format::Ndjson));
-        let report = {
-            let mut sink = trace::Tee(text.as_mut(), ndjson.as_mut());
-            scenario::run::run(&scenario, variant, &options, Some(&mut sink))
-        };
+        let report = run(&mut trace::Tee(text.as_mut(), ndjson.as_mut()));
         // A reader of the standard output that goes away is no error.
         drop(text);
         if let Some(Err(error)) = ndjson.map(|writer| writer.finish().map(|_| ())) {
@@ -59,15 +79,11 @@ pub fn run(arguments: &Run, output: &Output) -> Exit {
         }
         reports.push(report);
     }
-    if reports.is_empty() {
-        output.error("no machine of the scenario has a name with that text");
-        return Exit::Invalid;
-    }
     if output.json() {
         let document = serde_json::json!({
             "schema_version": 1,
-            "file": arguments.file.display().to_string(),
-            "title": scenario.file.title,
+            "file": file.display().to_string(),
+            "title": title,
             "passed": exit == Exit::Success,
             "runs": reports.iter().map(Report::to_json).collect::<Vec<_>>(),
         });

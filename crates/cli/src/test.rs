@@ -7,7 +7,8 @@ use crate::exit::Exit;
 use crate::output::Output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rayon::prelude::*;
-use scenario::diagnostic::Diagnostics;
+use scenario::cut::{Everywhere, MOST};
+use scenario::diagnostic::{Diagnostic, Diagnostics};
 use scenario::load::Scenario;
 use scenario::run::{Options, Report};
 use scenario::snapshot::{self, Comparison};
@@ -90,7 +91,17 @@ fn items(root: &Path, file: &Path, snapshots: &Path, arguments: &Test) -> Result
         .map(|variant| (format!("{story} on {}", variant.name()), variant))
         .filter(|(name, _)| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str())))
         .map(|(name, variant)| {
-            let report = scenario::run::run(&scenario, variant, &options, None);
+            let report = if arguments.cut {
+                let mut everywhere = Everywhere::new(variant, 0, MOST);
+                let report = scenario::run::run_interrupted(&scenario, variant, &options, None, &mut everywhere);
+                let whole = report.map_err(|error| error.to_string()).and_then(|report| everywhere.outcome.map(|()| report));
+                match whole {
+                    Ok(report) => report.expect("no interruption leaves the run"),
+                    Err(error) => return Err(Diagnostic::without_place(format!("{name}, cut: {error}")).into()),
+                }
+            } else {
+                scenario::run::run(&scenario, variant, &options, None)
+            };
             let path = snapshot::path(snapshots, &story, &variant.name());
             let text = report.snapshot(&scenario);
             let comparison = match arguments.accept {

@@ -179,6 +179,11 @@ impl LocalApic {
         }
     }
 
+    /// Whether a processor with these features can have this APIC, which may come from anywhere.
+    pub fn is_possible(&self, features: Features) -> bool {
+        self.features == features && self.timer.has_clock(features.cycles_per_bus_clock)
+    }
+
     /// SDM 11.4.7.3 "Local APIC State After an INIT Reset": as after power-up, but identifier and mode stay.
     pub fn init(&mut self) {
         let (base, lint) = (self.base, self.lint);

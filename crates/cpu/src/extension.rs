@@ -115,7 +115,7 @@ pub struct NestedAccess {
 }
 
 /// What a guest's paging structures say of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestPage {
     /// A user-mode address.
     pub user: bool,

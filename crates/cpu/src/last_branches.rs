@@ -62,6 +62,11 @@ pub struct LastBranches {
 }
 
 impl LastBranches {
+    /// Whether a processor whose stack has so many records can have these.
+    pub(crate) fn is_possible(&self, depth: u8) -> bool {
+        usize::from(self.top) < MOST && self.top < depth.max(1)
+    }
+
     /// The newest record.
     pub const fn newest(&self) -> Branch {
         self.records[self.top as usize]

@@ -27,9 +27,11 @@ use timing::TICKS_PER_CYCLE;
 
 mod fork;
 mod plain;
+mod record;
 
 pub use crate::context::ContextMark;
 pub use plain::{Activity, FpuState, Msrs, Shadow, TscScale, VirtualInterrupt};
+pub use record::*;
 
 /// Index of the register that is always zero: the missing base or index of an address.
 pub(crate) const ZERO_REGISTER: u8 = 16;

@@ -15,6 +15,8 @@
 //! **Jump cache.** RIP and context -> decoded block.
 
 use crate::insn::Insn;
+use crate::state::Impossible;
+use serde::{Deserialize, Serialize};
 
 /// Entries of each half of the software TLB.
 pub(crate) const SOFTWARE_ENTRIES: usize = 4096;
@@ -209,7 +211,7 @@ impl FetchPage {
 }
 
 /// A cached translation of one linear page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Translation {
     /// First linear address of the page.
     pub linear: u64,
@@ -266,7 +268,7 @@ impl Translation {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Slot {
     address_space: u32,
     pcid: u16,
@@ -334,6 +336,10 @@ impl Table {
     }
 }
 
+/// What a TLB holds: address space, PCID and translation of each entry, in order of place.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TlbRecord(Vec<Slot>);
+
 /// Sizes of pages that the table for large pages holds.
 const LARGE_PAGES: [u64; 3] = [1 << 21, 1 << 22, 1 << 30];
 
@@ -372,6 +378,29 @@ impl Tlb {
         self.version += 1;
         let slot = Slot { address_space, pcid, translation };
         if translation.bytes == 4096 { self.small.insert(slot) } else { self.large.insert(slot) }
+    }
+
+    /// What it holds.
+    pub(crate) fn record(&self) -> TlbRecord {
+        TlbRecord(self.small.slots.iter().chain(&self.large.slots).copied().flatten().collect())
+    }
+
+    /// Takes up what a record holds.
+    pub(crate) fn restore(&mut self, record: &TlbRecord) -> Result<(), Impossible> {
+        self.flush_all();
+        for slot in &record.0 {
+            let page = &slot.translation;
+            let sizes = page.bytes == 4096 || LARGE_PAGES.contains(&page.bytes);
+            let aligned = sizes && (page.linear | page.physical | page.guest_physical) & (page.bytes - 1) == 0;
+            if !aligned || (page.physical | page.guest_physical) >> 52 != 0 || page.key > 15 {
+                return Err(Impossible(format!(
+                    "an entry of the TLB for {:#x}, {:#x} bytes at {:#x}",
+                    page.linear, page.bytes, page.physical
+                )));
+            }
+            self.insert(*page, slot.address_space, slot.pcid);
+        }
+        Ok(())
     }
 
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub type Outcome<T = ()> = Result<T, Trap>;
 
 /// What ended an instruction before it completed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Trap {
     /// An exception to be delivered to the program that runs (unless the silicon intercepts it).
     Exception(Exception),
@@ -141,7 +141,7 @@ pub struct Event {
 }
 
 /// An event of the guest that leaves it. Neutral: the silicon turns it into an exit reason or exit code with its own information.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     /// An instruction with no information but itself (CPUID, HLT, RDTSC, VMCALL...). It was not executed.
     Instruction {
@@ -257,7 +257,7 @@ pub enum Exit {
 }
 
 /// What caused a task switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskSwitchSource {
     /// CALL.
     Call,
@@ -270,7 +270,7 @@ pub enum TaskSwitchSource {
 }
 
 /// A port access as an exit describes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortAccess {
     /// Port number.
     pub port: u16,
@@ -295,7 +295,7 @@ pub struct PortAccess {
 }
 
 /// An access to CR0, CR2, CR3, CR4 or CR8.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlAccess {
     /// Number of the control register.
     pub register: u8,
@@ -312,7 +312,7 @@ pub struct ControlAccess {
 }
 
 /// How a control register is accessed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlAccessKind {
     /// MOV to the control register.
     MovTo,
@@ -338,7 +338,7 @@ pub enum Access {
 }
 
 /// Why a guest-physical address could not be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NestedFault {
     /// The guest-physical address.
     pub guest_physical: u64,
@@ -453,7 +453,7 @@ pub enum Intercept {
 }
 
 /// An instruction of VMX or SVM, or one whose operand an exit describes: what is known from decoding it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VendorInstruction {
     /// Which.
     pub operation: Intercept,
@@ -470,7 +470,7 @@ pub struct VendorInstruction {
 }
 
 /// An r/m operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operand {
     /// The instruction has none.
     None,
@@ -481,7 +481,7 @@ pub enum Operand {
 }
 
 /// A memory operand in its parts, and where it points.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryOperand {
     /// Segment in force.
     pub segment: Segment,

@@ -13,6 +13,7 @@ use crate::vcpu::Activity;
 use crate::vm::{CreateError, Statistics, Vm, VmConfig};
 use board::Board;
 use board::loader::Image;
+use cpu::block::Compile;
 use isa::exception::Vector;
 use memory::{Memory, OutOfRange};
 use models::{CpuModel, Vendor};
@@ -129,6 +130,10 @@ passed_on! {
     fn take_serial((&mut self)) -> Vec<u8>;
     /// See [`Vm::pause_at`].
     fn pause_at((&mut self), moment: Moment) -> PauseId;
+    /// See [`Vm::forget_pause`].
+    fn forget_pause((&mut self), pause: PauseId);
+    /// See [`Vm::compile`].
+    fn compile((&mut self), when: Compile);
     /// See [`Vm::hold`].
     ///
     /// # Errors

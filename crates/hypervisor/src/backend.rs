@@ -30,6 +30,8 @@ use cpu::state::{Cpu, Shadow};
 use cpu::trap::Event;
 use isa::rflags::Rflags;
 use models::{CpuModel, Vendor};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Host-physical pages that each virtual CPU has for its control structures.
@@ -87,7 +89,8 @@ pub struct Window {
 }
 
 /// Ratio and offset of the guest's time-stamp counter over the processor's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TscSetting {
     /// Added.
     pub offset: u64,
@@ -103,6 +106,8 @@ pub trait Backend: Sized + Clone + std::fmt::Debug {
     const VENDOR: Vendor;
     /// The bytes of its hypercall instruction. `patch_hypercall`
     const HYPERCALL: [u8; 3];
+    /// What a checkpoint keeps beside the control structures. `get_nested_state`
+    type Record: Serialize + DeserializeOwned;
 
     /// What nested tables look like on a model; an error where it cannot run guests. `check_processor_compatibility`
     fn nested_format(model: &'static CpuModel) -> Result<Format, Unfit>;
@@ -110,6 +115,10 @@ pub trait Backend: Sized + Clone + std::fmt::Debug {
     fn create(cpu: &mut Cpu, setup: &Setup) -> Result<Self, Unfit>;
     /// Turns virtualization off. `vcpu_free`, `hardware_disable`
     fn destroy(self, cpu: &mut Cpu);
+    /// What is not in the control structures. `get_nested_state`
+    fn record(&self) -> Self::Record;
+    /// Takes that up, on a virtual CPU that was just created. `set_nested_state`
+    fn restore(&mut self, record: Self::Record);
 
     // ---- Run ------------------------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,18 @@ pub(crate) struct DirtyLog {
     frames: BTreeSet<u64>,
 }
 
+impl DirtyLog {
+    /// The frames in it, in ascending order.
+    pub fn frames(&self) -> Vec<u64> {
+        self.frames.iter().copied().collect()
+    }
+
+    /// A log with these frames.
+    pub fn of(frames: Vec<u64>) -> Self {
+        Self { frames: frames.into_iter().collect() }
+    }
+}
+
 /// What a dirty log said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DirtyPages {

@@ -190,6 +190,11 @@ impl Emulator {
         Self { cpu: self.cpu.fork() }
     }
 
+    /// The spare processor itself, for checkpoints: the generator behind RDRAND goes on in it.
+    pub fn processor(&mut self) -> &mut Cpu {
+        &mut self.cpu
+    }
+
     /// The slots have changed.
     pub fn set_slots(&mut self, slots: &Slots) {
         self.with_view(|view| view.slots = slots.clone());

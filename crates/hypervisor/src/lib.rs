@@ -41,6 +41,7 @@
 
 mod any;
 pub mod backend;
+mod checkpoint;
 pub mod cpuid;
 pub mod dirty;
 mod emulator;

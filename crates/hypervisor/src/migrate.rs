@@ -52,6 +52,7 @@ fn scales(model: &CpuModel) -> bool {
 impl<B: Backend> Vm<B> {
     /// Fetches every virtual CPU out of its guest.
     pub(crate) fn pause_all(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
+        self.common.unfinished = None;
         for vcpu in 0..self.vcpus.len() {
             self.fetch_out_traced(vcpu, sink)?;
         }

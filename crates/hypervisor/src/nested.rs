@@ -90,6 +90,17 @@ impl Slots {
         self.slots.iter()
     }
 
+    /// Whether a guest with so much RAM can have these slots, which may come from anywhere.
+    pub(crate) fn is_possible(&self, ram_size: u64) -> bool {
+        let inside = |slot: &Slot| self.ram.iter().any(|ram| ram.first <= slot.first && slot.end <= ram.end);
+        let whole = |slot: &Slot| slot.first < slot.end && (slot.first | slot.end) & 0xfff == 0;
+        let ordered = self.slots.windows(2).all(|pair| pair[0].end <= pair[1].first);
+        self.ram == Self::ram(ram_size).ram
+            && self.slots.len() <= MAXIMUM_SLOTS
+            && ordered
+            && self.slots.iter().all(|slot| whole(slot) && inside(slot))
+    }
+
     /// The first address behind all RAM.
     pub fn end(&self) -> u64 {
         self.ram.last().map_or(0, |slot| slot.end)
@@ -172,6 +183,18 @@ pub struct NestedTables {
     tracking: Tracking,
 }
 
+/// What a checkpoint keeps of the tables, beside the pages they lie in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NestedRecord {
+    root: u64,
+    next: u64,
+    end: u64,
+    mappings: u64,
+    fixed: Option<(u64, u64)>,
+    tracking: Tracking,
+}
+
 /// Shifts of the levels, from the top.
 const LEVELS: [u32; 4] = [39, 30, 21, 12];
 
@@ -185,6 +208,25 @@ impl NestedTables {
     /// Empty tables in a range of host-physical pages.
     pub fn new(format: Format, pages: Range<u64>, fixed: Option<(u64, u64)>) -> Self {
         Self { format, root: pages.start, next: pages.start + 0x1000, end: pages.end, mappings: 0, fixed, tracking: Tracking::None }
+    }
+
+    /// What a checkpoint keeps.
+    pub(crate) fn record(&self) -> NestedRecord {
+        let Self { format: _, root, next, end, mappings, fixed, tracking } = self;
+        NestedRecord { root: *root, next: *next, end: *end, mappings: *mappings, fixed: *fixed, tracking: *tracking }
+    }
+
+    /// Takes that up, on tables that were just made for the same guest.
+    pub(crate) fn restore(&mut self, record: &NestedRecord) -> Result<(), &'static str> {
+        let places = (record.root, record.end, record.fixed) == (self.root, self.end, self.fixed);
+        if !places || record.next & 0xfff != 0 || !(self.root + 0x1000..=self.end).contains(&record.next) {
+            return Err("nested tables at other places than those of such a guest");
+        }
+        if record.mappings > 1 << 40 {
+            return Err("more mappings than there can be");
+        }
+        (self.next, self.mappings, self.tracking) = (record.next, record.mappings, record.tracking);
+        Ok(())
     }
 
     /// Host-physical address of the top table.

@@ -113,7 +113,8 @@ pub enum Moment {
 pub struct PauseId(u64);
 
 /// The pauses that were asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Pauses {
     waiting: Vec<(PauseId, Moment, u64)>,
     next: u64,
@@ -134,12 +135,25 @@ impl Pauses {
         id
     }
 
+    /// Whether a guest with so many virtual CPUs can have these, which may come from anywhere.
+    pub fn is_possible(&self, vcpus: usize) -> bool {
+        let mut again = self.clone();
+        again.summarise();
+        again == *self && self.seen.len() <= vcpus && self.waiting.iter().all(|(id, ..)| id.0 < self.next)
+    }
+
     fn summarise(&mut self) {
         self.addresses = self.waiting.iter().any(|(_, moment, _)| matches!(moment, Moment::Address { .. }));
         self.counts = self.waiting.iter().any(|(_, moment, _)| matches!(moment, Moment::Exit(_) | Moment::Hypercall(_)));
         if !self.addresses {
             self.seen.clear();
         }
+    }
+
+    /// Waits for a moment no more.
+    pub fn forget(&mut self, pause: PauseId) {
+        self.waiting.retain(|(id, ..)| *id != pause);
+        self.summarise();
     }
 
     fn take(&mut self, index: usize) -> PauseId {
@@ -196,6 +210,25 @@ impl Pauses {
     }
 }
 
+/// A turn that was broken off because somebody wants to look. It goes on where it was, so that looking changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Unfinished {
+    /// The virtual CPU.
+    pub number: usize,
+    /// When the turn ends, in ticks.
+    pub until: u64,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// By itself.
+    Over,
+    /// For a pause or a limit.
+    BrokenOff,
+}
+
 impl<B: Backend> Vm<B> {
     /// Runs until the guest stops itself, nothing can happen any more, a limit is reached or a moment comes.
     pub fn run(&mut self, sink: &mut dyn Sink, limits: &Limits) -> Stop {
@@ -207,10 +240,13 @@ impl<B: Backend> Vm<B> {
     fn run_on(&mut self, sink: &mut dyn Sink, limits: &Limits) -> Stop {
         let end = limits.cycles.saturating_mul(TICKS_PER_CYCLE);
         loop {
-            if let Some(outcome) = self.common.board.outcome() {
-                return Stop::Outcome(outcome);
+            let unfinished = self.common.unfinished;
+            if unfinished.is_none() {
+                if let Some(outcome) = self.common.board.outcome() {
+                    return Stop::Outcome(outcome);
+                }
+                self.pass_board_interrupts();
             }
-            self.pass_board_interrupts();
             if let Some(pause) = self.due_pause() {
                 return Stop::Paused(pause);
             }
@@ -220,8 +256,17 @@ impl<B: Backend> Vm<B> {
             if self.common.statistics.exits >= limits.exits {
                 return Stop::ExitLimit;
             }
-            let next_board = self.common.board.next_event().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
             let stop_at = end.min(self.common.pauses.next_tick());
+            if let Some(turn) = unfinished {
+                if self.cpus[turn.number].now() >= end {
+                    return Stop::CycleLimit;
+                }
+                if let Err(stop) = self.turn(turn, true, limits, sink) {
+                    return stop;
+                }
+                continue;
+            }
+            let next_board = self.common.board.next_event().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
             // A copy of one word, so that the order can be asked for while the candidates ask the silicon.
             let mut order = self.common.interleaving.clone();
             let turn = order.next((0..self.cpus.len()).map(|vcpu| self.candidate(vcpu)), next_board);
@@ -231,7 +276,7 @@ impl<B: Backend> Vm<B> {
                     if self.cpus[number].now() >= end {
                         return Stop::CycleLimit;
                     }
-                    if let Err(stop) = self.turn(number, until.min(stop_at), limits, sink) {
+                    if let Err(stop) = self.turn(Unfinished { number, until: until.min(end) }, false, limits, sink) {
                         return stop;
                     }
                 }
@@ -329,20 +374,39 @@ impl<B: Backend> Vm<B> {
         }
     }
 
-    /// One virtual CPU's turn.
-    fn turn(&mut self, vcpu: usize, until: u64, limits: &Limits, sink: &mut dyn Sink) -> Result<(), Stop> {
-        self.run_timer(vcpu, self.cpus[vcpu].cycles());
+    /// One virtual CPU's turn, or the rest of one that was broken off.
+    fn turn(&mut self, turn: Unfinished, goes_on: bool, limits: &Limits, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let vcpu = turn.number;
+        if !goes_on {
+            self.run_timer(vcpu, self.cpus[vcpu].cycles());
+        }
+        self.common.unfinished = None;
+        // A cycle has come for all as soon as it has for the one that is furthest behind.
+        let pause = self.common.pauses.next_tick();
+        let mut others = self.vcpus.iter().zip(&self.cpus).enumerate().filter(|(other, _)| *other != vcpu);
+        let others_behind = others.any(|(_, (other, cpu))| other.software.activity == Activity::Running && cpu.now() < pause);
+        let until = if others_behind { turn.until } else { turn.until.min(pause) };
+        let ended = self.turn_until(vcpu, until, limits, sink);
+        let broken_off = match &ended {
+            Ok(Ended::BrokenOff) | Err(Stop::Paused(_)) => self.cpus[vcpu].now() < turn.until,
+            Ok(Ended::Over) | Err(_) => false,
+        };
+        self.common.unfinished = broken_off.then_some(turn);
+        ended.map(|_| ())
+    }
+
+    fn turn_until(&mut self, vcpu: usize, until: u64, limits: &Limits, sink: &mut dyn Sink) -> Result<Ended, Stop> {
         loop {
             if !self.cpus[vcpu].guest_mode {
                 if self.vcpus[vcpu].unhandled.is_some() {
                     self.handle_exit(vcpu, sink)?;
-                    if self.turn_ends(limits) || self.cpus[vcpu].now() >= until {
-                        return Ok(());
+                    if let Some(ended) = self.turn_ends(vcpu, until, limits) {
+                        return Ok(ended);
                     }
                 }
                 self.take_signals(vcpu);
                 if !self.wakes(vcpu) {
-                    return Ok(());
+                    return Ok(Ended::Over);
                 }
                 let software = &mut self.vcpus[vcpu].software;
                 if software.activity == Activity::Halted {
@@ -358,8 +422,11 @@ impl<B: Backend> Vm<B> {
                 if self.restricted && self.silicon(vcpu, |backend, cpu| backend.refuses(cpu)) {
                     self.emulate_refused(vcpu, sink)?;
                     let bound = limits.instructions.min(self.common.pauses.next_instruction());
-                    if self.turn_ends(limits) || self.cpus[vcpu].now() >= until || self.instructions() >= bound {
-                        return Ok(());
+                    if let Some(ended) = self.turn_ends(vcpu, until, limits) {
+                        return Ok(ended);
+                    }
+                    if self.instructions() >= bound {
+                        return Ok(Ended::BrokenOff);
                     }
                     continue;
                 }
@@ -377,20 +444,21 @@ impl<B: Backend> Vm<B> {
                     if self.cpus.len() > 1 {
                         // What others do before this moment comes before what the hypervisor does about the exit.
                         self.vcpus[vcpu].unhandled = Some(report);
-                        return Ok(());
+                        return Ok(Ended::Over);
                     }
                     self.handle_noted(vcpu, &report, sink)?;
-                    if self.turn_ends(limits) {
-                        return Ok(());
+                    if let Some(ended) = self.turn_ends(vcpu, until, limits) {
+                        return Ok(ended);
                     }
                 }
-                RunExit::Time | RunExit::Attention => return Ok(()),
+                RunExit::Time => return Ok(Ended::BrokenOff),
+                RunExit::Attention => return Ok(Ended::Over),
                 RunExit::Instructions => {
                     if !self.common.pauses.addresses || self.cpus[vcpu].now() >= until {
-                        return Ok(());
+                        return Ok(Ended::BrokenOff);
                     }
                     if self.instructions() >= limits.instructions.min(self.common.pauses.next_instruction()) {
-                        return Ok(());
+                        return Ok(Ended::BrokenOff);
                     }
                 }
                 RunExit::Idle => return Err(self.not_modelled(vcpu, "a guest that sleeps without a VM exit")),
@@ -398,18 +466,19 @@ impl<B: Backend> Vm<B> {
                 RunExit::NotModelled(what) => return Err(Stop::NotModelled { vcpu: vcpu as u32, what }),
             }
             if self.cpus[vcpu].now() >= until {
-                return Ok(());
+                return Ok(Ended::BrokenOff);
             }
         }
     }
 
-    /// Whether an exit left something that must be looked at before the guest goes on.
-    fn turn_ends(&mut self, limits: &Limits) -> bool {
-        let ends = self.common.look || self.common.pauses.counts || self.common.statistics.exits >= limits.exits;
-        if ends {
-            self.common.look = false;
+    /// Whether an exit left something that must be looked at before the guest goes on, or the time is up. One that breaks off at the end of
+    /// its turn's own time is over.
+    fn turn_ends(&mut self, vcpu: usize, until: u64, limits: &Limits) -> Option<Ended> {
+        if std::mem::take(&mut self.common.look) {
+            return Some(Ended::Over);
         }
-        ends
+        let asked = self.common.pauses.counts || self.common.statistics.exits >= limits.exits;
+        (asked || self.cpus[vcpu].now() >= until).then_some(Ended::BrokenOff)
     }
 
     /// The stop for something that is not modelled.

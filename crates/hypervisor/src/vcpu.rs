@@ -1,5 +1,6 @@
 //! A virtual CPU as software keeps it: its local APIC, what it waits for, and the events that wait for it.
 
+use crate::checkpoint::ProgressRecord;
 use crate::exit::Report;
 use crate::state::Registers;
 use cpu::apic::LocalApic;
@@ -98,6 +99,17 @@ impl Progress {
             *self = Self { rip, rcx, reason, count: 1 };
         }
         self.count
+    }
+
+    /// What a checkpoint keeps.
+    pub fn record(&self) -> ProgressRecord {
+        ProgressRecord { rip: self.rip, rcx: self.rcx, reason: self.reason.to_string(), count: self.count }
+    }
+
+    /// Takes that up.
+    pub fn of_record(record: &ProgressRecord) -> Result<Self, String> {
+        let reason = machine::watch::reason(&record.reason).ok_or_else(|| format!("`{}` is no reason of an exit", record.reason))?;
+        Ok(Self { rip: record.rip, rcx: record.rcx, reason, count: record.count })
     }
 
     /// The guest went on.

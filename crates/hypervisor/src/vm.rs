@@ -10,7 +10,7 @@ use crate::dirty::DirtyLog;
 use crate::emulator::{DeviceBus, Emulator, NoDevices};
 use crate::nested::{NestedTables, Rights, SlotError, Slots};
 use crate::policy::Policy;
-use crate::run::{Moment, PauseId, Pauses};
+use crate::run::{Moment, PauseId, Pauses, Unfinished};
 use crate::state::Registers;
 use crate::vcpu::{Activity, Progress, Software, Vcpu};
 use board::loader::Image;
@@ -40,6 +40,7 @@ pub const TIMER_VECTOR: u8 = 0xec;
 
 /// What may be chosen besides the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Map all memory at the start; otherwise pages are mapped when they are touched.
     pub prefault: bool,
@@ -154,6 +155,8 @@ pub(crate) struct Common {
     pub options: Options,
     pub statistics: Statistics,
     pub pauses: Pauses,
+    /// The turn that a pause or a limit broke off.
+    pub unfinished: Option<Unfinished>,
     pub interleaving: Interleaving,
     pub serial: Vec<u8>,
     /// Instructions begun on processors that the guest has left behind.
@@ -223,6 +226,7 @@ impl<B: Backend> Vm<B> {
             options: config.options,
             statistics: Statistics::default(),
             pauses: Pauses::default(),
+            unfinished: None,
             interleaving: Interleaving::new(config.seed),
             serial: Vec::new(),
             instructions: 0,
@@ -563,6 +567,17 @@ impl<B: Backend> Vm<B> {
     /// Asks for a pause of the run at a moment. It happens once.
     pub fn pause_at(&mut self, moment: Moment) -> PauseId {
         self.common.pauses.add(moment)
+    }
+
+    /// Waits for a moment no more.
+    pub fn forget_pause(&mut self, pause: PauseId) {
+        self.common.pauses.forget(pause);
+    }
+
+    /// Sets when code is compiled, on which nothing but the speed depends.
+    pub fn compile(&mut self, when: Compile) {
+        self.common.options.compile = when;
+        self.code.compile(when);
     }
 
     /// Raises an interrupt at the local APIC of a virtual CPU.

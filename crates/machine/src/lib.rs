@@ -5,6 +5,7 @@
 //! loop over the same parts is in the `hypervisor` crate.
 
 mod bus;
+pub mod checkpoint;
 mod load;
 pub mod schedule;
 mod stop;

@@ -3,6 +3,7 @@
 //! The processor that is furthest behind runs until it is [`QUANTUM`] ahead of the next one, or until something happens. A seed varies the
 //! quantum from turn to turn by a generator of its own, so that other interleavings come about, replayably.
 
+use serde::{Deserialize, Serialize};
 use timing::TICKS_PER_CYCLE;
 
 /// How far one processor may run ahead of another, in ticks: 1,000 cycles, less than an interprocessor interrupt takes.
@@ -39,7 +40,7 @@ pub enum Turn {
 }
 
 /// The order of turns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interleaving {
     seed: u64,
 }

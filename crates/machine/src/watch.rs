@@ -10,6 +10,7 @@ use cpu::trap::EventKind;
 use cpu::{Cpu, Delivered, Delivery};
 use isa::svm::ExitCode;
 use isa::vmx::{ExitReason, VmcsField};
+use serde::{Deserialize, Serialize};
 use svm::Svm;
 use trace::{Event, Name, Sink};
 use vmx::Vmx;
@@ -25,7 +26,8 @@ mod vmcb {
 }
 
 /// What was seen of each processor when it was looked at last.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Watch {
     seen: Vec<Seen>,
     deliveries: bool,
@@ -49,7 +51,8 @@ pub fn delivery(delivery: &Delivery, all: bool) -> Option<Event> {
 }
 
 /// Whether a processor was in a guest, and how many it had left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Seen {
     guest: bool,
     exits: u64,
@@ -114,6 +117,16 @@ fn vmcs<const N: usize>(machine: &mut Machine, number: usize, fields: [VmcsField
 fn vmcb<const N: usize>(machine: &mut Machine, number: usize, places: [u64; N]) -> [u64; N] {
     let block = machine.cpus[number].with_extension(|extension, _| extension.as_any().downcast_ref::<Svm>().map(Svm::vmcb)).flatten();
     places.map(|place| block.and_then(|block| machine.memory.read_u64(block.checked_add(place)?).ok()).unwrap_or(0))
+}
+
+/// The reason of an exit by the text that traces have for it, of either vendor; nothing if there is none of that name.
+pub fn reason(text: &str) -> Option<Name> {
+    if let Some(code) = text.strip_prefix("0x") {
+        return u64::from_str_radix(code, 16).ok().map(Name::Code);
+    }
+    let intel = (0..=u8::MAX).filter_map(|number| ExitReason::try_from(u16::from(number)).ok()?.kvm_name());
+    let amd = (0..0x410).chain([u64::MAX]).filter_map(|code| ExitCode(code).trace_name());
+    intel.chain(amd).find(|name| *name == text).map(Name::Text)
 }
 
 fn entry(machine: &mut Machine, number: usize) -> Event {

@@ -359,6 +359,16 @@ impl Memory {
         std::mem::take(&mut self.journal.frames)
     }
 
+    /// The journal without taking it: whether it is open, and the frames in ascending order.
+    pub fn journal(&self) -> (bool, Vec<u64>) {
+        (self.journal.open, self.journal.frames.iter().copied().collect())
+    }
+
+    /// Takes up a journal as it was.
+    pub fn restore_journal(&mut self, open: bool, frames: Vec<u64>) {
+        self.journal = Journal { open, frames: frames.into_iter().collect() };
+    }
+
     /// Makes whole pages zero by forgetting them, from frame `first` up to and without frame `end`. Pointers handed out before are void.
     pub fn forget(&mut self, first: u64, end: u64) {
         let end = end.min(self.size / PAGE_BYTES);

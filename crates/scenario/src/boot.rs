@@ -183,7 +183,9 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
                 break Ending::new(Stop::CycleLimit, format!("the limit of {} cycles is reached", options.max_cycles));
             }
             // A guest that sleeps does not reach the end of the slice: the next slice ends later all the same.
-            Pause::Limit(_) | Pause::Moment => slice_end = slice_end.max(host.totals().cycles).saturating_add(SLICE_CYCLES),
+            Pause::Limit(_) | Pause::Moment | Pause::Interrupted => {
+                slice_end = slice_end.max(host.totals().cycles).saturating_add(SLICE_CYCLES)
+            }
         }
     };
     let refused = crate::run::assess_refused(&mut *host);

@@ -15,11 +15,20 @@ use cpu::state::Activity;
 use isa::control::{Cr0, Cr4, Efer};
 use isa::register::{Gpr, Segment};
 use isa::rflags::Rflags;
+use machine::checkpoint::{self, Checkpoint};
 use machine::watch::Watch;
 use machine::{Machine, MachineConfig};
 use models::CpuModel;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::ops::Range;
+use stream::Writer;
 use trace::Sink;
+
+/// The section that holds what a host is beside its machine.
+pub(crate) const HOST_SECTION: &str = "host";
+/// Its version.
+pub(crate) const HOST_VERSION: u16 = 1;
 
 /// What is said when every CPU sleeps.
 pub const ASLEEP: &str = "every CPU sleeps, and nothing can wake one";
@@ -70,7 +79,7 @@ pub struct Totals {
 }
 
 /// A moment that a host is to wait for, its labels resolved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Until {
     /// So many VM exits.
     Exit(u64),
@@ -96,6 +105,8 @@ pub enum Pause {
     Moment,
     /// A limit is reached.
     Limit(Stop),
+    /// The moment of [`Host::interrupt_at`] has come.
+    Interrupted,
     /// The run is over.
     Over(Ending),
 }
@@ -106,6 +117,13 @@ pub trait Host {
     ///
     /// A moment is waited for until it comes: the same one must be passed again after a limit.
     fn run(&mut self, limits: &Totals, until: Option<Until>, sink: &mut dyn Sink) -> Pause;
+    /// Has the next run end at a moment, which shows nowhere: the run goes on afterwards as if it had not ended. With nothing, no run ends so.
+    fn interrupt_at(&mut self, moment: Option<Until>);
+    /// Writes the machine.
+    ///
+    /// # Errors
+    /// The operating system's; or there is no machine any more.
+    fn checkpoint(&mut self, writer: &mut Writer<&mut dyn Write>) -> Result<(), checkpoint::Error>;
     /// Totals so far; the cycles are those of the CPU that is furthest ahead.
     fn totals(&self) -> Totals;
     /// How many CPUs there are.
@@ -284,10 +302,21 @@ pub struct BareHost {
     watch: Option<Watch>,
     /// Arrivals at the address that is waited for.
     arrivals: Option<Arrivals>,
+    /// When the run is interrupted, and arrivals at that address.
+    interruption: Option<(Until, Option<Arrivals>)>,
+}
+
+/// What a checkpoint keeps of a bare machine's host.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BareRecord {
+    watch: Option<Watch>,
+    arrivals: Option<Arrivals>,
 }
 
 /// Arrivals of CPUs at an address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Arrivals {
     address: u64,
     seen: u64,
@@ -318,17 +347,45 @@ impl BareHost {
             }
         }
         let watch = config.watch.then(|| Watch::new(&mut machine, config.deliveries));
-        Ok(Self { machine, watch, arrivals: None })
+        Ok(Self { machine, watch, arrivals: None, interruption: None })
+    }
+
+    /// The machine of a checkpoint.
+    ///
+    /// # Errors
+    /// Sections are missing, or of a state that cannot be.
+    pub fn restore(from: &mut Checkpoint, compile: Compile) -> Result<Self, checkpoint::Error> {
+        let record: BareRecord = from.take(HOST_SECTION, HOST_VERSION)?;
+        let mut machine = Machine::restore(from)?;
+        machine.code.compile(compile);
+        let count = machine.cpus.len();
+        if machine.cpus.iter().any(|cpu| cpu.logs_deliveries() != record.watch.is_some()) {
+            return Err(checkpoint::Error::impossible(HOST_SECTION, "a log of deliveries that nobody takes, or none where one is wanted"));
+        }
+        if record.arrivals.as_ref().is_some_and(|arrivals| arrivals.counted.len() != count) {
+            return Err(checkpoint::Error::impossible(HOST_SECTION, "arrivals of other CPUs than there are"));
+        }
+        Ok(Self { machine, watch: record.watch, arrivals: record.arrivals, interruption: None })
+    }
+
+    /// Whether a moment has come. What counts arrivals is made when it is first needed.
+    fn has_come(machine: &Machine, totals: &Totals, moment: Until, arrivals: &mut Option<Arrivals>) -> bool {
+        match moment {
+            Until::Cycle(cycle) => totals.cycles >= cycle,
+            Until::Instruction(count) => totals.instructions >= count,
+            Until::Address { address, pass } => Self::arrived(machine, address, arrivals) >= pass,
+            // There are no exits and no hypercalls here; loading refuses to wait for them.
+            Until::Exit(_) | Until::Hypercall(_) => false,
+        }
     }
 
     /// How often a CPU has come to an address so far.
-    fn arrived(&mut self, address: u64) -> u64 {
-        let count = self.machine.cpus.len();
-        let arrivals = match &mut self.arrivals {
+    fn arrived(machine: &Machine, address: u64, arrivals: &mut Option<Arrivals>) -> u64 {
+        let arrivals = match arrivals {
             Some(arrivals) if arrivals.address == address => arrivals,
-            other => other.insert(Arrivals { address, seen: 0, counted: vec![None; count] }),
+            other => other.insert(Arrivals { address, seen: 0, counted: vec![None; machine.cpus.len()] }),
         };
-        for (cpu, counted) in self.machine.cpus.iter().zip(&mut arrivals.counted) {
+        for (cpu, counted) in machine.cpus.iter().zip(&mut arrivals.counted) {
             if let Some((place, begun)) = place_of(cpu)
                 && place == address
                 && *counted != Some(begun)
@@ -356,20 +413,25 @@ impl Host for BareHost {
         loop {
             let totals = self.totals();
             let mut bounds = machine::Limits { instructions: limits.instructions, cycles: limits.cycles };
-            match until {
-                Some(Until::Cycle(cycle)) if totals.cycles >= cycle => return Pause::Moment,
-                Some(Until::Instruction(count)) if totals.instructions >= count => return Pause::Moment,
-                Some(Until::Address { address, pass }) => {
-                    if self.arrived(address) >= pass {
-                        self.arrivals = None;
-                        return Pause::Moment;
-                    }
-                    bounds.instructions = bounds.instructions.min(totals.instructions + 1);
+            if let Some(until) = until
+                && Self::has_come(&self.machine, &totals, until, &mut self.arrivals)
+            {
+                self.arrivals = None;
+                return Pause::Moment;
+            }
+            if let Some((moment, arrivals)) = &mut self.interruption
+                && Self::has_come(&self.machine, &totals, *moment, arrivals)
+            {
+                self.interruption = None;
+                return Pause::Interrupted;
+            }
+            for moment in until.into_iter().chain(self.interruption.as_ref().map(|(moment, _)| *moment)) {
+                match moment {
+                    Until::Cycle(cycle) => bounds.cycles = bounds.cycles.min(cycle),
+                    Until::Instruction(count) => bounds.instructions = bounds.instructions.min(count),
+                    Until::Address { .. } => bounds.instructions = bounds.instructions.min(totals.instructions + 1),
+                    Until::Exit(_) | Until::Hypercall(_) => {}
                 }
-                Some(Until::Cycle(cycle)) => bounds.cycles = bounds.cycles.min(cycle),
-                Some(Until::Instruction(count)) => bounds.instructions = bounds.instructions.min(count),
-                // There are no exits and no hypercalls here; loading refuses to wait for them.
-                Some(Until::Exit(_) | Until::Hypercall(_)) | None => {}
             }
             if totals.instructions >= limits.instructions {
                 return Pause::Limit(Stop::InstructionLimit);
@@ -383,7 +445,14 @@ impl Host for BareHost {
             }
             let ending = match stop {
                 machine::Stop::InstructionLimit | machine::Stop::Deliveries => continue,
-                machine::Stop::CycleLimit if bounds.cycles < limits.cycles => return Pause::Moment,
+                // A moment: `totals` tells of the CPU that is furthest ahead, which may not be there yet.
+                machine::Stop::CycleLimit if bounds.cycles < limits.cycles => {
+                    if until == Some(Until::Cycle(bounds.cycles)) {
+                        return Pause::Moment;
+                    }
+                    self.interruption = None;
+                    return Pause::Interrupted;
+                }
                 machine::Stop::CycleLimit => return Pause::Limit(Stop::CycleLimit),
                 machine::Stop::Outcome(outcome) => Ending::asked(outcome),
                 machine::Stop::Halted => Ending::new(Stop::Halted, ASLEEP),
@@ -392,6 +461,15 @@ impl Host for BareHost {
             };
             return Pause::Over(ending);
         }
+    }
+
+    fn interrupt_at(&mut self, moment: Option<Until>) {
+        self.interruption = moment.map(|moment| (moment, None));
+    }
+
+    fn checkpoint(&mut self, writer: &mut Writer<&mut dyn Write>) -> Result<(), checkpoint::Error> {
+        writer.value(HOST_SECTION, HOST_VERSION, &BareRecord { watch: self.watch.clone(), arrivals: self.arrivals.clone() })?;
+        self.machine.checkpoint(writer)
     }
 
     fn totals(&self) -> Totals {
@@ -453,7 +531,7 @@ impl Host for BareHost {
     }
 
     fn fork(&mut self) -> Box<dyn Host> {
-        Box::new(Self { machine: self.machine.fork(), watch: self.watch.clone(), arrivals: self.arrivals.clone() })
+        Box::new(Self { machine: self.machine.fork(), watch: self.watch.clone(), arrivals: self.arrivals.clone(), interruption: None })
     }
 
     fn migrate(&mut self, _: &'static CpuModel, _: Policy, _: &mut dyn Sink) -> Result<(), String> {

@@ -4,6 +4,8 @@
 //! machine runs every [`load::Variant`] of it while [`observe`] watches, and [`verdict`] compares with what was expected.
 
 pub mod boot;
+pub mod checkpoint;
+pub mod cut;
 pub mod diagnostic;
 pub mod environment;
 pub mod file;

@@ -3,6 +3,7 @@
 //! Four passes, each only if the one before found nothing: JSON, schema, guest (assembled or read, so that labels are known), meaning.
 //! Each pass reports all it finds.
 
+use crate::checkpoint::{Kept, Remembered};
 use crate::diagnostic::{Diagnostic, Diagnostics, Source, nearest};
 use crate::file::{File, Policy, Vendor, When};
 use crate::guest::{self, Image};
@@ -69,6 +70,8 @@ pub struct Scenario {
     pub variants: Vec<Variant>,
     /// Its text.
     pub source: Arc<Source>,
+    /// The files it names.
+    pub files: Kept,
     tree: Node,
 }
 
@@ -160,7 +163,8 @@ impl Scenario {
         }
         let file: File = serde_json::from_value(tree.to_value())
             .map_err(|error| Diagnostics::from(Diagnostic::new(&source, tree.span.start..tree.span.start, error.to_string())))?;
-        let mut loader = Loader { source, tree, file, files, diagnostics };
+        let remembered = Remembered::new(files);
+        let mut loader = Loader { source, tree, file, files: &remembered, diagnostics };
         let machines = loader.machines();
         let mut variants = Vec::new();
         if loader.diagnostics.is_empty() {
@@ -169,10 +173,11 @@ impl Scenario {
         if loader.diagnostics.is_empty() {
             meaning::check(&mut loader, &variants);
         }
-        match loader.diagnostics.is_empty() {
-            true => Ok(Self { file: loader.file, variants, source: loader.source, tree: loader.tree }),
+        let Loader { source, tree, file, diagnostics, .. } = loader;
+        match diagnostics.is_empty() {
+            true => Ok(Self { file, variants, source, files: remembered.into_files(), tree }),
             false => {
-                let mut diagnostics = loader.diagnostics;
+                let mut diagnostics = diagnostics;
                 let place = |diagnostic: &Diagnostic| (diagnostic.source.as_ref().map(|source| source.name.clone()), diagnostic.span.start);
                 diagnostics.list.sort_by_key(place);
                 Err(diagnostics)

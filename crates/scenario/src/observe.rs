@@ -3,13 +3,15 @@
 //! Lists of a run's hypercalls and patches are bounded, because a guest can make millions; an expectation on a longer list fails.
 
 use crate::file::Expect;
-use trace::{Event, Sink, Summary, Transcript};
+use serde::{Deserialize, Serialize};
+use trace::{Event, Sink, Summary, SummaryRecord, Transcript, TranscriptRecord};
 
 /// The most hypercalls and patches that are remembered one by one.
 pub const MAX_LIST: usize = 4096;
 
 /// Progress of one `expect` through the trace.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Watch {
     /// Texts still to come, in order; the first `found` have been seen.
     sequence: Vec<String>,
@@ -19,7 +21,8 @@ struct Watch {
 }
 
 /// A list with a bound.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Bounded {
     /// The first [`MAX_LIST`] values.
     pub values: Vec<u64>,
@@ -34,6 +37,17 @@ impl Bounded {
             self.values.push(value);
         }
     }
+}
+
+/// What was watched so far: what a checkpoint keeps.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObserverRecord {
+    transcript: TranscriptRecord,
+    summary: SummaryRecord,
+    hypercalls: Bounded,
+    patched: Bounded,
+    watches: Vec<Watch>,
 }
 
 /// The sink of a scenario's run.
@@ -69,6 +83,33 @@ impl<'s> Observer<'s> {
             patched: Bounded::default(),
             watches,
             also,
+        }
+    }
+
+    /// What was watched so far.
+    pub fn record(&self) -> ObserverRecord {
+        ObserverRecord {
+            transcript: self.transcript.record(),
+            summary: self.summary.record(),
+            hypercalls: self.hypercalls.clone(),
+            patched: self.patched.clone(),
+            watches: self.watches.clone(),
+        }
+    }
+
+    /// Goes on from there. What is watched for are the expectations as they stand.
+    pub fn restore(&mut self, record: ObserverRecord) {
+        self.transcript.restore(record.transcript);
+        self.summary = Summary::of_record(&record.summary, machine::watch::reason);
+        (self.hypercalls, self.patched) = (record.hypercalls, record.patched);
+        for list in [&mut self.hypercalls, &mut self.patched] {
+            list.values.truncate(MAX_LIST);
+            list.total = list.total.clamp(list.values.len() as u64, 1 << 50);
+        }
+        for (watch, before) in self.watches.iter_mut().zip(record.watches) {
+            if watch.sequence == before.sequence && watch.forbidden.len() == before.forbidden.len() {
+                *watch = Watch { found: before.found.min(before.sequence.len()), ..before };
+            }
         }
     }
 

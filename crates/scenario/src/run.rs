@@ -3,8 +3,9 @@
 //! The steps of a script are taken in the order of the file: the second waits for its moment only when the first has happened. A step
 //! whose moment never comes is a failure of the run.
 
+use crate::checkpoint::{self, Checkpoint, Restored, RunRecord};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::file::{Access, Action, Hypervisor, Limits, Moment, Policy, Stop};
+use crate::file::{Access, Action, Expect, Hypervisor, Limits, Moment, Policy, Stop};
 use crate::host::{BareHost, Ending, Host, HostConfig, Pause, Totals, Until, load};
 use crate::load::{Scenario, Variant};
 use crate::meaning::{DEFAULT_MEMORY, hex_bytes};
@@ -16,6 +17,8 @@ pub use cpu::block::Compile;
 use models::CpuModel;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::io::Write;
+use stream::Bytes;
 use trace::{Event, Sink, Summary, Transcript};
 
 /// The limit of instructions of a scenario that does not set one.
@@ -177,9 +180,103 @@ pub fn host(config: &HostConfig, policy: Policy, loaded: &crate::host::Loaded) -
     })
 }
 
+/// Interrupts a run at moments, which shows nowhere in it.
+pub trait Interrupt {
+    /// The next moment; asked for at the start and behind every interruption.
+    fn next(&mut self, totals: &Totals) -> Option<Until>;
+    /// The moment has come.
+    fn interrupted(&mut self, run: &mut Interrupted<'_>) -> After;
+}
+
+/// Whether a run goes on behind an interruption.
+#[derive(Debug)]
+pub enum After {
+    /// It does.
+    GoOn,
+    /// It goes on as the run of this checkpoint, which must be one of the same machine of the same scenario.
+    GoOnFrom(Box<Checkpoint>),
+    /// It does not.
+    Leave,
+}
+
+/// A run that is interrupted.
+pub struct Interrupted<'a> {
+    scenario: &'a Scenario,
+    variant: &'a Variant,
+    host: &'a mut dyn Host,
+    run: RunRecord,
+}
+
+impl Interrupted<'_> {
+    /// Writes a checkpoint.
+    ///
+    /// # Errors
+    /// The operating system's; or there is no machine any more.
+    pub fn checkpoint(&mut self, to: &mut dyn Write) -> Result<(), checkpoint::Error> {
+        checkpoint::write(to, self.scenario, self.variant, self.host, &self.run)
+    }
+
+    /// Totals so far.
+    pub fn totals(&self) -> Totals {
+        self.host.totals()
+    }
+}
+
 /// Runs a scenario on one of its machines; `also` gets every event besides.
 pub fn run(scenario: &Scenario, variant: &Variant, options: &Options, also: Option<&mut dyn Sink>) -> Report {
     run_on(scenario, variant, options, also, |host| host)
+}
+
+/// The same with interruptions; nothing if one of them left it.
+///
+/// # Errors
+/// A checkpoint that the run was to go on from is none of it.
+pub fn run_interrupted<'o>(
+    scenario: &'o Scenario,
+    variant: &'o Variant,
+    options: &Options,
+    also: Option<&mut dyn Sink>,
+    interrupt: &'o mut dyn Interrupt,
+) -> Result<Option<Report>, checkpoint::Error> {
+    let expectations = verdict::applicable(scenario, variant);
+    let expects: Vec<_> = expectations.iter().map(|(_, expect)| *expect).collect();
+    let observer = Observer::new(&expects, options.events, also);
+    match machine_of(scenario, variant, options) {
+        Ok(host) => {
+            let director = Director {
+                scenario,
+                variant,
+                host,
+                serial: Vec::new(),
+                next: 0,
+                policy: variant.policy,
+                interrupt: Some(interrupt),
+                compile: options.compile,
+            };
+            finish(director, observer, &expectations)
+        }
+        Err(message) => Ok(Some(refused(scenario, variant, observer, message))),
+    }
+}
+
+/// Goes on from a checkpoint; `also` gets every event from there on.
+pub fn run_restored(restored: Restored, options: &Options, also: Option<&mut dyn Sink>) -> Report {
+    let Restored { scenario, variant, host, run } = restored;
+    let expectations = verdict::applicable(&scenario, &variant);
+    let expects: Vec<_> = expectations.iter().map(|(_, expect)| *expect).collect();
+    let mut observer = Observer::new(&expects, options.events, also);
+    observer.restore(run.observer);
+    let director = Director {
+        scenario: &scenario,
+        variant: &variant,
+        host: host.into_host(),
+        serial: run.serial.0,
+        next: run.next,
+        policy: run.policy,
+        interrupt: None,
+        compile: options.compile,
+    };
+    finish(director, observer, &expectations).ok().flatten().expect("nobody interrupts the run")
 }
 
 /// The same on what `through` makes of the machine: something that looks at it between its runs, or goes on with another one.
@@ -192,7 +289,20 @@ pub fn run_on(
 ) -> Report {
     let expectations = verdict::applicable(scenario, variant);
     let expects: Vec<_> = expectations.iter().map(|(_, expect)| *expect).collect();
-    let mut observer = Observer::new(&expects, options.events, also);
+    let observer = Observer::new(&expects, options.events, also);
+    match machine_of(scenario, variant, options) {
+        Ok(host) => {
+            let (host, policy) = (through(host), variant.policy);
+            let director =
+                Director { scenario, variant, host, serial: Vec::new(), next: 0, policy, interrupt: None, compile: options.compile };
+            finish(director, observer, &expectations).ok().flatten().expect("nobody interrupts the run")
+        }
+        Err(message) => refused(scenario, variant, observer, message),
+    }
+}
+
+/// The machine that a scenario starts on.
+fn machine_of(scenario: &Scenario, variant: &Variant, options: &Options) -> Result<Box<dyn Host>, String> {
     let machine = &scenario.file.machine;
     // Under a hypervisor the kernel's trace points tell the story, and they have none for deliveries.
     let deliveries = scenario.file.deliveries.unwrap_or(variant.policy == Policy::None);
@@ -207,25 +317,27 @@ pub fn run_on(
         deliveries,
         guest_cpu: scenario.file.hypervisor.guest_cpu.as_deref().and_then(|name| models::find(name).ok()),
     };
-    let made = load(&variant.image, config.vcpus, config.memory).and_then(|loaded| host(&config, variant.policy, &loaded));
-    let mut host = match made {
-        Ok(host) => through(host),
-        Err(message) => return refused(scenario, variant, observer, message),
-    };
-    let mut director = Director { scenario, variant, host: &mut *host, serial: Vec::new(), next: 0, policy: variant.policy };
-    let ending = director.run(&mut observer);
-    let unreached = director.next;
-    let serial = director.serial;
+    load(&variant.image, config.vcpus, config.memory).and_then(|loaded| host(&config, variant.policy, &loaded))
+}
+
+/// Runs to the end, and judges it. Nothing if the run was left.
+fn finish(
+    mut director: Director<'_>,
+    mut observer: Observer<'_>,
+    expectations: &[(Vec<String>, &Expect)],
+) -> Result<Option<Report>, checkpoint::Error> {
+    let Some(ending) = director.run(&mut observer)? else { return Ok(None) };
+    let Director { scenario, variant, mut host, serial, next: unreached, .. } = director;
     let totals = host.totals();
     observer.emit(totals.cycles, 0, Event::Stop { reason: format!("{}: {}", stop_name(ending.stop), ending.detail) });
     let refused_entries = assess_refused(&mut *host);
     let end = End { registers: (0..host.vcpus()).map(|vcpu| host.registers(vcpu)).collect(), host: &*host, serial, ending };
-    let mut failures = verdict::judge(scenario, variant, &expectations, &observer, &end);
+    let mut failures = verdict::judge(scenario, variant, expectations, &observer, &end);
     for index in unreached..scenario.file.script.len() {
         let span = scenario.node(&["script", &index.to_string(), "at"]).span.clone();
         failures.push(Diagnostic::new(&scenario.source, span, "the run was over before this moment of the script"));
     }
-    Report {
+    Ok(Some(Report {
         machine: variant.name(),
         stop: end.ending.stop,
         detail: end.ending.detail,
@@ -238,7 +350,7 @@ pub fn run_on(
         summary: observer.summary,
         refused: refused_entries,
         failures,
-    }
+    }))
 }
 
 /// Which rules the entries broke that the CPUs of a machine were refused last.
@@ -294,14 +406,46 @@ impl Final for End<'_> {
 struct Director<'r> {
     scenario: &'r Scenario,
     variant: &'r Variant,
-    host: &'r mut dyn Host,
+    host: Box<dyn Host>,
     serial: Vec<u8>,
     /// The step of the script that is waited for.
     next: usize,
     policy: Policy,
+    interrupt: Option<&'r mut dyn Interrupt>,
+    compile: Compile,
 }
 
 impl Director<'_> {
+    /// Asks for the next interruption.
+    fn ask(&mut self) {
+        if let Some(interrupt) = &mut self.interrupt {
+            let moment = interrupt.next(&self.host.totals());
+            self.host.interrupt_at(moment);
+        }
+    }
+
+    /// Lets whoever interrupts look. Whether the run goes on.
+    fn interrupted(&mut self, observer: &mut Observer<'_>) -> Result<bool, checkpoint::Error> {
+        let Some(interrupt) = self.interrupt.take() else { return Ok(true) };
+        let serial = Bytes(self.serial.clone());
+        let run = RunRecord { next: self.next, policy: self.policy, serial, observer: observer.record() };
+        let (scenario, variant) = (self.scenario, self.variant);
+        let after = interrupt.interrupted(&mut Interrupted { scenario, variant, host: &mut *self.host, run });
+        self.interrupt = Some(interrupt);
+        match after {
+            After::GoOn => {}
+            After::Leave => return Ok(false),
+            After::GoOnFrom(mut checkpoint) => {
+                let run = checkpoint::take_run(&mut checkpoint)?;
+                self.host = checkpoint::take_host(&mut checkpoint, self.variant.policy, self.compile)?.into_host();
+                (self.serial, self.next, self.policy) = (run.serial.0, run.next, run.policy);
+                observer.restore(run.observer);
+            }
+        }
+        self.ask();
+        Ok(true)
+    }
+
     fn limits(&self) -> Totals {
         let Limits { instructions, cycles, exits } = self.scenario.file.limits;
         Totals {
@@ -312,9 +456,10 @@ impl Director<'_> {
         }
     }
 
-    fn run(&mut self, sink: &mut Observer<'_>) -> Ending {
+    fn run(&mut self, sink: &mut Observer<'_>) -> Result<Option<Ending>, checkpoint::Error> {
         let limits = self.limits();
         let steps = &self.scenario.file.script;
+        self.ask();
         loop {
             let step = steps.get(self.next);
             let pause = self.host.run(&limits, step.and_then(|step| self.until(&step.at)), sink);
@@ -322,14 +467,19 @@ impl Director<'_> {
             let room = MAX_SERIAL - self.serial.len();
             self.serial.extend(&output[..output.len().min(room)]);
             match (pause, step) {
-                (Pause::Over(ending), _) => return ending,
-                (Pause::Limit(stop), _) => return limit(stop, &limits),
+                (Pause::Over(ending), _) => return Ok(Some(ending)),
+                (Pause::Limit(stop), _) => return Ok(Some(limit(stop, &limits))),
+                (Pause::Interrupted, _) => {
+                    if !self.interrupted(sink)? {
+                        return Ok(None);
+                    }
+                }
                 (Pause::Moment, None) => {}
                 (Pause::Moment, Some(step)) => {
                     self.next += 1;
                     for action in &step.actions {
                         if let Some(ending) = self.act(&step.at, action, sink) {
-                            return ending;
+                            return Ok(Some(ending));
                         }
                     }
                 }

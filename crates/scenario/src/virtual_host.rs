@@ -1,13 +1,18 @@
 //! A guest under the hypervisor.
 
 use crate::file::{Access, Policy, Stop};
-use crate::host::{ASLEEP, Ending, Host, HostConfig, Loaded, Pause, Totals, Until, enter, not_modelled};
+use crate::host::{ASLEEP, Ending, HOST_SECTION, HOST_VERSION, Host, HostConfig, Loaded, Pause, Totals, Until, enter, not_modelled};
 use crate::register::{Place, Register};
 use crate::verdict::Registers;
 use cpu::Cpu;
+use cpu::block::Compile;
 use hypervisor::{AnyVm, Limits, Moment, PauseId, Rights, VmConfig};
+use machine::checkpoint::{self, Checkpoint};
 use models::CpuModel;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::ops::Range;
+use stream::Writer;
 use trace::Sink;
 
 /// A hypervisor with its guest.
@@ -19,6 +24,26 @@ pub struct VirtualHost {
     last: Totals,
     /// The moment that was asked for last, and its name.
     waiting: Option<(Until, PauseId)>,
+    /// The name of the moment at which the run is interrupted.
+    interruption: Option<PauseId>,
+}
+
+/// What a checkpoint keeps of it, beside the guest.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostedRecord {
+    waiting: Option<(Until, PauseId)>,
+}
+
+/// The hypervisor's own word for a moment.
+fn moment(until: Until) -> Moment {
+    match until {
+        Until::Exit(count) => Moment::Exit(count),
+        Until::Cycle(cycle) => Moment::Cycle(cycle),
+        Until::Instruction(count) => Moment::Instruction(count),
+        Until::Hypercall(count) => Moment::Hypercall(count),
+        Until::Address { address, pass } => Moment::Address { address, pass },
+    }
 }
 
 /// The hypervisor's own word for a policy; `None` for no hypervisor.
@@ -60,7 +85,19 @@ impl VirtualHost {
             }
         }
         let last = Totals { instructions: 0, cycles: 0, exits: 0, hypercalls: 0 };
-        Ok(Self { vcpus: vm.cpu_count(), vm: Some(vm), last, waiting: None })
+        Ok(Self { vcpus: vm.cpu_count(), vm: Some(vm), last, waiting: None, interruption: None })
+    }
+
+    /// The guest of a checkpoint.
+    ///
+    /// # Errors
+    /// Sections are missing, or of a state that cannot be.
+    pub fn restore(from: &mut Checkpoint, compile: Compile) -> Result<Self, checkpoint::Error> {
+        let record: HostedRecord = from.take(HOST_SECTION, HOST_VERSION)?;
+        let mut vm = AnyVm::restore(from)?;
+        vm.compile(compile);
+        let last = Totals { instructions: 0, cycles: 0, exits: 0, hypercalls: 0 };
+        Ok(Self { vcpus: vm.cpu_count(), vm: Some(vm), last, waiting: record.waiting, interruption: None })
     }
 
     /// The name of a pause at a moment, asked for once.
@@ -70,13 +107,7 @@ impl VirtualHost {
         {
             return Some(id);
         }
-        let id = self.vm.as_mut()?.pause_at(match until {
-            Until::Exit(count) => Moment::Exit(count),
-            Until::Cycle(cycle) => Moment::Cycle(cycle),
-            Until::Instruction(count) => Moment::Instruction(count),
-            Until::Hypercall(count) => Moment::Hypercall(count),
-            Until::Address { address, pass } => Moment::Address { address, pass },
-        });
+        let id = self.vm.as_mut()?.pause_at(moment(until));
         self.waiting = Some((until, id));
         Some(id)
     }
@@ -94,6 +125,10 @@ impl Host for VirtualHost {
                 hypervisor::Stop::Paused(pause) if Some(pause) == wanted => {
                     self.waiting = None;
                     return Pause::Moment;
+                }
+                hypervisor::Stop::Paused(pause) if Some(pause) == self.interruption => {
+                    self.interruption = None;
+                    return Pause::Interrupted;
                 }
                 // A moment that is waited for no more.
                 hypervisor::Stop::Paused(_) => continue,
@@ -116,6 +151,20 @@ impl Host for VirtualHost {
             };
             return Pause::Over(ending);
         }
+    }
+
+    fn interrupt_at(&mut self, until: Option<Until>) {
+        let Some(vm) = &mut self.vm else { return };
+        if let Some(id) = self.interruption.take() {
+            vm.forget_pause(id);
+        }
+        self.interruption = until.map(|until| vm.pause_at(moment(until)));
+    }
+
+    fn checkpoint(&mut self, writer: &mut Writer<&mut dyn Write>) -> Result<(), checkpoint::Error> {
+        let vm = self.vm.as_mut().ok_or_else(|| checkpoint::Error::impossible(HOST_SECTION, "the guest was lost in a move"))?;
+        writer.value(HOST_SECTION, HOST_VERSION, &HostedRecord { waiting: self.waiting })?;
+        vm.checkpoint(writer)
     }
 
     fn totals(&self) -> Totals {
@@ -209,7 +258,13 @@ impl Host for VirtualHost {
     }
 
     fn fork(&mut self) -> Box<dyn Host> {
-        Box::new(Self { vm: self.vm.as_mut().map(AnyVm::fork), vcpus: self.vcpus, last: self.last, waiting: self.waiting })
+        Box::new(Self {
+            vm: self.vm.as_mut().map(AnyVm::fork),
+            vcpus: self.vcpus,
+            last: self.last,
+            waiting: self.waiting,
+            interruption: None,
+        })
     }
 
     fn migrate(&mut self, to: &'static CpuModel, chosen: Policy, sink: &mut dyn Sink) -> Result<(), String> {

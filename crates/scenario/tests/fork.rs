@@ -55,6 +55,12 @@ impl Host for Interrupted {
             }
         }
     }
+    fn interrupt_at(&mut self, moment: Option<Until>) {
+        self.host.interrupt_at(moment);
+    }
+    fn checkpoint(&mut self, writer: &mut stream::Writer<&mut dyn std::io::Write>) -> Result<(), scenario::checkpoint::Error> {
+        self.host.checkpoint(writer)
+    }
     fn totals(&self) -> Totals {
         self.host.totals()
     }

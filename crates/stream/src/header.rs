@@ -7,7 +7,7 @@ use std::io::{self, Read};
 pub const FORMAT: u32 = 1;
 
 /// What a stream begins with. Like PNG's: a byte that is no ASCII, then what transfers as text change.
-pub(crate) const MAGIC: [u8; 8] = *b"\x89TRL\r\n\x1a\n";
+pub const MAGIC: [u8; 8] = *b"\x89TRL\r\n\x1a\n";
 
 /// What a section begins with.
 pub(crate) const SECTION: [u8; 4] = *b"SECT";

@@ -31,7 +31,9 @@
 //!
 //! Whatever is read is taken for hostile: lengths are bounded, claims allocate nothing, and an [`Error`] tells of section and offset.
 
+mod bytes;
 mod cbor;
+pub mod contents;
 mod error;
 mod header;
 pub mod pages;
@@ -40,9 +42,11 @@ mod section;
 pub mod tree;
 mod writer;
 
+pub use bytes::Bytes;
 pub use ciborium::Value;
+pub use contents::Contents;
 pub use error::{Error, Place, Problem};
-pub use header::{FORMAT, Form};
+pub use header::{FORMAT, Form, MAGIC};
 pub use pages::{Batch, Content, Duplicates, PAGE_BYTES};
 pub use reader::Reader;
 pub use section::Section;

@@ -7,6 +7,7 @@
 use cpu::last_branches::Branch;
 use cpu::state::Cpu;
 use isa::svm::SaveArea;
+use serde::{Deserialize, Serialize};
 use zerocopy::IntoBytes;
 
 use crate::Svm;
@@ -16,8 +17,8 @@ use crate::instructions::SAVE_AREA;
 const PLACE: std::ops::Range<usize> = 0x270..0x298;
 
 /// DebugCtl, LastBranchFromIP and LastBranchToIP, LastIntFromIP and LastIntToIP.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Records {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
     debugctl: u64,
     newest: Branch,
     before_exception: Branch,

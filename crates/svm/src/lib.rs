@@ -26,8 +26,10 @@ mod memory;
 mod msr;
 pub mod npt;
 mod pause;
+mod record;
 
 pub use entry::Vmrun;
+pub use record::{AreaRecord, SvmRecord};
 
 use address_space::Contexts;
 use cpu::trap::Trap;
@@ -37,6 +39,7 @@ use isa::svm::msr::{TscRatio, VmCr};
 use isa::svm::{ControlArea, SaveArea};
 use models::SvmCapabilities;
 use npt::NestedRoot;
+use serde::{Deserialize, Serialize};
 
 /// The SVM hardware of one processor.
 #[derive(Clone, Debug)]
@@ -94,8 +97,8 @@ impl From<AddressFault> for Trap {
 }
 
 /// The host's state that VMRUN saves and #VMEXIT loads; APM 15.5.1 "Basic Operation", "Saving Host State".
-#[derive(Clone, Copy, Debug)]
-struct Host {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
     segments: [SegmentRegister; 4],
     gdtr: TableRegister,
     idtr: TableRegister,

@@ -8,6 +8,8 @@
 
 use cpu::extension::{GuestPage, NestedPage};
 use cpu::trap::{Access, NestedFault};
+use serde::{Deserialize, Serialize};
+
 use isa::paging::{ACCESSED, ADDRESS, DIRTY, GLOBAL, NO_EXECUTE, PAGE_SIZE, PRESENT, PagingMode, USER, WRITABLE};
 
 /// Physical memory, as a walk of the nested tables needs it.
@@ -20,7 +22,7 @@ pub trait Tables {
 }
 
 /// The root of the nested tables and what of the host decides about them; fixed at VMRUN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NestedRoot {
     /// N_CR3.
     pub n_cr3: u64,

@@ -5,12 +5,13 @@
 //! What is not: the filter without the intercept, which has no effect.
 
 use cpu::state::Cpu;
+use serde::{Deserialize, Serialize};
 
 use crate::Svm;
 
 /// What is counted while a guest runs.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PauseFilter {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseFilter {
     /// PAUSEs that still pass.
     left: u16,
     /// When the last PAUSE was, in cycles; none since VMRUN.

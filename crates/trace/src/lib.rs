@@ -12,6 +12,6 @@ mod summary;
 mod value;
 
 pub use event::{Event, Kind, Record, VERSION};
-pub use sink::{Format, Ignore, Sink, Tee, Transcript, Writer};
-pub use summary::{ExitStatistics, Summary};
+pub use sink::{Format, Ignore, Sink, Tee, Transcript, TranscriptRecord, Writer};
+pub use summary::{ExitStatistics, Summary, SummaryRecord};
 pub use value::{ByteString, Name, exception_name};

@@ -3,6 +3,7 @@
 //! A machine emits into `&mut dyn Sink` and never asks what becomes of it. Nothing is formatted unless a sink writes text.
 
 use crate::event::{Event, Record, VERSION};
+use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::io;
 
@@ -58,6 +59,18 @@ impl<S: Sink> Sink for Option<S> {
     }
 }
 
+/// What a transcript is so far: what a checkpoint keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TranscriptRecord {
+    /// Lines of the events that are kept.
+    lines: Vec<String>,
+    /// How many events there were in all.
+    total: u64,
+    /// The hash of all canonical lines.
+    hash: u64,
+}
+
 /// Keeps the first events of a run, and the count and a hash of all of them, so that a snapshot stays small and still notices a change
 /// anywhere in the run.
 ///
@@ -65,6 +78,8 @@ impl<S: Sink> Sink for Option<S> {
 /// with its newline.
 #[derive(Clone, Debug)]
 pub struct Transcript {
+    /// Lines of the events in front of a checkpoint.
+    before: Vec<String>,
     kept: Vec<Record>,
     cap: usize,
     total: u64,
@@ -75,10 +90,24 @@ pub struct Transcript {
 impl Transcript {
     /// Keeps at most `cap` events.
     pub fn new(cap: usize) -> Self {
-        Self { kept: Vec::new(), cap, total: 0, hash: 0xcbf2_9ce4_8422_2325, line: String::new() }
+        Self { before: Vec::new(), kept: Vec::new(), cap, total: 0, hash: 0xcbf2_9ce4_8422_2325, line: String::new() }
     }
 
-    /// The events kept, in order.
+    /// What it is so far.
+    pub fn record(&self) -> TranscriptRecord {
+        let lines = self.before.iter().cloned().chain(self.kept.iter().map(Record::to_string)).collect();
+        TranscriptRecord { lines, total: self.total, hash: self.hash }
+    }
+
+    /// Goes on from there: no events but those behind it are kept, beside the lines in front of it.
+    pub fn restore(&mut self, record: TranscriptRecord) {
+        self.before = record.lines;
+        self.before.truncate(self.cap);
+        self.kept.clear();
+        (self.total, self.hash) = (record.total.clamp(self.before.len() as u64, 1 << 50), record.hash);
+    }
+
+    /// The events kept, in order; those in front of a checkpoint left out.
     pub fn records(&self) -> &[Record] {
         &self.kept
     }
@@ -101,10 +130,13 @@ impl Transcript {
     /// The canonical text: the lines kept and, if there were more, one line with their number and the hash of the whole.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        for line in &self.before {
+            let _ = writeln!(text, "{line}");
+        }
         for record in &self.kept {
             let _ = writeln!(text, "{record}");
         }
-        let more = self.total - self.kept.len() as u64;
+        let more = self.total.saturating_sub((self.before.len() + self.kept.len()) as u64);
         if more > 0 {
             let _ = writeln!(text, "... {more} more events, FNV-1a of the whole text {:#018x}", self.hash);
         }
@@ -121,7 +153,7 @@ impl Sink for Transcript {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
         self.total += 1;
-        if self.kept.len() < self.cap {
+        if self.before.len() + self.kept.len() < self.cap {
             self.kept.push(record);
         }
     }

@@ -6,7 +6,8 @@
 use crate::event::{Event, Kind};
 use crate::sink::Sink;
 use crate::value::Name;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// What is known of the exits with one reason.
@@ -61,6 +62,29 @@ impl ExitStatistics {
     }
 }
 
+/// What was counted so far: what a checkpoint keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SummaryRecord {
+    /// How many events of each kind, by its name.
+    kinds: BTreeMap<String, u64>,
+    exits: Vec<ExitRecord>,
+    open: Vec<Option<(usize, u64)>>,
+}
+
+/// See [`ExitStatistics`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExitRecord {
+    reason: String,
+    samples: u64,
+    timed: u64,
+    total: u64,
+    minimum: u64,
+    maximum: u64,
+    squares: u128,
+}
+
 /// Counts of every kind of event, and statistics of exits.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -82,6 +106,39 @@ impl Summary {
     /// Nothing counted yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What was counted so far.
+    pub fn record(&self) -> SummaryRecord {
+        let kinds = Kind::ALL.iter().map(|kind| (kind.name().to_owned(), self.count(*kind))).filter(|(_, count)| *count > 0);
+        let exits = self.exits.iter().map(|row| {
+            let ExitStatistics { reason, samples, timed, total, minimum, maximum, squares } = *row;
+            ExitRecord { reason: reason.to_string(), samples, timed, total, minimum, maximum, squares }
+        });
+        SummaryRecord { kinds: kinds.collect(), exits: exits.collect(), open: self.open.clone() }
+    }
+
+    /// Goes on from there. `name` knows the reasons of exits by their text; what it does not know is left out.
+    pub fn of_record(record: &SummaryRecord, name: impl Fn(&str) -> Option<Name>) -> Self {
+        // A record may come from anywhere: more than this nobody counts, and nothing overflows on top of it.
+        let counted = |count: u64| count.min(1 << 50);
+        let mut summary = Self::new();
+        for kind in Kind::ALL {
+            summary.kinds[*kind as usize] = counted(record.kinds.get(kind.name()).copied().unwrap_or(0));
+        }
+        // Where each row of the record went.
+        let mut places = Vec::new();
+        for row in &record.exits {
+            let ExitRecord { total, minimum, maximum, squares, .. } = *row;
+            let (samples, timed) = (counted(row.samples), counted(row.timed));
+            places.push(name(&row.reason).map(|reason| {
+                summary.exits.push(ExitStatistics { reason, samples, timed, total, minimum, maximum, squares });
+                summary.exits.len() - 1
+            }));
+        }
+        let place = |open: &(usize, u64)| Some((places.get(open.0).copied().flatten()?, open.1));
+        summary.open = record.open.iter().map(|open| open.as_ref().and_then(place)).collect();
+        summary
     }
 
     /// How many events of this kind there were.

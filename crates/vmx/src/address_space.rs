@@ -4,12 +4,14 @@
 //! (bits 51:12 of the EPT pointer); each pair that a VM entry used gets a number that the core's TLB knows. Number 0 is the host's: VPID 0
 //! without EPT. Not modelled: guest-physical mappings apart from combined ones, so INVVPID removes no more than it must.
 
+use cpu::state::Impossible;
 use cpu::tlb::Tlb;
+use serde::{Deserialize, Serialize};
 
 /// Most pairs that are remembered.
 const MOST: usize = 4096;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Pair {
     vpid: u16,
     /// Root of EPT, or `None` without EPT.
@@ -25,7 +27,24 @@ pub struct AddressSpaces {
     last: usize,
 }
 
+/// The pairs in order of their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressSpacesRecord(Vec<Pair>);
+
 impl AddressSpaces {
+    /// What a checkpoint keeps.
+    pub(crate) fn record(&self) -> AddressSpacesRecord {
+        AddressSpacesRecord(self.pairs.clone())
+    }
+
+    /// The numbers as they were given.
+    pub(crate) fn of_record(record: &AddressSpacesRecord) -> Result<Self, Impossible> {
+        if record.0.len() > MOST {
+            return Err(Impossible(format!("{} address spaces", record.0.len())));
+        }
+        Ok(Self { pairs: record.0.clone(), last: 0 })
+    }
+
     /// Whether no new pair can be remembered: then all are to be forgotten, with what is cached of them.
     pub fn is_full(&self) -> bool {
         self.pairs.len() >= MOST

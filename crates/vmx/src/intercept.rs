@@ -11,6 +11,7 @@ use cpu::extension::Interception;
 use cpu::state::Cpu;
 use cpu::trap::{ControlAccess, ControlAccessKind, Intercept, PortAccess};
 use isa::vmx::VmcsField;
+use serde::{Deserialize, Serialize};
 
 /// What follows from the control words of a VMCS, kept for as long as they do not change.
 #[derive(Clone, Debug, Default)]
@@ -136,8 +137,8 @@ const PE: u64 = 1;
 
 /// The times, in cycles, of the PAUSEs at privilege level 0 that "PAUSE-loop exiting" looks at. SDM 25.6.13 "Controls for PAUSE-Loop
 /// Exiting".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PauseLoop {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseLoop {
     /// The first of the loop, and the last one before now; none since VM entry.
     times: Option<(u64, u64)>,
 }

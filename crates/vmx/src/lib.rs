@@ -16,10 +16,12 @@ mod host;
 mod instructions;
 pub mod intercept;
 mod msr_list;
+mod record;
 mod segments;
 mod silicon;
 mod virtual_apic;
 pub mod vmcs;
 
 pub use entry::EntryOutcome;
+pub use record::{RefusedRecord, VmcsRecord, VmxRecord};
 pub use silicon::{Operation, Refused, VmFail, Vmx};

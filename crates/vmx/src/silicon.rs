@@ -14,6 +14,7 @@ use cpu::state::Cpu;
 use cpu::trap::{Access, ControlAccess, Exit, NestedFault, Outcome, PortAccess, Trap, VendorInstruction};
 use isa::msr;
 use isa::vmx::{CapabilityMsr, EptPointer, VmInstructionError, VmcsField, VmxCapabilities};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// How a VMX instruction failed. SDM 31.2 "Conventions".
@@ -28,7 +29,7 @@ pub enum VmFail {
 }
 
 /// Which kind of VMX operation the processor is in. SDM 24.2 "VMX Operation", 24.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
     /// None.
     Off,
@@ -91,7 +92,7 @@ pub struct Vmx {
     pub(crate) exits: u64,
     /// What the last VM entry was refused for, until one is not.
     pub(crate) refused: Option<Box<Refused>>,
-    feature_control: u64,
+    pub(crate) feature_control: u64,
 }
 
 impl Vmx {

@@ -47,6 +47,11 @@ impl Timer {
         }
     }
 
+    /// Whether this is its input clock.
+    pub fn has_clock(&self, cycles_per_bus_clock: u32) -> bool {
+        self.cycles_per_bus_clock == cycles_per_bus_clock.max(1)
+    }
+
     pub fn initial_count(&self) -> u32 {
         self.initial
     }

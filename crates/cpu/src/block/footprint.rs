@@ -4,9 +4,10 @@
 //! (`Cpu::store_code`). So the places of blocks are state, though the blocks themselves are not: a fork of a machine, or one that comes out of
 //! a checkpoint, begins with the places alone, and decodes each block again when it is entered.
 
-use super::{CodeCache, Mode};
+use super::{CodeCache, MAXIMUM, MAXIMUM_BLOCKS, Mode};
 use memory::PAGE_BYTES;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The bytes that a block was decoded from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,26 @@ impl Footprint {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footprints(Vec<(u64, Mode, Footprint)>);
 
+impl Footprints {
+    /// The frames on which the places lie, in ascending order; nothing if one cannot be in memory of so many bytes, or cannot be at all.
+    pub fn checked_frames(&self, memory_size: u64) -> Option<Vec<u64>> {
+        let mut frames = BTreeSet::new();
+        for (_, mode, print) in &self.0 {
+            let possible = matches!(mode.bits, 16 | 32 | 64) && (1..=MAXIMUM as u64 * 15).contains(&print.length);
+            let end = print.physical.checked_add(print.on_first_page().min(print.length))?;
+            let in_page = (print.physical ^ (end - 1)) & !(PAGE_BYTES - 1) == 0;
+            let second = print.second.unwrap_or(0);
+            let goes_over = print.second.is_none() || second & (PAGE_BYTES - 1) == 0 && print.on_first_page() < print.length;
+            if !possible || !in_page || !goes_over || end > memory_size || second >= memory_size {
+                return None;
+            }
+            frames.insert(print.physical / PAGE_BYTES);
+            frames.extend(print.second.map(|second| second / PAGE_BYTES));
+        }
+        (self.0.len() <= MAXIMUM_BLOCKS).then(|| frames.into_iter().collect())
+    }
+}
+
 impl CodeCache {
     /// Where code was decoded.
     pub fn footprints(&self) -> Footprints {
@@ -52,6 +73,13 @@ impl CodeCache {
             .collect();
         prints.sort_unstable_by_key(|(rip, mode, print)| (print.physical / PAGE_BYTES, *rip, *mode));
         Footprints(prints)
+    }
+
+    /// Drops what was decoded from bytes that were written since: [`Self::footprints`] tells of such writes then.
+    pub fn take_writes(&mut self, memory: &mut memory::Memory) {
+        for write in memory.take_code_writes() {
+            self.invalidate(write.address, write.length);
+        }
     }
 
     /// A cache without blocks for a machine that had decoded code in these places. The pages of its memory must be marked

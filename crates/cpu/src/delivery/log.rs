@@ -6,12 +6,13 @@
 use crate::state::Cpu;
 use crate::trap::{Event, EventKind};
 use isa::exception::Vector;
+use serde::{Deserialize, Serialize};
 
 /// Entries of a log that is full: the run ends with `RunExit::Attention`, so that somebody takes them.
 const FULL: usize = 4096;
 
 /// What was delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delivered {
     /// An event.
     Event {
@@ -25,7 +26,7 @@ pub enum Delivered {
 }
 
 /// An entry of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
     /// When, in cycles.
     pub cycle: u64,
@@ -48,6 +49,11 @@ impl Cpu {
     pub fn take_deliveries(&mut self) -> Vec<Delivery> {
         self.deliveries_full = false;
         self.deliveries.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether a log of deliveries is kept.
+    pub fn logs_deliveries(&self) -> bool {
+        self.deliveries.is_some()
     }
 
     /// Whether the log of deliveries waits for [`Self::take_deliveries`] before the processor goes on.

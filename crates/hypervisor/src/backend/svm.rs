@@ -26,6 +26,7 @@ use isa::svm::{
     TaskSwitchInfo, Vmcb, exit_info,
 };
 use models::{CpuModel, Vendor};
+use serde::{Deserialize, Serialize};
 use std::mem::offset_of;
 use trace::Name;
 use zerocopy::IntoBytes;
@@ -94,6 +95,18 @@ pub struct SvmBackend {
     flush_by_asid: bool,
 }
 
+/// What a checkpoint keeps of a virtual CPU beside its VMCB.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SvmBackendRecord {
+    rip: u64,
+    intercepts: [u32; 6],
+    injected: (u32, u32),
+    nmi_blocked: bool,
+    virtual_interrupt: u64,
+    tlb_control: u8,
+}
+
 /// Lets a closure use the silicon of a processor that has it.
 fn with<T>(cpu: &mut Cpu, call: impl FnOnce(&mut Svm, &mut Cpu) -> T) -> Option<T> {
     cpu.with_extension(|extension, cpu| extension.as_any().downcast_mut::<Svm>().map(|svm| call(svm, cpu)))?
@@ -154,6 +167,7 @@ impl SvmBackend {
 impl Backend for SvmBackend {
     const VENDOR: Vendor = Vendor::Amd;
     const HYPERCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
+    type Record = SvmBackendRecord;
 
     fn nested_format(model: &'static CpuModel) -> Result<Format, Unfit> {
         let svm = model.svm.ok_or(Unfit::NoExtension(model.name))?;
@@ -209,6 +223,28 @@ impl Backend for SvmBackend {
     }
 
     /// VMRUN takes every state that a guest can bring about.
+    fn record(&self) -> SvmBackendRecord {
+        let Self { vmcb: _, rip, intercepts, injected, nmi_blocked, virtual_interrupt, flush, scales_tsc: _, flush_by_asid: _ } = self;
+        SvmBackendRecord {
+            rip: *rip,
+            intercepts: intercepts.0,
+            injected: *injected,
+            nmi_blocked: *nmi_blocked,
+            virtual_interrupt: virtual_interrupt.into_bits(),
+            tlb_control: flush.0,
+        }
+    }
+
+    fn restore(&mut self, record: SvmBackendRecord) {
+        let SvmBackendRecord { rip, intercepts, injected, nmi_blocked, virtual_interrupt, tlb_control } = record;
+        self.rip = rip;
+        self.intercepts = Intercepts(intercepts);
+        self.injected = injected;
+        self.nmi_blocked = nmi_blocked;
+        self.virtual_interrupt = VirtualInterrupt::from_bits(virtual_interrupt);
+        self.flush = TlbControl(tlb_control);
+    }
+
     fn refuses(&mut self, _cpu: &mut Cpu) -> bool {
         false
     }

@@ -31,6 +31,7 @@ use isa::vmx::{
 };
 use models::{CpuModel, Vendor};
 use restricted::{Restricted, refuses};
+use serde::{Deserialize, Serialize};
 use trace::Name;
 
 /// Index of the entry of the page-modification log that is written first.
@@ -48,6 +49,17 @@ pub struct VmxBackend {
     injected: (u32, u32),
     scales_tsc: bool,
     /// Without unrestricted guests: what the guest has and the processor has not.
+    restricted: Option<Restricted>,
+}
+
+/// What a checkpoint keeps of a virtual CPU beside its VMCS.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmxBackendRecord {
+    launched: bool,
+    rip: u64,
+    primary: PrimaryControls,
+    injected: (u32, u32),
     restricted: Option<Restricted>,
 }
 
@@ -97,6 +109,7 @@ fn ept_table(address: u64) -> u64 {
 impl Backend for VmxBackend {
     const VENDOR: Vendor = Vendor::Intel;
     const HYPERCALL: [u8; 3] = [0x0f, 0x01, 0xc1];
+    type Record = VmxBackendRecord;
 
     fn nested_format(model: &'static CpuModel) -> Result<Format, Unfit> {
         let ept = capabilities(model)?.ept_vpid;
@@ -176,6 +189,16 @@ impl Backend for VmxBackend {
 
     fn destroy(self, cpu: &mut Cpu) {
         with(cpu, |vmx, cpu| vmx.vmxoff(cpu));
+    }
+
+    fn record(&self) -> VmxBackendRecord {
+        let Self { launched, rip, primary, eptp: _, log: _, injected, scales_tsc: _, restricted } = self;
+        VmxBackendRecord { launched: *launched, rip: *rip, primary: *primary, injected: *injected, restricted: *restricted }
+    }
+
+    fn restore(&mut self, record: VmxBackendRecord) {
+        let VmxBackendRecord { launched, rip, primary, injected, restricted } = record;
+        *self = Self { launched, rip, primary, injected, restricted, ..*self };
     }
 
     fn refuses(&mut self, cpu: &mut Cpu) -> bool {

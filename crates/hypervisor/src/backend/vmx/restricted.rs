@@ -7,6 +7,7 @@
 
 use crate::state::Registers;
 use isa::register::Segment;
+use serde::{Deserialize, Serialize};
 
 /// Guest-physical address of the page table that maps everything to itself, where KVM has its own.
 pub(crate) const IDENTITY_MAP: u64 = 0xfffb_c000;
@@ -23,7 +24,8 @@ pub(crate) fn identity_map() -> [u8; 4096] {
 }
 
 /// What the guest wrote to registers that the processor has something else in.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Restricted {
     /// Paging is off for the guest.
     pub paging_off: bool,

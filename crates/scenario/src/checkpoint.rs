@@ -1,0 +1,207 @@
+//! Checkpoints of a scenario's run: the machine, and all that is needed to go on as `run` would and to judge the end as `run` would.
+//!
+//! Sections beside those of the machine: `scenario` (its text, and which of its machines), `scenario/files` (the files it names), `run` (the
+//! place in the script, serial output, what was watched). The text and the files are in the stream, so that a checkpoint needs nothing but
+//! itself and a Trapline.
+
+use crate::diagnostic::Diagnostics;
+use crate::file::Policy;
+use crate::host::{BareHost, Host, Until};
+use crate::load::{Files, Scenario, Variant};
+use crate::observe::ObserverRecord;
+use crate::quantity::parse_number;
+use crate::virtual_host::VirtualHost;
+use cpu::block::Compile;
+pub use machine::checkpoint::{Checkpoint, Error};
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use stream::{Bytes, Writer};
+
+/// The version of the sections that this module writes.
+const VERSION: u16 = 1;
+/// What the scenario is.
+const SCENARIO: &str = "scenario";
+/// The files it names.
+const FILES: &str = "scenario/files";
+/// How far the run is.
+const RUN: &str = "run";
+
+/// Files that are read, and remembered.
+pub(crate) struct Remembered<'f> {
+    from: &'f dyn Files,
+    read: RefCell<BTreeMap<String, Bytes>>,
+}
+
+impl<'f> Remembered<'f> {
+    /// Remembers what is read from these.
+    pub fn new(from: &'f dyn Files) -> Self {
+        Self { from, read: RefCell::default() }
+    }
+
+    /// What was read.
+    pub fn into_files(self) -> Kept {
+        Kept(self.read.into_inner())
+    }
+}
+
+impl Files for Remembered<'_> {
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let bytes = self.from.read(name)?;
+        self.read.borrow_mut().insert(name.to_owned(), Bytes(bytes.clone()));
+        Ok(bytes)
+    }
+}
+
+/// Files that a scenario names, by name.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Kept(BTreeMap<String, Bytes>);
+
+impl Files for Kept {
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "the checkpoint does not have it");
+        self.0.get(name).map(|bytes| bytes.0.clone()).ok_or_else(missing)
+    }
+}
+
+/// What the scenario is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScenarioRecord {
+    /// How messages call it.
+    name: String,
+    /// Its text.
+    text: String,
+    /// The name of the machine.
+    machine: String,
+}
+
+/// How far a run is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunRecord {
+    /// The step of the script that is waited for.
+    pub next: usize,
+    /// What happens to hypercalls now.
+    pub policy: Policy,
+    /// What the guest wrote to the serial port so far.
+    pub serial: Bytes,
+    /// What was watched so far.
+    pub observer: ObserverRecord,
+}
+
+/// A run that goes on from a checkpoint.
+#[derive(Debug)]
+pub struct Restored {
+    /// The scenario, as it was.
+    pub scenario: Scenario,
+    /// Which of its machines runs.
+    pub variant: Variant,
+    pub(crate) host: RestoredHost,
+    pub(crate) run: RunRecord,
+}
+
+/// The machine of a checkpoint.
+#[derive(Debug)]
+pub(crate) enum RestoredHost {
+    /// Without a hypervisor.
+    Bare(Box<BareHost>),
+    /// Under the hypervisor.
+    Hosted(Box<VirtualHost>),
+}
+
+impl RestoredHost {
+    pub(crate) fn into_host(self) -> Box<dyn Host> {
+        match self {
+            Self::Bare(host) => host,
+            Self::Hosted(host) => host,
+        }
+    }
+}
+
+/// A checkpoint cannot be gone on from.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The stream, or a section of it.
+    #[error(transparent)]
+    Checkpoint(#[from] Error),
+    /// The scenario in it.
+    #[error("the scenario in the checkpoint is not one that this Trapline runs")]
+    Scenario(Diagnostics),
+}
+
+/// Writes a run between two of its moments.
+pub(crate) fn write(to: &mut dyn Write, scenario: &Scenario, variant: &Variant, host: &mut dyn Host, run: &RunRecord) -> Result<(), Error> {
+    let mut writer = Writer::new(to)?;
+    let record = ScenarioRecord { name: scenario.source.name.clone(), text: scenario.source.text.clone(), machine: variant.name() };
+    writer.value(SCENARIO, VERSION, &record)?;
+    writer.value(FILES, VERSION, &scenario.files)?;
+    writer.value(RUN, VERSION, run)?;
+    host.checkpoint(&mut writer)?;
+    writer.finish()?;
+    Ok(())
+}
+
+/// Takes how far a run is out of a checkpoint.
+pub(crate) fn take_run(from: &mut Checkpoint) -> Result<RunRecord, Error> {
+    from.take(RUN, VERSION)
+}
+
+/// Takes a machine out of a checkpoint.
+pub(crate) fn take_host(from: &mut Checkpoint, policy: Policy, compile: Compile) -> Result<RestoredHost, Error> {
+    Ok(match policy {
+        Policy::None => RestoredHost::Bare(Box::new(BareHost::restore(from, compile)?)),
+        _ => RestoredHost::Hosted(Box::new(VirtualHost::restore(from, compile)?)),
+    })
+}
+
+/// Takes a run out of a checkpoint.
+///
+/// # Errors
+/// See [`RestoreError`].
+pub fn restore(mut from: Checkpoint, compile: Compile) -> Result<Restored, RestoreError> {
+    let record: ScenarioRecord = from.take(SCENARIO, VERSION)?;
+    let files: Kept = from.take(FILES, VERSION)?;
+    let scenario = Scenario::parse(&record.name, record.text, &files).map_err(RestoreError::Scenario)?;
+    let variant = scenario.variants.iter().find(|variant| variant.name() == record.machine).cloned();
+    let variant = variant.ok_or_else(|| Error::impossible(SCENARIO, format!("it has no machine `{}`", record.machine)))?;
+    let run = take_run(&mut from)?;
+    if run.next > scenario.file.script.len() || run.serial.0.len() > crate::run::MAX_SERIAL {
+        return Err(Error::impossible(RUN, "a place in the script that there is not, or more serial output than is kept").into());
+    }
+    let host = take_host(&mut from, variant.policy, compile)?;
+    from.finish()?;
+    Ok(Restored { scenario, variant, host, run })
+}
+
+/// A moment as the command line writes it: `exit:3`, `cycle:5000`, `instruction:12`, `hypercall:1`, `label:loop` or `label:loop:4`.
+///
+/// # Errors
+/// Says what is wrong with it, for this machine.
+pub fn moment(text: &str, variant: &Variant) -> Result<Until, String> {
+    const FORM: &str = "write exit:N, cycle:N, instruction:N, hypercall:N, label:NAME or label:NAME:PASS";
+    let (kind, rest) = text.split_once(':').ok_or(FORM)?;
+    let number = |text: &str| parse_number(text).ok_or_else(|| format!("`{text}` is no number; {FORM}"));
+    let bare = variant.policy == Policy::None;
+    Ok(match kind {
+        "exit" | "hypercall" if bare => return Err(format!("a machine without a hypervisor has no {kind}s to wait for")),
+        "exit" => Until::Exit(number(rest)?),
+        "hypercall" => Until::Hypercall(number(rest)?),
+        "cycle" => Until::Cycle(number(rest)?),
+        "instruction" => Until::Instruction(number(rest)?),
+        "label" => {
+            let (name, pass) = rest.split_once(':').map_or(Ok((rest, 1)), |(name, pass)| number(pass).map(|pass| (name, pass)))?;
+            let address = variant.image.labels().get(name).copied();
+            let address = address.ok_or_else(|| {
+                let names: Vec<&str> = variant.image.labels().keys().map(String::as_str).collect();
+                format!(
+                    "the guest has no label `{name}`, but {}",
+                    if names.is_empty() { "none at all".to_owned() } else { names.join(", ") }
+                )
+            })?;
+            Until::Address { address, pass }
+        }
+        _ => return Err(format!("`{kind}` is no kind of moment; {FORM}")),
+    })
+}
