@@ -184,6 +184,14 @@ impl Block {
         self.mode
     }
 
+    /// Whether another block lies on the same page, by its linear and by its physical address: while this one runs, nothing can lead elsewhere.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn shares_page(&self, other: &Self) -> bool {
+        let same = |one: u64, other: u64| one / PAGE_BYTES == other / PAGE_BYTES;
+        let within = self.print.second.is_none() && other.print.second.is_none();
+        within && same(self.rip, other.rip) && same(self.print.physical, other.print.physical)
+    }
+
     #[cfg(feature = "compiler")]
     pub(crate) fn is_stale(&self) -> bool {
         self.print.stale

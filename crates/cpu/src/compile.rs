@@ -21,7 +21,9 @@
 
 mod code;
 mod emit;
+mod plain;
 mod plan;
+mod recipes;
 mod regions;
 #[cfg(test)]
 mod tests;
@@ -58,7 +60,8 @@ pub(crate) struct Handover {
     exit: u64,
     /// Where an indirect branch would go whose target the region does not know.
     target: u64,
-    /// Zero when the flag words in `Cpu` hold; else the rule and the width whose operands and result stand below and in `Cpu::flag_result`.
+    /// Zero when the flag words in `Cpu` hold; else the rule and the width whose operands and result stand below and in `Cpu::flag_result`,
+    /// when compiled code has left.
     flag_code: u64,
     flag_a: u64,
     flag_b: u64,
@@ -248,6 +251,10 @@ const LEFT_RULES: [FlagRule; 7] = [
 
 /// With the width added: the code of a subtraction whose result was not left, because it is just the difference of its operands.
 const DIFFERENCE: u64 = 0;
+/// The same for an addition.
+const SUM: u64 = 0x100 << 4;
+/// The same for a logical operation, whose result was left in place of its first operand.
+const RESULT: u64 = 0x100 << 5;
 
 /// The code under which operands and result of a rule can be left for [`unpack_flags`].
 fn flag_code(rule: FlagRule, width: u32) -> Option<u64> {
@@ -262,9 +269,11 @@ fn unpack_flags(cpu: &mut Cpu) {
         return;
     }
     let width = (code & 0xff) as u32;
-    let (a, b) = (cpu.handover.flag_a, cpu.handover.flag_b);
+    let (a, b) = (cpu.handover.flag_a & mask(width), cpu.handover.flag_b & mask(width));
     let (rule, result) = match code & !0xff {
         DIFFERENCE => (FlagRule::Subtract, a.wrapping_sub(b) & mask(width)),
+        SUM => (FlagRule::Add, a.wrapping_add(b) & mask(width)),
+        RESULT => (FlagRule::Logic, a),
         number => (LEFT_RULES[(number >> 8) as usize - 1], cpu.flag_result),
     };
     set_flags(cpu, width, rule, a, b, result);

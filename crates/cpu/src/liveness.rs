@@ -5,12 +5,15 @@
 use crate::block::{Detail, MAXIMUM};
 use iced_x86::{FlowControl, Instruction, Mnemonic as M, OpKind, RflagsBits};
 
-const STATUS: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+pub(crate) const STATUS: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
 
 /// What an instruction does with the status flags.
 pub(crate) struct StatusFlags {
-    /// It looks at some of them, or may leave some as they were.
-    pub needs: bool,
+    /// It looks at some of them.
+    pub reads: bool,
+    /// It changes some of them and leaves others as they were, or may: whoever looks behind it may see those before it.
+    #[cfg(feature = "compiler")]
+    pub mixes: bool,
     /// Whatever happens it gives all of them new values, unless it faults.
     pub sets_all: bool,
 }
@@ -19,7 +22,12 @@ impl StatusFlags {
     pub(crate) fn of(instruction: &Instruction) -> Self {
         let changed = instruction.rflags_modified() & STATUS;
         let sets_all = changed == STATUS && !may_leave_all(instruction);
-        Self { needs: instruction.rflags_read() & STATUS != 0 || changed != 0 && !sets_all, sets_all }
+        Self {
+            reads: instruction.rflags_read() & STATUS != 0,
+            #[cfg(feature = "compiler")]
+            mixes: changed != 0 && !sets_all,
+            sets_all,
+        }
     }
 }
 
@@ -46,7 +54,7 @@ pub(crate) fn live_flags(details: &[Detail]) -> [bool; MAXIMUM] {
     for (place, Detail { instruction, .. }) in result[..details.len()].iter_mut().zip(details).rev() {
         *place = live;
         let flags = StatusFlags::of(instruction);
-        live = live && !flags.sets_all || flags.needs || may_fault(instruction);
+        live = live && !flags.sets_all || flags.reads || may_fault(instruction);
     }
     result
 }

@@ -150,6 +150,11 @@ pub(super) fn build(plan: &Plan, function: &mut Function, context: &mut Function
     !broken
 }
 
+/// What a block takes off [`Handover::packed`].
+fn paid(block: &Block) -> i64 {
+    (i64::from(block.cost()) << COUNT_BITS) + block.count() as i64
+}
+
 /// Offset in `Cpu` of a field of the handover.
 const fn handover(field: usize) -> i32 {
     (offset_of!(Cpu, handover) + field) as i32
@@ -262,16 +267,40 @@ impl Emitter<'_, '_> {
         }
         let arguments = self.arguments();
         for (number, node) in nodes.iter().enumerate() {
-            let block = self.blocks[*node];
+            let block = if self.plan.nodes[*node].plain == 0 { self.blocks[*node] } else { self.builder.create_block() };
+            let passed: &[BlockArg] = if block == self.blocks[*node] { &arguments } else { &[] };
             if number + 1 == nodes.len() {
-                self.builder.ins().jump(block, &arguments);
+                self.builder.ins().jump(block, passed);
             } else {
                 let here = self.builder.ins().icmp_imm_s(IntCC::Equal, index, number as i64);
                 let other = self.builder.create_block();
-                self.builder.ins().brif(here, block, &arguments, other, &[]);
+                self.builder.ins().brif(here, block, passed, other, &[]);
                 self.builder.switch_to_block(other);
             }
+            if block != self.blocks[*node] {
+                let rest = self.builder.current_block();
+                self.builder.switch_to_block(block);
+                self.check_plain(*node);
+                self.builder.ins().jump(self.blocks[*node], &arguments);
+                if let Some(rest) = rest.filter(|_| number + 1 < nodes.len()) {
+                    self.builder.switch_to_block(rest);
+                }
+            }
         }
+    }
+
+    /// At a door: leaves at once, the block paid, unless the registers are ordinary that the block takes for ordinary.
+    fn check_plain(&mut self, number: usize) {
+        let node = &self.plan.nodes[number];
+        let block = Block::at(node.block);
+        let before = self.state.clone();
+        self.state.packed = self.builder.ins().iadd_imm_s(self.state.packed, -paid(block));
+        self.before = self.state.clone();
+        (self.base, self.number, self.last_exit) = (block.entry(), 0, None);
+        for register in (0..16).filter(|register| node.plain >> register & 1 != 0) {
+            self.demand_no_denormal(self.state.low[register]);
+        }
+        (self.state, self.before, self.last_exit) = (before.clone(), before, None);
     }
 
     /// Gives the block of a node its parameters: what changes in the region.
@@ -327,13 +356,14 @@ impl Emitter<'_, '_> {
                     let aux = self.load_own(I64, offset_of!(Cpu, flag_aux) as i32);
                     self.new_flags(Flags::Words(result, aux))
                 }
-                Needs::Left | Needs::Nothing => 0,
+                Needs::Left => node.finds.map_or(0, |recipe| self.recalled(recipe)),
+                Needs::Nothing => 0,
             };
-            self.plain.clear();
+            let ordinary = (0..16).filter(|register| node.plain >> register & 1 != 0);
+            self.plain = ordinary.map(|register| self.state.low[register]).collect();
             self.pages.clear();
         }
-        let paid = (i64::from(block.cost()) << COUNT_BITS) + block.count() as i64;
-        self.state.packed = self.builder.ins().iadd_imm_s(self.state.packed, -paid);
+        self.state.packed = self.builder.ins().iadd_imm_s(self.state.packed, -paid(block));
         self.base = block.entry();
         self.node = number;
         self.next_rip = block.links().target[0];

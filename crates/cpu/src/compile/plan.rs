@@ -1,6 +1,7 @@
 //! What a region consists of: its blocks in reverse postorder, the edges between them, and what each of them needs.
 
 use super::Meaning;
+use super::recipes::Recipe;
 use crate::block::Block;
 use crate::insn::{Insn, Links, UNLINKABLE};
 use crate::liveness::{StatusFlags, touches_memory};
@@ -54,6 +55,12 @@ pub(super) struct Node {
     /// It has a door.
     pub entry: bool,
     pub needs: Needs,
+    /// How the flags at its end follow from registers, if they do.
+    pub leaves: Option<Recipe>,
+    /// How those at its beginning do, if all ways back to it agree.
+    pub finds: Option<Recipe>,
+    /// XMM registers whose low halves are no denormals at its beginning, as a bit set.
+    pub plain: u32,
     /// Ticks that the longest way from its beginning to the next check of the budget takes.
     pub bound: i64,
 }
@@ -158,7 +165,7 @@ fn draft(cpu: &Cpu, block: *const Block, head: &Block) -> Option<Draft> {
             .seen
             .borrow()
             .iter()
-            .map(|rip| (*rip, known(cpu, *rip).map(|block| (block, true))))
+            .map(|rip| (*rip, known(cpu, *rip).map(|block| (block, !here.shares_page(Block::at(block))))))
             .filter(|way| way.1.is_some())
             .collect(),
     };
@@ -207,14 +214,29 @@ impl Plan {
             };
             let ways = ways.into_iter().map(edge).collect();
             let shape = shape(here.instruction(here.count() as u16 - 1));
-            Node { block, count, cut, shape, ways, ways_in: 0, entry: false, needs: Needs::Nothing, bound: 0 }
+            Node {
+                block,
+                count,
+                cut,
+                shape,
+                ways,
+                ways_in: 0,
+                entry: false,
+                needs: Needs::Nothing,
+                leaves: None,
+                finds: None,
+                plain: 0,
+                bound: 0,
+            }
         };
         let nodes = order.iter().map(node).collect();
         let mut plan = Self { nodes, used: 0, written: 0, used_low: 0, written_low: 0, doubles: false };
         plan.find_entries();
         plan.find_bounds();
         plan.find_needs();
+        plan.find_recipes();
         plan.find_registers();
+        plan.find_plain();
         Some(plan)
     }
 
@@ -300,25 +322,29 @@ impl Plan {
     }
 }
 
-fn is_double_arithmetic(instruction: &Instruction) -> bool {
+pub(super) fn is_double_arithmetic(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Mnemonic::Addsd | Mnemonic::Subsd | Mnemonic::Mulsd | Mnemonic::Divsd)
 }
 
 /// What the first `count` instructions of a block need of the flags before it, and whether they set all flags.
 fn own_needs(block: &Block, count: usize) -> (Needs, bool) {
     let mut needs = Needs::Nothing;
+    // Some flags are the block's own, some are those before it: only words can say so.
+    let mut mixed = false;
     for number in 0..count {
         let instruction = block.instruction(number as u16);
         let flags = StatusFlags::of(instruction);
-        if flags.needs {
+        let may_leave = touches_memory(instruction) || is_double_arithmetic(instruction);
+        if flags.reads || may_leave && mixed {
             return (Needs::Words, true);
         }
-        if touches_memory(instruction) || is_double_arithmetic(instruction) {
+        if may_leave {
             needs = Needs::Left;
         }
         if flags.sets_all {
             return (needs, true);
         }
+        mixed |= flags.mixes;
     }
-    (needs, false)
+    if mixed { (Needs::Words, true) } else { (needs, false) }
 }

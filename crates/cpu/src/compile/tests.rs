@@ -76,3 +76,38 @@ fn when_code_becomes_ready_changes_nothing() {
         assert_eq!(run(&program, &mut CodeCache::new(), 3_000_000), expected);
     }
 }
+
+/// Two address spaces that have one page of code in common and the other not: the way from the one to the other depends on the space.
+#[test]
+fn a_page_that_is_another_in_another_address_space_is_not_taken_for_it() {
+    const FAR: u64 = 0x40_0000;
+    for call in ["call 0x400000", "call rdi"] {
+        let program = format!("again: xor rbx, 0x4000\nmov cr3, rbx\nmov ecx, 40\nl: {call}\ndec ecx\njnz l\njmp again");
+        let mut ends = Vec::new();
+        for when in [Compile::Never, Compile::After(1), Compile::After(10)] {
+            let (mut cpu, small) = machine(&program);
+            let mut memory = Memory::new(8 << 20);
+            for frame in small.touched_frames() {
+                let mut page = [0; 4096];
+                small.read(frame << 12, &mut page).unwrap();
+                memory.write(frame << 12, &page).unwrap();
+            }
+            for (address, entry) in
+                [(0x5000, 0x6007), (0x6000, 0x7007), (0x7000, 0x87), (0x7008, 0x20_0087), (0x3010, FAR | 0x87), (0x7010, 0x60_0087)]
+            {
+                memory.write_u64(address, entry).unwrap();
+            }
+            // ADD RDX, 1 and ADD RDX, 100; RET.
+            memory.write(FAR, &[0x48, 0x83, 0xc2, 1, 0xc3]).unwrap();
+            memory.write(0x60_0000, &[0x48, 0x83, 0xc2, 100, 0xc3]).unwrap();
+            cpu.regs[3] = 0x1000;
+            cpu.regs[7] = FAR;
+            let mut code = CodeCache::new();
+            code.compile(when);
+            let mut environment = Environment { memory: &mut memory, code: &mut code, bus: &mut NoDevices };
+            assert_eq!(cpu.run(&mut environment, u64::MAX >> 1, 20_000), RunExit::Instructions);
+            ends.push((cpu.regs[..16].to_vec(), cpu.rip, cpu.now()));
+        }
+        assert!(ends.iter().all(|end| *end == ends[0]), "{call}: {ends:x?}");
+    }
+}

@@ -1,8 +1,10 @@
 //! The status flags in compiled code: symbolic as long as the operation that set them is known, words only where somebody reads them.
 
 use super::{Emitter, handover, integer};
+use crate::compile::plan::{Needs, Node};
+use crate::compile::recipes::{How, Recipe, Source};
 use crate::compile::{DIFFERENCE, Handover, flag_code};
-use crate::interpretation::FlagRule;
+use crate::interpretation::{FlagRule, Interpretation};
 use crate::semantics::status;
 use crate::state::Cpu;
 use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
@@ -15,6 +17,8 @@ use std::mem::offset_of;
 pub(super) enum Flags {
     /// They are in memory, in whatever form.
     Left,
+    /// They are in memory: words, or, as [`Handover::flag_code`] says there, a recipe whose operands are these.
+    Recalled(Value, Value),
     /// The two words.
     Words(Value, Value),
     /// An operation set them.
@@ -32,7 +36,7 @@ impl Emitter<'_, '_> {
     /// The two flag words.
     pub(super) fn words(&mut self, flags: usize) -> (Value, Value) {
         match self.flags[flags] {
-            Flags::Left => {
+            Flags::Left | Flags::Recalled(..) => {
                 // The plan asks for words wherever somebody reads.
                 self.broken = true;
                 let zero = self.k(0);
@@ -69,6 +73,10 @@ impl Emitter<'_, '_> {
     pub(super) fn leave_flags(&mut self) {
         match self.flags[self.state.flags] {
             Flags::Left => {}
+            Flags::Recalled(a, b) => {
+                self.store_own(a, handover(offset_of!(Handover, flag_a)));
+                self.store_own(b, handover(offset_of!(Handover, flag_b)));
+            }
             Flags::Set { rule, width, a, b, result, .. } if flag_code(rule, width).is_some() => {
                 let difference = rule == FlagRule::Subtract && self.is_difference(integer(width), a, b, result);
                 let code = if difference { DIFFERENCE | u64::from(width) } else { flag_code(rule, width).unwrap_or_default() };
@@ -86,6 +94,44 @@ impl Emitter<'_, '_> {
                 }
             }
             _ => self.store_words(),
+        }
+    }
+
+    /// What is known of the flags at the head of a loop whose ways back leave nothing but the number of a recipe.
+    pub(super) fn recalled(&mut self, recipe: Recipe) -> usize {
+        let found = self.register(recipe.register);
+        let other = match recipe.other {
+            Source::Register(number) => self.register(number),
+            Source::Constant(value) => self.k(value),
+        };
+        let first = match recipe.how {
+            How::Compared => found,
+            How::Subtracted => self.builder.ins().iadd(found, other),
+            How::Added => self.builder.ins().isub(found, other),
+            How::Tested => self.builder.ins().band(found, other),
+        };
+        self.new_flags(Flags::Recalled(first, other))
+    }
+
+    /// At the end of a block: hands the flags on to blocks that several ways lead to.
+    pub(super) fn hand_on_flags(&mut self, node: &Node) {
+        let targets = node.compiled_ways().filter(|edge| !self.inherits(edge.to)).map(|edge| &self.plan.nodes[edge.to]);
+        let targets: Vec<&Node> = targets.filter(|target| target.needs != Needs::Nothing).collect();
+        let all = |wanted: Option<Recipe>| targets.iter().all(|target| target.finds == wanted);
+        let words = targets.iter().any(|target| target.needs == Needs::Words || target.finds.is_some() && target.finds != node.leaves);
+        match node.leaves {
+            _ if targets.is_empty() => {}
+            _ if words => {
+                self.store_words();
+                // What was stored is also what is known.
+                let (result, aux) = self.words(self.state.flags);
+                self.state.flags = self.new_flags(Flags::Words(result, aux));
+            }
+            Some(recipe) if all(Some(recipe)) => {
+                let code = self.k(recipe.code());
+                self.store_own(code, handover(offset_of!(Handover, flag_code)));
+            }
+            _ => self.leave_flags(),
         }
     }
 

@@ -283,11 +283,7 @@ impl Interpretation for Emitter<'_, '_> {
         // An infinity or NaN among the operands shows in the result (or makes a quotient of zero), a denormal need not.
         for operand in [a, b] {
             if !self.plain.contains(&operand) {
-                let bits = self.bits_of(operand);
-                let exponent = self.builder.ins().band_imm_u(bits, 0x7ff << 52);
-                let normal = self.builder.ins().icmp_imm_s(IntCC::NotEqual, exponent, 0);
-                let doubled = self.builder.ins().ishl_imm_u(bits, 1);
-                self.demand_or_zero(normal, doubled);
+                self.demand_no_denormal(operand);
                 self.plain.push(operand);
             }
         }
@@ -341,6 +337,15 @@ impl Emitter<'_, '_> {
             InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => Some(imm.bits()),
             _ => None,
         }
+    }
+
+    /// Leaves in front of the instruction at hand if a number is denormal.
+    pub(super) fn demand_no_denormal(&mut self, number: Value) {
+        let bits = self.bits_of(number);
+        let exponent = self.builder.ins().band_imm_u(bits, 0x7ff << 52);
+        let normal = self.builder.ins().icmp_imm_s(IntCC::NotEqual, exponent, 0);
+        let doubled = self.builder.ins().ishl_imm_u(bits, 1);
+        self.demand_or_zero(normal, doubled);
     }
 
     /// Leaves in front of the instruction at hand unless a condition holds or, which is rare, a number without its sign is zero.

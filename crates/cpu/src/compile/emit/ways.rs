@@ -1,8 +1,8 @@
 //! The end of a block in compiled code: on to other blocks of the region, or out of it.
 
-use super::flags::Flags;
 use super::{Emitter, Inherited, Next, Reason, handover, jump_at};
-use crate::compile::plan::{Edge, Needs, Node, Shape};
+use crate::block::Block;
+use crate::compile::plan::{Edge, Node, Shape};
 use crate::compile::{COUNT_BITS, Handover};
 use crate::state::Cpu;
 use crate::tlb::JumpEntry;
@@ -15,17 +15,7 @@ impl Emitter<'_, '_> {
     /// Behind the last instruction: on to the next nodes, or out.
     pub(super) fn finish(&mut self, node: &Node, next: Next) {
         self.demand_time(node);
-        let needs = node.compiled_ways().filter(|edge| !self.inherits(edge.to)).map(|edge| self.plan.nodes[edge.to].needs).max();
-        match needs {
-            Some(Needs::Words) => {
-                self.store_words();
-                // What was stored is also what is known.
-                let (result, aux) = self.words(self.state.flags);
-                self.state.flags = self.new_flags(Flags::Words(result, aux));
-            }
-            Some(Needs::Left) => self.leave_flags(),
-            Some(Needs::Nothing) | None => {}
-        }
+        self.hand_on_flags(node);
         match next {
             Next::Goes => match node.ways[..] {
                 [Some(edge)] => {
@@ -82,13 +72,17 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// Whether the jump cache has a target in the present context.
-    fn leads_on(&mut self, target: u64) -> Value {
-        let at = jump_at(target);
-        let rip = self.builder.ins().load(I64, self.tables, self.cpu, at + offset_of!(JumpEntry, rip) as i32);
+    /// Whether the jump cache leads to a way's very block in the present context: in another address space there may be another.
+    fn leads_on(&mut self, edge: Edge) -> Value {
+        if !edge.guarded {
+            return self.builder.ins().iconst(I8, 1);
+        }
+        let at = jump_at(edge.rip);
+        let wanted = Block::at(self.plan.nodes[edge.to].block).entry();
+        let entry = self.builder.ins().load(I64, self.tables, self.cpu, at + offset_of!(JumpEntry, entry) as i32);
         let context = self.builder.ins().load(I64, self.tables, self.cpu, at + offset_of!(JumpEntry, context) as i32);
         let own = self.load_own(I64, offset_of!(Cpu, context) as i32);
-        let there = self.builder.ins().icmp_imm_s(IntCC::Equal, rip, target as i64);
+        let there = self.builder.ins().icmp_imm_s(IntCC::Equal, entry, wanted as i64);
         let valid = self.builder.ins().icmp(IntCC::Equal, context, own);
         self.builder.ins().band(there, valid)
     }
@@ -97,7 +91,7 @@ impl Emitter<'_, '_> {
     pub(super) fn fill_gates(&mut self) {
         for (gate, edge, block, arguments) in std::mem::take(&mut self.gates) {
             self.builder.switch_to_block(gate);
-            let open = self.leads_on(edge.rip);
+            let open = self.leads_on(edge);
             let exit = self.exit(Reason::Plain);
             self.builder.ins().brif(open, block, &arguments, exit, &[]);
         }
@@ -138,7 +132,7 @@ impl Emitter<'_, '_> {
         let mut member = self.builder.ins().iconst(I8, 0);
         for edge in node.compiled_ways() {
             let here = self.builder.ins().icmp_imm_s(IntCC::Equal, target, edge.rip as i64);
-            let known = self.leads_on(edge.rip);
+            let known = self.leads_on(edge);
             let open = self.builder.ins().band(here, known);
             member = self.builder.ins().bor(member, open);
         }
