@@ -35,6 +35,8 @@ struct Sources {
     /// How many there are; more than [`MOST`]: they are not known.
     count: usize,
     pages: [Translation; MOST],
+    /// Under which number a walk last found each: see [`crate::paging::KnownWalks::last`].
+    walks: [u64; MOST],
     /// One bit for each that a walk has brought back.
     found: u8,
 }
@@ -48,14 +50,16 @@ pub(crate) struct Contexts {
     serial: u64,
     /// The context that will be taken up as soon as its sources are all back.
     awaited: Option<ContextMark>,
+    /// [`crate::tlb::Tlb::removals`] when the awaiting began.
+    removals: u64,
     /// A set that nobody needs.
     free: Option<usize>,
 }
 
 impl Contexts {
     pub(crate) fn new() -> Self {
-        let set = Sources { context: NONE, serial: 0, count: MOST + 1, pages: [Translation::NONE; MOST], found: 0 };
-        Self { sets: [set; SETS], present: 0, serial: 0, awaited: None, free: None }
+        let set = Sources { context: NONE, serial: 0, count: MOST + 1, pages: [Translation::NONE; MOST], walks: [0; MOST], found: 0 };
+        Self { sets: [set; SETS], present: 0, serial: 0, awaited: None, removals: 0, free: None }
     }
 
     /// Another context begins, with `count` sources.
@@ -83,15 +87,15 @@ impl Contexts {
         true
     }
 
-    /// Something will be kept in the present context that follows from an entry of the TLB.
+    /// Something will be kept in the present context that follows from an entry of the TLB, which a walk of this number found.
     #[inline]
-    pub(crate) fn note(&mut self, page: &Translation) {
+    pub(crate) fn note(&mut self, page: &Translation, walk: u64) {
         let set = &mut self.sets[self.present];
-        if set.pages.iter().take(set.count).any(|known| known == page) || set.count > MOST {
+        if set.count > MOST || set.place(page, walk).is_some() {
             return;
         }
         if let Some(place) = set.pages.get_mut(set.count) {
-            *place = *page;
+            (*place, set.walks[set.count]) = (*page, walk);
         }
         set.count += 1;
     }
@@ -99,6 +103,24 @@ impl Contexts {
     /// What is kept in the present context follows from entries of the TLB that are not known.
     pub(crate) fn note_more(&mut self) {
         self.sets[self.present].count = MOST + 1;
+    }
+}
+
+impl Sources {
+    /// Which of the sources a page is.
+    #[inline]
+    fn place(&mut self, page: &Translation, walk: u64) -> Option<usize> {
+        let walks = &self.walks[..self.count];
+        if walk != 0
+            && let Some(place) = walks.iter().position(|known| *known == walk)
+        {
+            return Some(place);
+        }
+        let place = self.pages[..self.count].iter().position(|known| known == page)?;
+        if walk != 0 {
+            self.walks[place] = walk;
+        }
+        Some(place)
     }
 }
 
@@ -154,6 +176,7 @@ impl Cpu {
         if known && mark.epoch == self.software_tlb.epoch && mark.mode == self.code_mode {
             set.found = 0;
             self.contexts.awaited = Some(mark);
+            self.contexts.removals = self.tlb.removals();
         }
     }
 
@@ -165,14 +188,14 @@ impl Cpu {
             None => false,
         };
         if !back {
-            self.contexts.note(&self.walked);
+            self.contexts.note(&self.walked, self.known_walks.last());
         }
     }
 
     /// Notes that a source of the awaited context is back, and takes up the context if it is the last. Whether it did.
     fn bring_back(&mut self, mark: &ContextMark) -> bool {
         let set = &mut self.contexts.sets[mark.set];
-        let Some(last) = set.pages[..set.count].iter().position(|known| *known == self.walked) else { return false };
+        let Some(last) = set.place(&self.walked, self.known_walks.last()) else { return false };
         set.found |= 1 << last;
         if u32::from(set.found) != (1 << set.count) - 1 {
             return false;
@@ -182,7 +205,8 @@ impl Cpu {
         let (space, pcid) = (self.address_space, self.pcid());
         // None of those before it has had to make room for another.
         let mut others = set.pages[..set.count].iter().enumerate().filter(|(at, _)| *at != last);
-        let stand = others.all(|(_, page)| self.tlb.lookup(page.linear, space, pcid) == Some(page));
+        let stand = self.contexts.removals == self.tlb.removals()
+            || others.all(|(_, page)| self.tlb.lookup(page.linear, space, pcid) == Some(page));
         if !stand || mark.epoch != self.software_tlb.epoch || !self.contexts.take_up(mark) {
             self.contexts.awaited = None;
             return false;

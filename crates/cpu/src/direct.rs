@@ -649,3 +649,35 @@ pub(crate) unsafe extern "C" fn function(cpu: *mut Cpu, insn: *const Insn) {
         Called::Trapped => trapped(cpu, insn),
     }
 }
+
+/// The handler of VMREAD, or with `WRITE` of VMWRITE, of 64-bit registers: the field by a look at the silicon where nothing more comes of
+/// it, else as any other function.
+pub(crate) unsafe extern "C" fn field<const WRITE: bool>(cpu: *mut Cpu, insn: *const Insn) {
+    if !access_field::<WRITE>(cpu, insn) {
+        return function(cpu, insn);
+    }
+    if (*cpu).budget < 0 {
+        return left(cpu, insn);
+    }
+    let next = insn.add(1);
+    ((*next).handler)(cpu, next)
+}
+
+#[inline(never)]
+unsafe fn access_field<const WRITE: bool>(cpu: *mut Cpu, insn: *const Insn) -> bool {
+    let cpu = &mut *cpu;
+    let (first, second) = (usize::from((*insn).a), usize::from((*insn).b));
+    // The field is named by the reg operand, which is the first of VMWRITE and the second of VMREAD.
+    let (name, value) = if WRITE { (cpu.regs[first], Some(cpu.regs[second])) } else { (cpu.regs[second], None) };
+    let Some(extension) = cpu.extension.as_mut().filter(|_| cpu.cpl == 0) else { return false };
+    let Some(value) = extension.plain_field(name, value) else { return false };
+    let ticks = if WRITE {
+        cpu.model.costs.vmwrite.ticks()
+    } else {
+        cpu.regs[first] = value;
+        cpu.model.costs.vmread.ticks()
+    };
+    cpu.set_all_status(0);
+    cpu.charge(ticks);
+    true
+}

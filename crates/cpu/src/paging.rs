@@ -152,7 +152,7 @@ impl Cpu {
     pub fn translate(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome<Translation> {
         if self.cr0.pg() || self.nested_paging {
             if let Some(&found) = self.cached(linear, access, privilege) {
-                self.contexts.note(&found);
+                self.contexts.note(&found, 0);
                 return Ok(found);
             }
             self.translate_anew(linear, access, privilege)?;

@@ -5,7 +5,7 @@
 
 use crate::block::Mode;
 use crate::compile::Meaning;
-use crate::direct::{branch, function, fused, operation, slow_operation};
+use crate::direct::{branch, field, function, fused, operation, slow_operation};
 use crate::insn::{Handler, Insn};
 use crate::interpretation::{Branch, Operation};
 use crate::liveness::is_immediate;
@@ -600,9 +600,19 @@ pub(crate) fn choose(cpu: &Cpu, instruction: &Instruction, mode: Mode, flags: bo
         return Chosen { handler, function: undefined, meaning, terminates, cost };
     }
     match crate::system::find(instruction) {
-        Some(entry) => plain(entry.function),
+        Some(entry) => Chosen { handler: field_access(instruction, mode, insn).unwrap_or(function), ..plain(entry.function) },
         None => plain(not_modelled),
     }
+}
+
+/// The handler of VMREAD and VMWRITE of 64-bit registers, the form in which hypervisors execute them most.
+fn field_access(instruction: &Instruction, mode: Mode, insn: &mut Insn) -> Option<Handler> {
+    let handler: Handler = match instruction.mnemonic() {
+        M::Vmread => field::<false>,
+        M::Vmwrite => field::<true>,
+        _ => return None,
+    };
+    (mode.bits == 64 && operands(instruction, mode, insn).0 == Form::RegReg).then_some(handler)
 }
 
 /// Whether an instruction is executed rather than refused.

@@ -565,6 +565,12 @@ impl Cpu {
         &mut self.tlb
     }
 
+    /// The extension by itself.
+    #[inline]
+    pub fn extension_mut(&mut self) -> Option<&mut (dyn Extension + 'static)> {
+        self.extension.as_deref_mut()
+    }
+
     /// Runs a closure with the extension taken out, so that it may use the whole processor.
     ///
     /// Returns `None` when the model has no extension.

@@ -305,11 +305,13 @@ impl Table {
 
     fn insert(&mut self, slot: Slot) -> Option<Translation> {
         let index = self.index(slot.translation.linear, slot.translation.bytes, slot.address_space);
-        let old = self.slots[index].replace(slot);
         if !std::mem::replace(&mut self.listed[index], true) {
             self.used.push(index as u16);
         }
-        old.map(|old| old.translation)
+        let place = &mut self.slots[index];
+        let old = place.as_ref().map(|old| old.translation);
+        *place = Some(slot);
+        old
     }
 
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
@@ -348,22 +350,24 @@ const LARGE_PAGES: [u64; 3] = [1 << 21, 1 << 22, 1 << 30];
 pub struct Tlb {
     small: Table,
     large: Table,
+    /// The sizes of which `large` may hold pages, added up.
+    sizes: u64,
     /// See [`Tlb::version`].
     version: u64,
+    /// See [`Tlb::removals`].
+    removals: u64,
 }
 
 impl Tlb {
     pub(crate) fn new() -> Self {
-        Self { small: Table::new(SMALL_ENTRIES), large: Table::new(LARGE_ENTRIES), version: 0 }
+        Self { small: Table::new(SMALL_ENTRIES), large: Table::new(LARGE_ENTRIES), sizes: 0, version: 0, removals: 0 }
     }
 
     /// The translation of an address, if one is cached.
     pub fn lookup(&self, linear: u64, address_space: u32, pcid: u16) -> Option<&Translation> {
         self.small.lookup(linear, 4096, address_space, pcid).or_else(|| {
-            if self.large.used.is_empty() {
-                return None;
-            }
-            LARGE_PAGES.into_iter().find_map(|bytes| self.large.lookup(linear, bytes, address_space, pcid))
+            let mut sizes = LARGE_PAGES.into_iter().filter(|bytes| self.sizes & bytes != 0);
+            sizes.find_map(|bytes| self.large.lookup(linear, bytes, address_space, pcid))
         })
     }
 
@@ -373,11 +377,24 @@ impl Tlb {
         self.version
     }
 
+    /// Another number whenever an entry may have gone: while it stands, whatever was inserted is there.
+    #[inline]
+    pub(crate) fn removals(&self) -> u64 {
+        self.removals
+    }
+
     /// Caches a translation. Returns the one, of whatever address space, that had to make room for it.
     pub fn insert(&mut self, translation: Translation, address_space: u32, pcid: u16) -> Option<Translation> {
         self.version += 1;
         let slot = Slot { address_space, pcid, translation };
-        if translation.bytes == 4096 { self.small.insert(slot) } else { self.large.insert(slot) }
+        let displaced = if translation.bytes == 4096 {
+            self.small.insert(slot)
+        } else {
+            self.sizes |= translation.bytes;
+            self.large.insert(slot)
+        };
+        self.removals += u64::from(displaced.is_some());
+        displaced
     }
 
     /// What it holds.
@@ -405,8 +422,12 @@ impl Tlb {
 
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
         self.version += 1;
+        self.removals += 1;
         self.small.retain(&keep);
         self.large.retain(&keep);
+        if self.large.used.is_empty() {
+            self.sizes = 0;
+        }
     }
 
     /// Removes everything.
@@ -437,6 +458,7 @@ impl Tlb {
     /// Removes the entries for one linear address, global ones included, as INVLPG does. Returns the largest page removed, in bytes.
     pub fn flush_page(&mut self, linear: u64, address_space: u32, pcid: u16) -> u64 {
         self.version += 1;
+        self.removals += 1;
         let small = self.small.remove(linear, 4096, address_space, pcid);
         let large = LARGE_PAGES.map(|bytes| self.large.remove(linear, bytes, address_space, pcid));
         large.into_iter().fold(small, u64::max)

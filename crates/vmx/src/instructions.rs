@@ -225,7 +225,8 @@ impl Vmx {
         }
         let value = load_operand(cpu, instruction, native_bytes(cpu))?;
         let operand = named_field(cpu, instruction);
-        Ok(self.vmwrite_operand(cpu, operand, value))
+        cpu.charge(cpu.model.costs.vmwrite.ticks.into());
+        Ok(self.write_operand(operand, value))
     }
 
     /// VMREAD or VMWRITE of 64-bit registers, at CPL 0, with nothing in its way: the same as [`Self::execute_instruction`] does.
@@ -387,8 +388,44 @@ impl Vmx {
     ///
     /// # Errors
     /// No current VMCS, or a field that the processor does not have.
+    #[inline]
     pub fn vmread(&mut self, cpu: &mut Cpu, field: VmcsField) -> Result<u64, VmFail> {
         cpu.charge(cpu.model.costs.vmread.ticks.into());
+        self.read(field)
+    }
+
+    /// VMWRITE of a whole field.
+    ///
+    /// # Errors
+    /// No current VMCS, a field that the processor does not have, or a read-only one.
+    #[inline]
+    pub fn vmwrite(&mut self, cpu: &mut Cpu, field: VmcsField, value: u64) -> Result<(), VmFail> {
+        cpu.charge(cpu.model.costs.vmwrite.ticks.into());
+        self.write(field, value)
+    }
+
+    /// The same as [`Self::vmread`] for who has the processor only: the silicon need not be taken out of it.
+    ///
+    /// # Errors
+    /// As there; [`VmFail::Invalid`] also where the processor has no VMX.
+    #[inline]
+    pub fn vmread_of(cpu: &mut Cpu, field: VmcsField) -> Result<u64, VmFail> {
+        cpu.charge(cpu.model.costs.vmread.ticks.into());
+        Vmx::of(cpu).map_or(Err(VmFail::Invalid), |vmx| vmx.read(field))
+    }
+
+    /// The same as [`Self::vmwrite`] likewise.
+    ///
+    /// # Errors
+    /// As there; [`VmFail::Invalid`] also where the processor has no VMX.
+    #[inline]
+    pub fn vmwrite_of(cpu: &mut Cpu, field: VmcsField, value: u64) -> Result<(), VmFail> {
+        cpu.charge(cpu.model.costs.vmwrite.ticks.into());
+        Vmx::of(cpu).map_or(Err(VmFail::Invalid), |vmx| vmx.write(field, value))
+    }
+
+    #[inline]
+    fn read(&mut self, field: VmcsField) -> Result<u64, VmFail> {
         if self.current_pointer == NO_VMCS {
             return Err(VmFail::Invalid);
         }
@@ -398,16 +435,16 @@ impl Vmx {
         Ok(self.current.get(field))
     }
 
-    /// VMWRITE of a whole field.
-    ///
-    /// # Errors
-    /// No current VMCS, a field that the processor does not have, or a read-only one.
-    pub fn vmwrite(&mut self, cpu: &mut Cpu, field: VmcsField, value: u64) -> Result<(), VmFail> {
-        self.vmwrite_operand(cpu, field.encoding().into(), value)
+    #[inline]
+    fn write(&mut self, field: VmcsField, value: u64) -> Result<(), VmFail> {
+        if self.current_pointer == NO_VMCS || !self.supported[field.index()] || !self.may_be_written(field) {
+            return self.write_operand(field.encoding().into(), value);
+        }
+        self.current.set(field, value);
+        Ok(())
     }
 
-    fn vmwrite_operand(&mut self, cpu: &mut Cpu, operand: u64, value: u64) -> Result<(), VmFail> {
-        cpu.charge(cpu.model.costs.vmwrite.ticks.into());
+    fn write_operand(&mut self, operand: u64, value: u64) -> Result<(), VmFail> {
         let access = self.find_field(operand)?;
         let field = access.field;
         if !self.may_be_written(field) {

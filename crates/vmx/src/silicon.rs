@@ -131,6 +131,12 @@ impl Vmx {
         cpu.with_extension(|extension, cpu| extension.as_any().downcast_mut::<Vmx>().map(|vmx| call(vmx, cpu)))?
     }
 
+    /// A processor's VMX by itself.
+    #[inline]
+    pub fn of(cpu: &mut Cpu) -> Option<&mut Vmx> {
+        cpu.extension_mut()?.as_any().downcast_mut()
+    }
+
     /// What the capability MSRs report.
     pub const fn capabilities(&self) -> &VmxCapabilities {
         &self.capabilities

@@ -80,7 +80,7 @@ impl Cpu {
     #[inline]
     fn is_quiet(&self) -> bool {
         self.activity == Activity::Active
-            && !self.guest_mode
+            && (!self.guest_mode || self.is_guest_quiet())
             && !self.nmi_pending
             && !self.smi_pending
             && !self.init_pending
@@ -91,6 +91,17 @@ impl Cpu {
             && self.task_fault.is_none()
             && self.virtual_interrupt.is_none()
             && !(self.physical_interrupt_flag.unwrap_or(self.system_flags().r#if()) && self.interrupt_pending())
+    }
+
+    /// The same of what only guests have.
+    #[inline]
+    fn is_guest_quiet(&self) -> bool {
+        self.apic_write.is_none()
+            && !self.monitor_pending
+            && self.preemption_deadline.is_none()
+            && !self.virtual_interrupt_recognized
+            && !self.interception.has(Intercept::NmiWindow)
+            && !self.interception.has(Intercept::InterruptWindow)
     }
 
     /// INIT and start-up signals. Returns whether one was taken.

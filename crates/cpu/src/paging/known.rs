@@ -77,15 +77,28 @@ struct KnownWalk {
     circumstances: Circumstances,
     trail: Trail,
     outcome: Translation,
+    /// See [`KnownWalks::last`].
+    serial: u64,
 }
 
 /// The walks that are known, by linear page.
 #[derive(Clone, Debug)]
-pub(crate) struct KnownWalks(Box<[Option<KnownWalk>; PLACES]>);
+pub(crate) struct KnownWalks {
+    places: Box<[Option<KnownWalk>; PLACES]>,
+    /// How many were kept so far.
+    kept: u64,
+    /// A number for the outcome of the last walk: two walks with one number came to the same. 0: none.
+    last: u64,
+}
 
 impl KnownWalks {
     pub(crate) fn new() -> Self {
-        Self(Box::new([None; PLACES]))
+        Self { places: Box::new([None; PLACES]), kept: 0, last: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn last(&self) -> u64 {
+        self.last
     }
 
     const fn place(linear: u64) -> usize {
@@ -98,7 +111,7 @@ impl Cpu {
     /// done, if it is not known.
     #[inline]
     pub(super) fn repeat_walk(&mut self, mode: PagingMode, request: Request) -> bool {
-        let Some(known) = &self.known_walks.0[KnownWalks::place(request.linear)] else { return false };
+        let Some(known) = &self.known_walks.places[KnownWalks::place(request.linear)] else { return false };
         if mode != PagingMode::Level4 || self.nested_paging || known.circumstances != Circumstances::of(self, request) {
             return false;
         }
@@ -111,18 +124,23 @@ impl Cpu {
         }
         let levels = entries.len() as u64;
         self.walked = known.outcome;
+        self.known_walks.last = known.serial;
         self.charge(levels * self.model.costs.page_walk_level.ticks());
         true
     }
 
     /// Keeps a walk that did nothing but read RAM.
     pub(super) fn keep_walk(&mut self, mode: PagingMode, request: Request, trail: &Trail) {
+        self.known_walks.last = 0;
         if mode != PagingMode::Level4 || self.nested_paging || trail.unclean {
             return;
         }
         if trail.entries[..trail.length].iter().all(|(physical, _)| self.is_ram(*physical)) {
             let circumstances = Circumstances::of(self, request);
-            self.known_walks.0[KnownWalks::place(request.linear)] = Some(KnownWalk { circumstances, trail: *trail, outcome: self.walked });
+            let (outcome, walks) = (self.walked, &mut self.known_walks);
+            walks.kept += 1;
+            walks.last = walks.kept;
+            walks.places[KnownWalks::place(request.linear)] = Some(KnownWalk { circumstances, trail: *trail, outcome, serial: walks.kept });
         }
     }
 }

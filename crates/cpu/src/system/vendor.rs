@@ -49,43 +49,13 @@ pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
     }
 }
 
-/// VMREAD, or VMWRITE with a value, that is plain in the sense of [`crate::extension::Extension::plain_field`].
-#[inline]
-fn plain_field(cpu: &mut Cpu, operand: u64, value: Option<u64>) -> Option<u64> {
-    if cpu.cpl != 0 || !cpu.is_64bit() || !cpu.is_protected() {
-        return None;
-    }
-    let value = cpu.extension.as_mut()?.plain_field(operand, value)?;
-    cpu.set_all_status(0);
-    Some(value)
-}
-
-/// The register operands of VMREAD and VMWRITE, if both operands are registers.
-#[inline]
-fn two_registers(instruction: &Instruction) -> Option<[usize; 2]> {
-    let both = instruction.op0_kind() == OpKind::Register && instruction.op1_kind() == OpKind::Register;
-    both.then(|| [instruction.op0_register(), instruction.op1_register()].map(|register| usize::from(gpr_number(register))))
-}
-
+/// VMREAD in its other forms; of registers it has a handler of its own, [`crate::direct::field`].
 fn vmread(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    // The destination is the r/m operand, the field is named by the register operand, which here comes second.
-    if let Some([to, operand]) = two_registers(instruction)
-        && let Some(value) = plain_field(cpu, cpu.regs[operand], None)
-    {
-        cpu.regs[to] = value;
-        cpu.charge(cpu.model.costs.vmread.ticks());
-        return Ok(Flow::Next);
-    }
     access_field(cpu, Intercept::Vmread, instruction)
 }
 
+/// VMWRITE likewise.
 fn vmwrite(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    if let Some([operand, from]) = two_registers(instruction)
-        && plain_field(cpu, cpu.regs[operand], Some(cpu.regs[from])).is_some()
-    {
-        cpu.charge(cpu.model.costs.vmwrite.ticks());
-        return Ok(Flow::Next);
-    }
     access_field(cpu, Intercept::Vmwrite, instruction)
 }
 

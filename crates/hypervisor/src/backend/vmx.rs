@@ -82,11 +82,14 @@ fn write(vmx: &mut Vmx, cpu: &mut Cpu, field: F, value: u64) {
 }
 
 fn get(cpu: &mut Cpu, field: F) -> u64 {
-    with(cpu, |vmx, cpu| read(vmx, cpu, field)).unwrap_or(0)
+    let value = Vmx::vmread_of(cpu, field);
+    debug_assert!(value.is_ok(), "VMREAD of {}: {value:?}", field.name());
+    value.unwrap_or(0)
 }
 
 fn set(cpu: &mut Cpu, field: F, value: u64) {
-    with(cpu, |vmx, cpu| write(vmx, cpu, field, value));
+    let done = Vmx::vmwrite_of(cpu, field, value);
+    debug_assert!(done.is_ok(), "VMWRITE of {}: {done:?}", field.name());
 }
 
 /// EPT entries are write-back (memory type 6).
