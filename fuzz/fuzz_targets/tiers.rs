@@ -5,6 +5,8 @@
 mod choices;
 #[path = "../../crates/machine/tests/lockstep/flow.rs"]
 mod flow;
+#[path = "../../crates/machine/tests/lockstep/hosted.rs"]
+mod hosted;
 #[path = "../../crates/machine/tests/lockstep/integers.rs"]
 mod integers;
 #[path = "../../crates/machine/tests/lockstep/place.rs"]
@@ -29,6 +31,8 @@ fuzz_target!(|input: &[u8]| {
     let Some((&choice, input)) = input.split_first() else { return };
     let case = Case::new(&mut Choices::given(input));
     let after = [1, 2, 5, 50][usize::from(choice) % 4];
-    let (twins, ..) = lockstep(|| case.machine(), after, choice.into(), 20_000).unwrap_or_else(|text| panic!("{text}"));
+    // With the top bit set, as a guest of a small hypervisor.
+    let make = || if choice < 128 { case.machine() } else { hosted::hosted(&case, &mut Choices::seeded(choice.into())) };
+    let (twins, ..) = lockstep(make, after, choice.into(), 20_000).unwrap_or_else(|text| panic!("{text}"));
     assert_eq!(twins.compiled.code.compiled_regions().1, 0, "the plan promises what can be compiled");
 });

@@ -35,7 +35,7 @@ pub const SPACES: u64 = 3;
 const SPACE: u64 = 0x41_0000;
 const KERNEL_TABLE: u64 = 0x42_0000;
 const HIGH_DIRECTORY: u64 = 0x42_1000;
-const MEMORY: u64 = 0x43_0000;
+pub const MEMORY: u64 = 0x43_0000;
 
 /// The root table of an address space; the other tables of its own follow.
 pub fn space(number: u64) -> u64 {

@@ -4,11 +4,14 @@ use crate::choices::Choices;
 use crate::place::{DATA, DATA_PAGES};
 use cpu::block::Compile;
 use machine::{Limits, Machine, Stop};
+use vmx::Vmx;
 
 /// What two machines did together.
 pub struct Twins {
     pub interpreted: Machine,
     pub compiled: Machine,
+    /// After every slice a fork takes the second machine's place, which keeps nothing of what it had to be fast.
+    forks: bool,
 }
 
 /// Notes what two processors do not have in common.
@@ -32,7 +35,12 @@ impl Twins {
         for cpu in interpreted.cpus.iter_mut().chain(&mut compiled.cpus) {
             cpu.log_deliveries(true);
         }
-        Self { interpreted, compiled }
+        Self { interpreted, compiled, forks: false }
+    }
+
+    /// Twice the same machine, with code compiled that is entered so often; the second is forked after every slice.
+    pub fn forking(make: impl Fn() -> Machine, after: u32) -> Self {
+        Self { forks: true, ..Self::new(make, after) }
     }
 
     /// All that the machines do not have in common.
@@ -62,6 +70,11 @@ impl Twins {
             );
             compare!(found, one, other, segments, ldtr, tr, gdtr, idtr, msrs, fpu, apic, activity, shadow, nmi_blocked, nmi_pending);
             compare!(found, one, other, init_pending, sipi_pending, pending_debug, delivering, inject, random, guest_mode, next_event());
+            let [fields, other_fields] =
+                [&mut *one, &mut *other].map(|cpu| Vmx::with(cpu, |vmx, _| vmx.inspect().map(|vmcs| vmcs.fields().clone())));
+            if fields != other_fields {
+                found.push(format!("VMCS: {fields:x?} interpreted, {other_fields:x?} compiled"));
+            }
             // The first delivery that differs is mostly closest to the cause.
             let (mut logged, mut other_logged) = (one.take_deliveries().into_iter(), other.take_deliveries().into_iter());
             loop {
@@ -84,9 +97,11 @@ impl Twins {
             }
             let pcid = if one.cr4.pcide() { (one.cr3 & 0xfff) as u16 } else { 0 };
             for page in (0..DATA_PAGES).map(|page| DATA + (page << 12)).chain((0..0x60_0000).step_by(0x1_1000)) {
-                let (hit, other_hit) = (one.tlb().lookup(page, 0, pcid).copied(), other.tlb().lookup(page, 0, pcid).copied());
-                if hit != other_hit {
-                    found.push(format!("TLB at {page:x}: {hit:x?} interpreted, {other_hit:x?} compiled"));
+                for space in 0..3 {
+                    let (hit, other_hit) = (one.tlb().lookup(page, space, pcid).copied(), other.tlb().lookup(page, space, pcid).copied());
+                    if hit != other_hit {
+                        found.push(format!("TLB {space} at {page:x}: {hit:x?} interpreted, {other_hit:x?} compiled"));
+                    }
                 }
             }
         }
@@ -131,6 +146,9 @@ impl Twins {
             let mut found = self.differences();
             if stop != other {
                 found.push(format!("{stop:?} interpreted, {other:?} compiled"));
+            }
+            if self.forks {
+                self.compiled = self.compiled.fork();
             }
             if !found.is_empty() {
                 return Err(format!("slice {count} from instruction {begun} at {places:x?} to {limits:?}:\n{}", found.join("\n")));
