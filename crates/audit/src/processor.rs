@@ -18,6 +18,8 @@ struct Beyond {
     controls: &'static [ControlBit],
     cr4: Cr4,
     efer: Efer,
+    /// Bits of IA32_PERF_GLOBAL_CTRL: one for each counter.
+    counters: u64,
 }
 
 /// What every processor since 1999 with these extensions has in CR4.
@@ -38,8 +40,8 @@ const COMMON: Cr4 = Cr4::new()
 const MODERN: Cr4 = COMMON.with_fsgsbase(true).with_pcide(true).with_osxsave(true).with_smep(true).with_smap(true).with_pke(true);
 
 static TABLE: [Beyond; 4] = [
-    Beyond { model: "merom", controls: &[], cr4: COMMON.with_vmxe(true).with_smxe(true), efer: Efer::new() },
-    Beyond { model: "k8-rev-f", controls: &[], cr4: COMMON, efer: Efer::new().with_ffxsr(true).with_lmsle(true) },
+    Beyond { model: "merom", controls: &[], cr4: COMMON.with_vmxe(true).with_smxe(true), efer: Efer::new(), counters: 0x7_0000_0003 },
+    Beyond { model: "k8-rev-f", controls: &[], cr4: COMMON, efer: Efer::new().with_ffxsr(true).with_lmsle(true), counters: 0 },
     Beyond {
         model: "skylake-server",
         controls: &[
@@ -71,8 +73,16 @@ static TABLE: [Beyond; 4] = [
         ],
         cr4: MODERN.with_vmxe(true).with_smxe(true),
         efer: Efer::new(),
+        // Three fixed ones, and eight general ones where hyper-threading is off.
+        counters: 0x7_0000_00ff,
     },
-    Beyond { model: "zen3", controls: &[], cr4: MODERN.with_umip(true).with_cet(true), efer: Efer::new().with_ffxsr(true).with_tce(true) },
+    Beyond {
+        model: "zen3",
+        controls: &[],
+        cr4: MODERN.with_umip(true).with_cet(true),
+        efer: Efer::new().with_ffxsr(true).with_tce(true),
+        counters: 0,
+    },
 ];
 
 fn row(cpu: &CpuModel) -> Option<&'static Beyond> {
@@ -87,6 +97,11 @@ pub fn cr4(cpu: &CpuModel) -> u64 {
 /// The bits of EFER that the real processor has.
 pub fn efer(cpu: &CpuModel) -> u64 {
     cpu.supported_efer().into_bits() | row(cpu).map_or(0, |row| row.efer.into_bits())
+}
+
+/// The bits of IA32_PERF_GLOBAL_CTRL that the real processor has.
+pub fn counters(cpu: &CpuModel) -> u64 {
+    row(cpu).map_or(0, |row| row.counters)
 }
 
 /// The capabilities of the real processor, from those of its model.

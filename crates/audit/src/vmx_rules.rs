@@ -185,6 +185,7 @@ impl Vmcs {
             efer_reserved: !processor::efer(cpu),
             // The other bits of the register are no part of the models.
             debugctl_reserved: 0,
+            perf_global_ctrl_reserved: !processor::counters(cpu),
             ..Facts::default()
         };
         let mut vmcs =
@@ -200,6 +201,7 @@ impl Vmcs {
         let mut vmcs = Vmcs::new(cpu, capabilities);
         vmcs.facts.efer_reserved = !cpu.supported_efer().into_bits();
         vmcs.facts.debugctl_reserved = !cpu.last_branches.debugctl;
+        vmcs.facts.perf_global_ctrl_reserved = u64::MAX;
         vmcs
     }
 
@@ -368,6 +370,9 @@ impl Silicon for Vmcs {
             }
             ("host-efer-reserved", VmcsField::HostEfer) | ("guest-efer-reserved", VmcsField::GuestEfer) => {
                 Some(Settings { must: 0, may: !self.facts.efer_reserved, source: "the bits of IA32_EFER that the processor has" })
+            }
+            ("host-perf-global-ctrl", VmcsField::HostPerfGlobalCtrl) | ("guest-perf-global-ctrl", VmcsField::GuestPerfGlobalCtrl) => {
+                Some(Settings { must: 0, may: !self.facts.perf_global_ctrl_reserved, source: "the counters that the processor has" })
             }
             _ => None,
         }

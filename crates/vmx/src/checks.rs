@@ -240,6 +240,8 @@ pub struct Facts {
     pub efer_reserved: u64,
     /// IA32_DEBUGCTL bits that the processor does not have.
     pub debugctl_reserved: u64,
+    /// IA32_PERF_GLOBAL_CTRL bits that the processor does not have.
+    pub perf_global_ctrl_reserved: u64,
     /// Physical address of the current VMCS.
     pub current_vmcs: u64,
     /// The first four bytes at the VMCS link pointer; zero where the pointer is none.
@@ -355,6 +357,11 @@ impl Entry<'_> {
         let last = (self.get(count) * 16).checked_sub(1).and_then(|bytes| first.checked_add(bytes));
         first & 0xf == 0 && self.within_physical_width(first) && last.is_some_and(|last| self.within_physical_width(last))
     }
+}
+
+/// Whether a value of IA32_S_CET has no reserved bit (9:6), and not both SUPPRESS (10) and TRACKER (11). SDM volume 1, 17.3.
+pub fn is_s_cet(value: u64) -> bool {
+    value & 0x3c0 == 0 && value & 0xc00 != 0xc00
 }
 
 /// Whether every byte of an IA32_PAT value is a memory type. SDM 12.12.2 "IA32_PAT MSR".

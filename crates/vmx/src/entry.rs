@@ -112,6 +112,8 @@ impl Vmx {
             host_long_mode: cpu.efer.lma(),
             efer_reserved: self.efer_reserved,
             debugctl_reserved: !cpu.model.last_branches.debugctl,
+            // There are no performance counters; nor is there a control that would load the register.
+            perf_global_ctrl_reserved: u64::MAX,
             current_vmcs: self.current_pointer,
             ..Facts::default()
         };

@@ -1,8 +1,9 @@
 //! Checks on the host-state area.
 //!
-//! Modelled: SDM 27.2.2 to 27.2.4. Not modelled: IA32_PERF_GLOBAL_CTRL, CET state and PKRS, which no CPU model offers to load.
+//! Modelled: SDM 27.2.2 to 27.2.4. No CPU model of ours loads IA32_PERF_GLOBAL_CTRL, CET state or PKRS: the machine refuses the control first. Their
+//! rules are for the auditor, who is given the VMCS of processors that do. Not modelled: FRED.
 
-use super::{Check, Entry, checks, is_pat};
+use super::{Check, Entry, checks, is_pat, is_s_cet};
 use isa::control::{Cr4, Efer};
 use isa::paging::is_canonical;
 use isa::vmx::VmcsField;
@@ -30,8 +31,10 @@ checks! {
 
     "host-cr0", "CR0 has no bit that VMX operation does not support", [HostCr0]
         => |e| {
-            let cr0 = e.get(VmcsField::HostCr0);
-            cr0 & e.capabilities.cr0_fixed0 == e.capabilities.cr0_fixed0 && cr0 & !e.capabilities.cr0_fixed1 == 0
+            // CD and NW are never checked, because VM exit does not change them.
+            let unchecked = isa::control::Cr0::new().with_cd(true).with_nw(true).into_bits();
+            let (cr0, fixed0) = (e.get(VmcsField::HostCr0), e.capabilities.cr0_fixed0 & !unchecked);
+            cr0 & fixed0 == fixed0 && cr0 & !(e.capabilities.cr0_fixed1 | unchecked) == 0
         },
         hint "Read CR0 after VMXON and write that.";
     "host-cr4", "CR4 has no bit that VMX operation does not support", [HostCr4]
@@ -48,6 +51,10 @@ checks! {
         => |e| is_canonical(e.get(VmcsField::HostSysenterEsp));
     "host-sysenter-eip", "IA32_SYSENTER_EIP is canonical", [HostSysenterEip]
         => |e| is_canonical(e.get(VmcsField::HostSysenterEip));
+    "host-perf-global-ctrl", "Reserved bits of IA32_PERF_GLOBAL_CTRL are 0", [PrimaryExitControls HostPerfGlobalCtrl],
+        if |e| e.exit().load_ia32_perf_global_ctrl()
+        => |e| e.get(VmcsField::HostPerfGlobalCtrl) & e.facts.perf_global_ctrl_reserved == 0,
+        hint "One bit for each counter that CPUID leaf 0AH counts: general ones from bit 0, fixed ones from bit 32.";
     "host-pat", "Each byte of IA32_PAT is a memory type", [PrimaryExitControls HostPat], if |e| e.exit().load_ia32_pat()
         => |e| is_pat(e.get(VmcsField::HostPat));
     "host-efer-reserved", "Reserved bits of IA32_EFER are 0", [PrimaryExitControls HostEfer], if |e| e.exit().load_ia32_efer()
@@ -60,6 +67,16 @@ checks! {
             efer.lma() == size && efer.lme() == size
         },
         hint "Read IA32_EFER and write that, or do not load it.";
+    "host-s-cet", "Reserved bits of IA32_S_CET are 0, and SUPPRESS and TRACKER are not both 1", [PrimaryExitControls HostSCet],
+        if |e| e.exit().load_cet_state()
+        => |e| is_s_cet(e.get(VmcsField::HostSCet));
+    "host-ssp-aligned", "Bits 1:0 of SSP are 0", [PrimaryExitControls HostSsp], if |e| e.exit().load_cet_state()
+        => |e| e.get(VmcsField::HostSsp) & 3 == 0;
+    "host-interrupt-ssp-table", "IA32_INTERRUPT_SSP_TABLE_ADDR is canonical", [PrimaryExitControls HostInterruptSspTableAddress],
+        if |e| e.exit().load_cet_state()
+        => |e| is_canonical(e.get(VmcsField::HostInterruptSspTableAddress));
+    "host-pkrs", "Bits 63:32 of IA32_PKRS are 0", [PrimaryExitControls HostPkrs], if |e| e.exit().load_pkrs()
+        => |e| e.get(VmcsField::HostPkrs) >> 32 == 0;
 }
 
 checks! {
@@ -112,11 +129,17 @@ checks! {
         => |e| !Cr4::from_bits(e.get(VmcsField::HostCr4)).pcide();
     "host-32-bit-rip", "A 32-bit host has bits 63:32 of RIP 0", [PrimaryExitControls HostRip], if host_is_32_bit
         => |e| e.get(VmcsField::HostRip) >> 32 == 0;
+    "host-32-bit-cet", "A 32-bit host has bits 63:32 of IA32_S_CET and SSP 0", [PrimaryExitControls HostSCet HostSsp],
+        if |e| host_is_32_bit(e) && e.exit().load_cet_state()
+        => |e| (e.get(VmcsField::HostSCet) | e.get(VmcsField::HostSsp)) >> 32 == 0;
     "host-64-bit-cr4-pae", "A 64-bit host has CR4.PAE 1", [PrimaryExitControls HostCr4], if |e| e.exit().host_address_space_size()
         => |e| Cr4::from_bits(e.get(VmcsField::HostCr4)).pae();
     "host-64-bit-rip", "A 64-bit host has a canonical RIP", [PrimaryExitControls HostRip], if |e| e.exit().host_address_space_size()
         => |e| is_canonical(e.get(VmcsField::HostRip)),
         hint "RIP is the virtual address of the exit handler, with bits 63:47 all equal.";
+    "host-64-bit-cet", "A 64-bit host has canonical addresses in IA32_S_CET and SSP", [PrimaryExitControls HostSCet HostSsp],
+        if |e| e.exit().host_address_space_size() && e.exit().load_cet_state()
+        => |e| is_canonical(e.get(VmcsField::HostSCet)) && is_canonical(e.get(VmcsField::HostSsp));
 }
 
 fn host_is_32_bit(e: &Entry<'_>) -> bool {

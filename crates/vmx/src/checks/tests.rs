@@ -36,6 +36,7 @@ fn facts() -> Facts {
         host_long_mode: true,
         efer_reserved: !0xd01,
         debugctl_reserved: !3,
+        perf_global_ctrl_reserved: !0x7_0000_000f,
         current_vmcs: 0x5000,
         linked_revision: 0x1234,
         virtual_tpr: 0x80,

@@ -1,8 +1,9 @@
 //! Checks on the guest's RIP and RFLAGS.
 //!
-//! Modelled: SDM 27.3.1.4. Not modelled: SSP, which no CPU model offers to load.
+//! Modelled: SDM 27.3.1.4, complete; SSP for the auditor only, because no CPU model of ours loads it.
 
 use crate::checks::{Entry, checks};
+use isa::paging::is_canonical;
 use isa::vmx::{InterruptionType, VmcsField};
 
 /// Reserved bits of RFLAGS that must be 0: 63:22, 15, 5 and 3.
@@ -32,6 +33,14 @@ checks! {
         if |e| e.event().valid() && e.event().interruption_type() == InterruptionType::ExternalInterrupt
         => |e| e.get(VmcsField::GuestRflags) >> 9 & 1 != 0,
         hint "Inject an external interrupt only while the guest can take one; until then ask for an exit by \"interrupt-window exiting\".";
+    "guest-ssp-aligned", "Bits 1:0 of SSP are 0", [EntryControls GuestSsp], if |e| e.entry().load_cet_state()
+        => |e| e.get(VmcsField::GuestSsp) & 3 == 0;
+    "guest-ssp-32-bit", "Outside 64-bit mode, bits 63:32 of SSP are 0", [EntryControls GuestCsAccessRights GuestSsp],
+        if |e| e.entry().load_cet_state() && !is_64_bit(e)
+        => |e| e.get(VmcsField::GuestSsp) >> 32 == 0;
+    "guest-ssp-64-bit", "In 64-bit mode, SSP is canonical", [EntryControls GuestCsAccessRights GuestSsp],
+        if |e| e.entry().load_cet_state() && is_64_bit(e)
+        => |e| is_canonical(e.get(VmcsField::GuestSsp));
 }
 
 fn is_64_bit(e: &Entry<'_>) -> bool {

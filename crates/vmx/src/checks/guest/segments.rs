@@ -28,34 +28,25 @@ macro_rules! segment_checks {
                 => |e| e.selector(VmcsField::GuestSsSelector).rpl() == e.selector(VmcsField::GuestCsSelector).rpl(),
                 hint "Both selectors carry the privilege level; after SYSCALL emulation set both.";
 
-            $(
-            concat!("guest-", $letters, "-base-virtual-8086"), concat!("In virtual-8086 mode, the base of ", $upper, " is its selector times 16"),
+            $(concat!("guest-", $letters, "-base-virtual-8086"),
+                concat!("In virtual-8086 mode, the base of ", $upper, " is its selector times 16"),
                 [GuestRflags $selector $base], if |e| e.virtual_8086()
-                => |e| e.get(VmcsField::$base) == e.get(VmcsField::$selector) << 4;
-            concat!("guest-", $letters, "-limit-virtual-8086"), concat!("In virtual-8086 mode, the limit of ", $upper, " is 0xffff"),
-                [GuestRflags $limit], if |e| e.virtual_8086()
-                => |e| e.get(VmcsField::$limit) == 0xffff;
-            concat!("guest-", $letters, "-rights-virtual-8086"), concat!("In virtual-8086 mode, the access rights of ", $upper, " are 0xf3"),
-                [GuestRflags $rights], if |e| e.virtual_8086()
-                => |e| e.get(VmcsField::$rights) == VIRTUAL_8086_RIGHTS;
-            concat!("guest-", $letters, "-base"), concat!("The base of ", $upper, " is an address that its mode can have"),
+                => |e| e.get(VmcsField::$base) == e.get(VmcsField::$selector) << 4;)*
+            "guest-tr-base", "The base of TR is canonical", [GuestTrBase] => |e| is_canonical(e.get(VmcsField::GuestTrBase));
+            "guest-ldtr-base", "The base of a usable LDTR is canonical", [GuestLdtrBase GuestLdtrAccessRights], if ldtr_usable
+                => |e| is_canonical(e.get(VmcsField::GuestLdtrBase));
+            $(concat!("guest-", $letters, "-base"), concat!("The base of ", $upper, " is an address that its mode can have"),
                 [$base $rights]
                 => $high_base,
-                hint "Above bit 31 the bases of CS, SS, DS and ES are zero, those of FS and GS canonical.";
-            concat!("guest-", $letters, "-s"), concat!("S of a usable ", $upper, " is 1"),
-                [GuestRflags $rights], if |e| checked(e, VmcsField::$rights)
-                => |e| e.rights(VmcsField::$rights).s();
-            concat!("guest-", $letters, "-present"), concat!("A usable ", $upper, " is present"),
-                [GuestRflags $rights], if |e| checked(e, VmcsField::$rights)
-                => |e| e.rights(VmcsField::$rights).p();
-            concat!("guest-", $letters, "-reserved"), concat!("Reserved access rights of a usable ", $upper, " are 0"),
-                [GuestRflags $rights], if |e| checked(e, VmcsField::$rights)
-                => |e| e.get(VmcsField::$rights) & RESERVED == 0;
-            concat!("guest-", $letters, "-granularity"), concat!("G of a usable ", $upper, " agrees with its limit"),
-                [GuestRflags $rights $limit], if |e| checked(e, VmcsField::$rights)
-                => |e| granularity(e, VmcsField::$rights, VmcsField::$limit),
-                hint "G 1 needs ones in bits 11:0 of the limit, and a limit above 0xfffff needs G 1.";
-            )*
+                hint "Above bit 31 the bases of CS, SS, DS and ES are zero, those of FS and GS canonical.";)*
+            $(concat!("guest-", $letters, "-limit-virtual-8086"),
+                concat!("In virtual-8086 mode, the limit of ", $upper, " is 0xffff"),
+                [GuestRflags $limit], if |e| e.virtual_8086()
+                => |e| e.get(VmcsField::$limit) == 0xffff;)*
+            $(concat!("guest-", $letters, "-rights-virtual-8086"),
+                concat!("In virtual-8086 mode, the access rights of ", $upper, " are 0xf3"),
+                [GuestRflags $rights], if |e| e.virtual_8086()
+                => |e| e.get(VmcsField::$rights) == VIRTUAL_8086_RIGHTS;)*
 
             "guest-cs-type", "The type of CS is 9, 11, 13 or 15, or 3 for an unrestricted guest",
                 [GuestRflags GuestCsAccessRights PrimaryProcessorBasedControls SecondaryProcessorBasedControls], if |e| !e.virtual_8086()
@@ -80,7 +71,9 @@ macro_rules! segment_checks {
             "guest-gs-type", "A usable GS is accessed, and readable if code", [GuestRflags GuestGsAccessRights],
                 if |e| checked(e, VmcsField::GuestGsAccessRights)
                 => |e| is_readable_and_accessed(e, VmcsField::GuestGsAccessRights);
-
+            $(concat!("guest-", $letters, "-s"), concat!("S of a usable ", $upper, " is 1"),
+                [GuestRflags $rights], if |e| checked(e, VmcsField::$rights)
+                => |e| e.rights(VmcsField::$rights).s();)*
             "guest-cs-dpl", "DPL of CS is 0 (type 3), that of SS (not conforming) or not above it (conforming)",
                 [GuestRflags GuestCsAccessRights GuestSsAccessRights], if |e| !e.virtual_8086()
                 => |e| {
@@ -118,12 +111,21 @@ macro_rules! segment_checks {
                 [GuestRflags GuestGsAccessRights GuestGsSelector PrimaryProcessorBasedControls SecondaryProcessorBasedControls],
                 if |e| privilege_checked(e, VmcsField::GuestGsAccessRights)
                 => |e| e.rights(VmcsField::GuestGsAccessRights).dpl() >= e.selector(VmcsField::GuestGsSelector).rpl();
+            $(concat!("guest-", $letters, "-present"), concat!("A usable ", $upper, " is present"),
+                [GuestRflags $rights], if |e| checked(e, VmcsField::$rights)
+                => |e| e.rights(VmcsField::$rights).p();)*
+            $(concat!("guest-", $letters, "-reserved"), concat!("Reserved access rights of a usable ", $upper, " are 0"),
+                [GuestRflags $rights], if |e| checked(e, VmcsField::$rights)
+                => |e| e.get(VmcsField::$rights) & RESERVED == 0;)*
             "guest-cs-l-db", "In an IA-32e mode guest, a 64-bit CS has D/B 0", [GuestRflags GuestCsAccessRights EntryControls],
                 if |e| !e.virtual_8086() && e.entry().ia32e_mode_guest() && e.rights(VmcsField::GuestCsAccessRights).l()
                 => |e| !e.rights(VmcsField::GuestCsAccessRights).db(),
                 hint "64-bit code has L 1 and D/B 0: access rights 0xa09b.";
+            $(concat!("guest-", $letters, "-granularity"), concat!("G of a usable ", $upper, " agrees with its limit"),
+                [GuestRflags $rights $limit], if |e| checked(e, VmcsField::$rights)
+                => |e| granularity(e, VmcsField::$rights, VmcsField::$limit),
+                hint "G 1 needs ones in bits 11:0 of the limit, and a limit above 0xfffff needs G 1.";)*
 
-            "guest-tr-base", "The base of TR is canonical", [GuestTrBase] => |e| is_canonical(e.get(VmcsField::GuestTrBase));
             "guest-tr-type", "The type of TR is that of a busy TSS, of 64 bits in an IA-32e mode guest", [GuestTrAccessRights EntryControls]
                 => |e| match e.rights(VmcsField::GuestTrAccessRights).kind() {
                     11 => true,
@@ -140,8 +142,6 @@ macro_rules! segment_checks {
             "guest-tr-usable", "TR is usable", [GuestTrAccessRights] => |e| !e.rights(VmcsField::GuestTrAccessRights).unusable(),
                 hint "TR cannot be unusable, even in a guest that never loaded it: access rights 0x8b, limit 0x67.";
 
-            "guest-ldtr-base", "The base of a usable LDTR is canonical", [GuestLdtrBase GuestLdtrAccessRights], if ldtr_usable
-                => |e| is_canonical(e.get(VmcsField::GuestLdtrBase));
             "guest-ldtr-type", "The type of a usable LDTR is 2", [GuestLdtrAccessRights], if ldtr_usable
                 => |e| e.rights(VmcsField::GuestLdtrAccessRights).kind() == 2,
                 hint "A guest without an LDT has the access rights 0x10000, which is unusable.";

@@ -104,6 +104,15 @@ pub(super) fn host_rows() -> Vec<Row> {
         "host-cr3" => HostCr3 = 1 << 46;
         "host-sysenter-esp" => HostSysenterEsp = 1 << 47;
         "host-sysenter-eip" => HostSysenterEip = 1 << 63;
+        "host-perf-global-ctrl" [&[(F::PrimaryExitControls, 1 << 9 | 1 << 12), (F::HostPerfGlobalCtrl, 0x7_0000_000f)]]
+            => HostPerfGlobalCtrl = 0x10;
+        "host-s-cet" [&[(F::PrimaryExitControls, 1 << 9 | 1 << 28), (F::HostSCet, 0x43f)]] => HostSCet = 0xc00;
+        "host-ssp-aligned" [&[(F::PrimaryExitControls, 1 << 9 | 1 << 28), (F::HostSsp, 0x1008)]] => HostSsp = 0x1002;
+        "host-interrupt-ssp-table" [&[(F::PrimaryExitControls, 1 << 9 | 1 << 28)]] => HostInterruptSspTableAddress = 1 << 50;
+        "host-pkrs" [&[(F::PrimaryExitControls, 1 << 9 | 1 << 29), (F::HostPkrs, 0xffff_ffff)]] => HostPkrs = 1 << 32;
+        "host-32-bit-cet" [HOST_32_BIT, &[(F::PrimaryExitControls, 1 << 15 | 1 << 28)]] => HostSsp = 1 << 32;
+            setup_facts |f| f.host_long_mode = false;
+        "host-64-bit-cet" [&[(F::PrimaryExitControls, 1 << 9 | 1 << 28), (F::HostSCet, 0x1000)]] => HostSCet = 1 << 50;
         "host-pat" [&[(F::PrimaryExitControls, 1 << 9 | 1 << 19), (F::HostPat, 0x0007_0406_0007_0406)]] => HostPat = 2;
         "host-efer-reserved" [&[(F::PrimaryExitControls, 1 << 9 | 1 << 21), (F::HostEfer, 0x500)]] => HostEfer = 0x502;
         "host-efer-lma" [&[(F::PrimaryExitControls, 1 << 9 | 1 << 21), (F::HostEfer, 0x500)]] => HostEfer = 0x400;
@@ -148,6 +157,17 @@ pub(super) fn guest_rows() -> Vec<Row> {
         "guest-sysenter-esp" => GuestSysenterEsp = 1 << 47;
         "guest-sysenter-eip" => GuestSysenterEip = 1 << 47;
         "guest-pat" [&[(F::EntryControls, 1 << 9 | 1 << 14)]] => GuestPat = 3;
+        "guest-perf-global-ctrl" [&[(F::EntryControls, 1 << 9 | 1 << 13), (F::GuestPerfGlobalCtrl, 0x7_0000_000f)]]
+            => GuestPerfGlobalCtrl = 1 << 35;
+        "guest-bndcfgs-reserved" [&[(F::EntryControls, 1 << 9 | 1 << 16), (F::GuestBndcfgs, 0x1003)]] => GuestBndcfgs = 4;
+        "guest-bndcfgs-base" [&[(F::EntryControls, 1 << 9 | 1 << 16)]] => GuestBndcfgs = 1 << 50;
+        "guest-rtit-ctl" [&[(F::EntryControls, 1 << 9 | 1 << 18), (F::GuestRtitCtl, 0x2000)]] => GuestRtitCtl = 1 << 18;
+        "guest-s-cet" [&[(F::EntryControls, 1 << 9 | 1 << 20), (F::GuestSCet, 0x83f)]] => GuestSCet = 0x40;
+        "guest-s-cet-base" [&[(F::EntryControls, 1 << 9 | 1 << 20), (F::GuestSCet, 0x1000)]] => GuestSCet = 1 << 50;
+        "guest-interrupt-ssp-table" [&[(F::EntryControls, 1 << 9 | 1 << 20)]] => GuestInterruptSspTableAddress = 1 << 50;
+        "guest-lbr-ctl" [&[(F::EntryControls, 1 << 9 | 1 << 21), (F::GuestLbrCtl, 0x7f_000f)]] => GuestLbrCtl = 0x10;
+        "guest-pkrs" [&[(F::EntryControls, 1 << 9 | 1 << 22), (F::GuestPkrs, 0xffff_ffff)]] => GuestPkrs = 1 << 32;
+        "guest-uinv" [&[(F::EntryControls, 1 << 9 | 1 << 19), (F::GuestUinv, 0xff)]] => GuestUinv = 0x100;
         "guest-efer-reserved" => GuestEfer = 0x502;
         "guest-efer-lma" [&[(F::EntryControls, 1 << 15), (F::GuestCsAccessRights, 0xc09b), (F::GuestEfer, 0)]] => GuestEfer = 0x500;
         "guest-efer-lme" [&[(F::EntryControls, 1 << 15), (F::GuestCsAccessRights, 0xc09b), (F::GuestEfer, 0)]] => GuestEfer = 0x100;
@@ -193,6 +213,9 @@ pub(super) fn guest_rows() -> Vec<Row> {
         "guest-rflags-reserved" => GuestRflags = 0x20a;
         "guest-rflags-fixed" => GuestRflags = 0x200;
         "guest-rflags-vm" => ; breaking VIRTUAL_8086;
+        "guest-ssp-aligned" [&[(F::EntryControls, 1 << 9 | 1 << 20), (F::GuestSsp, 0x1008)]] => GuestSsp = 0x1001;
+        "guest-ssp-32-bit" [PAE_GUEST, &[(F::EntryControls, 1 << 20), (F::GuestSsp, 0x1008)]] => GuestSsp = 1 << 32;
+        "guest-ssp-64-bit" [&[(F::EntryControls, 1 << 9 | 1 << 20), (F::GuestSsp, 0x1008)]] => GuestSsp = 1 << 50;
         "guest-rflags-if" [&[(F::EntryInterruptionInformation, event(0, 32))]] => GuestRflags = 2;
     };
     let others: &[Row] = rows! {
