@@ -122,13 +122,15 @@ impl Assessment {
 /// Asks every rule.
 pub fn assess(state: &mut State) -> Assessment {
     let recorded = recorded(state);
+    let msr_list = msr_list(state);
     let silicon = state.silicon.as_mut();
     let mut remarks = state.remarks.clone();
-    if matches!(recorded, Some(Outcome::EntryFailure { .. })) {
+    remarks.extend(msr_list);
+    if let Some(reason) = behind_controls(recorded) {
         let learned = silicon.learn();
         if !learned.is_empty() {
             remarks.push(format!(
-                "the processor that recorded exit reason 0x80000021 accepted bits of {} that {} has not; they are taken for legal",
+                "the processor that recorded exit reason {reason} accepted bits of {} that {} has not; they are taken for legal",
                 learned.join(", "),
                 state.cpu.name
             ));
@@ -148,8 +150,11 @@ pub fn assess(state: &mut State) -> Assessment {
         remarks,
     };
     // Controls and host state come first: where the guest's state was refused, they had been found good.
-    let known_good =
-        |rule: &Rule| matches!(recorded, Some(Outcome::EntryFailure { .. })) && matches!(rule.outcome, Outcome::VmFailValid { .. });
+    let known_good = |rule: &Rule| match recorded {
+        Some(Outcome::EntryFailure { .. }) => matches!(rule.outcome, Outcome::VmFailValid { .. }),
+        Some(Outcome::MsrLoading) => matches!(rule.outcome, Outcome::VmFailValid { .. } | Outcome::EntryFailure { .. }),
+        _ => false,
+    };
     let mut hung_on = vec![false; silicon.words().len()];
     for number in 0..silicon.rules().len() {
         let rule = silicon.rules()[number].clone();
@@ -185,13 +190,75 @@ pub fn assess(state: &mut State) -> Assessment {
     assessment
 }
 
+/// Puts the first entry of the VM-entry MSR-load list that breaks a rule where the rules look; says what there is to say of the others.
+fn msr_list(state: &mut State) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if state.vendor != Vendor::Intel {
+        return remarks;
+    }
+    let (count, held) = (state.known("EntryMsrLoadCount").unwrap_or(0), state.msr_loads.len() as u64);
+    if state.source == Source::Machine {
+        return remarks;
+    }
+    if count > held {
+        remarks.push(format!(
+            "of the {count} in the VM-entry MSR-load list, {} {} not in this {} (`memory.entry_msr_load`) and count as good",
+            count - held,
+            if count - held == 1 { "is" } else { "are" },
+            state.source.name()
+        ));
+    }
+    let (mut stopped, mut others, mut strange) = (false, Vec::new(), Vec::new());
+    for (entry, place) in state.msr_loads.clone().iter().take(count as usize) {
+        let known = state.silicon.look_at_msr(entry);
+        let broken = (0..state.silicon.rules().len())
+            .any(|rule| state.silicon.rules()[rule].outcome == Outcome::MsrLoading && state.silicon.verdict(rule) == Verdict::Broken);
+        if broken && !stopped {
+            stopped = true;
+            for word in state.silicon.fields()..state.silicon.words().len() {
+                if state.silicon.words()[word].name.starts_with("memory.entry_msr_load") {
+                    state.known[word] = true;
+                    state.places[word] = Some(place.clone());
+                }
+            }
+            state.stopped_at = Some(*entry);
+        } else if broken {
+            others.push(format!("{} (MSR {:#x})", entry.number, entry.index));
+        } else if !known {
+            strange.push(format!("{} (MSR {:#x})", entry.number, entry.index));
+        }
+    }
+    state.silicon.look_at_msr(&state.stopped_at.unwrap_or_default());
+    if !others.is_empty() {
+        remarks.push(format!("of the VM-entry MSR-load list these entries break rules, too: {}", others.join(", ")));
+    }
+    if !strange.is_empty() {
+        remarks.push(format!(
+            "{} of Trapline has not the MSRs of these entries of the VM-entry MSR-load list, so they count as good: {}",
+            state.cpu.name,
+            strange.join(", ")
+        ));
+    }
+    remarks
+}
+
+/// The exit reason of an entry that failed behind its controls and the host's state.
+pub(crate) const fn behind_controls(recorded: Option<Outcome>) -> Option<&'static str> {
+    match recorded {
+        Some(Outcome::EntryFailure { .. }) => Some("0x80000021"),
+        Some(Outcome::MsrLoading) => Some("0x80000022"),
+        _ => None,
+    }
+}
+
 /// What the exit-information fields record of a failed entry.
 fn recorded(state: &State) -> Option<Outcome> {
     match state.vendor {
-        Vendor::Intel => {
-            let reason = state.known("ExitReason")?;
-            (reason == 0x8000_0021).then(|| Outcome::EntryFailure { qualification: state.known("ExitQualification").unwrap_or(0) })
-        }
+        Vendor::Intel => match state.known("ExitReason")? {
+            0x8000_0021 => Some(Outcome::EntryFailure { qualification: state.known("ExitQualification").unwrap_or(0) }),
+            0x8000_0022 => Some(Outcome::MsrLoading),
+            _ => None,
+        },
         Vendor::Amd => {
             // Linux printed 32 bits of it once.
             let code = state.known("EXITCODE")?;

@@ -2,9 +2,9 @@
 //!
 //! Modelled: an object with a member `vmcs` or `vmcb` of field names and values; beside it `cpu`, `complete`, and what the rules read outside
 //! of the structure: `region`, `entry`, `memory`, `processor`. Nested objects and arrays spell composite names (`{"CS": {"ATTRIB": 1}}` is
-//! `CS.ATTRIB`, `{"INTERCEPTS": [0, 1]}` is `INTERCEPTS[1]`). A number is a JSON integer or a string such as `"0x80000021"`; `vmcb` may also be
+//! `CS.ATTRIB`, `{"INTERCEPTS": [0, 1]}` is `INTERCEPTS[1]`). A number is a JSON integer or a string such as `"0x80000021"`, `"80000021h"` or `"0b101"`; `vmcb` may also be
 //! the 4096 bytes as a string of hexadecimal digits. Every mistake knows where it stands.
-//! Not modelled: MSR lists and page tables in memory.
+//! `memory.entry_msr_load` is the VM-entry MSR-load list: objects with `index`, `value`, perhaps `reserved`. Not modelled: other lists, page tables.
 
 use crate::spelling::did_you_mean;
 use crate::state::{ReadError, Source, State, cut};
@@ -59,6 +59,8 @@ pub fn read(text: &str, vendor: Vendor, cpu: Option<&'static CpuModel>) -> Resul
     }
     for group in ["region", "entry", "memory", "processor"] {
         if let Some(node) = root.get(group) {
+            let rest = (group == "memory").then(|| msr_list(&mut state, node)).transpose()?.flatten();
+            let node = rest.as_ref().unwrap_or(node);
             fields(&mut state, node, group, 0)?;
         }
     }
@@ -68,6 +70,45 @@ pub fn read(text: &str, vendor: Vendor, cpu: Option<&'static CpuModel>) -> Resul
         Some((_, node)) => return Err(ReadError::new(node.span.clone(), format!("true or false is wanted, not {}", node.describe()))),
     }
     Ok(state)
+}
+
+/// Reads the VM-entry MSR-load list, if the object holds one; gives the object without it. A list that is there says how long it is.
+fn msr_list(state: &mut State, memory: &Node) -> Result<Option<Node>, ReadError> {
+    let (NodeKind::Object(members), Some(list)) = (&memory.kind, memory.get("entry_msr_load")) else { return Ok(None) };
+    let NodeKind::Array(entries) = &list.kind else {
+        return Err(ReadError::new(list.span.clone(), format!("an array of entries is wanted, not {}", list.describe())));
+    };
+    for entry in entries {
+        let NodeKind::Object(parts) = &entry.kind else {
+            let wanted = "an entry is an object such as {\"index\": \"0xc0000082\", \"value\": 0}";
+            return Err(ReadError::new(entry.span.clone(), wanted));
+        };
+        let (mut index, mut reserved, mut value) = (None, 0, None);
+        for part in parts {
+            let Some(number) = number(&part.value)? else {
+                return Err(ReadError::new(part.value.span.clone(), format!("a number is wanted, not {}", part.value.describe())));
+            };
+            let narrow = |number: u64| u32::try_from(number).map_err(|_| ReadError::new(part.value.span.clone(), "this has 32 bits"));
+            match part.key.as_str() {
+                "index" => index = Some(narrow(number)?),
+                "reserved" => reserved = narrow(number)?,
+                "value" => value = Some(number),
+                other => {
+                    let near = did_you_mean(other, ["index", "reserved", "value"].into_iter());
+                    return Err(ReadError::new(part.key_span.clone(), format!("an entry has no `{}`.{near}", cut(other))));
+                }
+            }
+        }
+        let (Some(index), Some(value)) = (index, value) else {
+            return Err(ReadError::new(entry.span.clone(), "an entry has an `index` and a `value`"));
+        };
+        state.add_msr_load(index, reserved, value, entry.span.clone())?;
+    }
+    if state.known("EntryMsrLoadCount").is_none() {
+        state.set("EntryMsrLoadCount", entries.len() as u64, list.span.clone())?;
+    }
+    let rest = members.iter().filter(|member| member.key != "entry_msr_load").cloned().collect();
+    Ok(Some(Node { kind: NodeKind::Object(rest), ..memory.clone() }))
 }
 
 fn model(node: &Node) -> Result<&'static CpuModel, ReadError> {
@@ -116,9 +157,11 @@ fn number(node: &Node) -> Result<Option<u64>, ReadError> {
         NodeKind::Number(value) => value.as_u64().map(Some).ok_or_else(wrong),
         NodeKind::String(text) => {
             let digits: String = text.trim().chars().filter(|&character| character != '_').collect();
-            let value = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-                Some(hexadecimal) => u64::from_str_radix(hexadecimal, 16),
-                None => digits.parse(),
+            let digits = digits.to_ascii_lowercase();
+            let value = match (digits.strip_prefix("0x"), digits.strip_prefix("0b"), digits.strip_suffix('h')) {
+                (Some(hexadecimal), _, _) | (None, None, Some(hexadecimal)) => u64::from_str_radix(hexadecimal, 16),
+                (None, Some(binary), _) => u64::from_str_radix(binary, 2),
+                (None, None, None) => digits.parse(),
             };
             value.map(Some).map_err(|_| wrong())
         }

@@ -257,7 +257,13 @@ pub fn read(text: &str, vendor: Vendor, cpu: Option<&'static CpuModel>) -> Resul
         {
             *count += 1;
             let place = start..start + line.len();
-            state.set(field, *count, place)?;
+            state.set(field, *count, place.clone())?;
+            if *field == "EntryMsrLoadCount"
+                && let (Some(index), Some(value)) = (list_number(line, "msr="), list_number(line, "value="))
+                && let Ok(index) = u32::try_from(index)
+            {
+                state.add_msr_load(index, 0, value, place)?;
+            }
             continue;
         }
         read_line(&mut state, line, start, section)?;
@@ -274,6 +280,13 @@ pub fn read(text: &str, vendor: Vendor, cpu: Option<&'static CpuModel>) -> Resul
         state.remarks.push(format!("the text holds {dumps} dumps; this is the last"));
     }
     Ok(state)
+}
+
+/// The hexadecimal number behind a label in a line of a list.
+fn list_number(line: &str, label: &str) -> Option<u64> {
+    let digits = line.split_once(label)?.1.trim_start_matches("0x");
+    let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
+    u64::from_str_radix(digits.get(..end)?, 16).ok()
 }
 
 /// Reads the numbers of a line, if it is one of those known: of several kinds, the one with the most numbers.

@@ -62,6 +62,7 @@ fn outcome(outcome: Outcome) -> Value {
             json!({ "text": words, "instruction": instruction, "vm_instruction_error": error })
         }
         Outcome::EntryFailure { qualification } => json!({ "text": words, "exit_reason": "0x80000021", "qualification": qualification }),
+        Outcome::MsrLoading => json!({ "text": words, "exit_reason": "0x80000022" }),
         Outcome::VmexitInvalid => json!({ "text": words, "exit_code": "0xffffffffffffffff" }),
     }
 }

@@ -22,6 +22,7 @@ pub mod spelling;
 pub mod state;
 pub mod text;
 
+mod linux;
 mod svm_rules;
 mod twins;
 mod vmx_rules;
@@ -54,8 +55,8 @@ pub fn recognise(text: &str) -> Content {
     let start = text.trim_start_matches('\u{feff}').trim_start();
     if start.starts_with('{') || start.starts_with("//") {
         return match json::parse(text) {
-            Ok(root) if root.get("vmcs").is_some() => Content::Document(Vendor::Intel),
-            Ok(root) if root.get("vmcb").is_some() => Content::Document(Vendor::Amd),
+            Ok(root) if has(&root, "vmcs") => Content::Document(Vendor::Intel),
+            Ok(root) if has(&root, "vmcb") => Content::Document(Vendor::Amd),
             Ok(_) => Content::OtherJson,
             // The reader of documents shows where it is malformed.
             Err(_) if text.contains("\"vmcs\"") => Content::Document(Vendor::Intel),
@@ -64,6 +65,11 @@ pub fn recognise(text: &str) -> Content {
         };
     }
     dump::vendor(text).map_or(Content::Unknown, Content::Dump)
+}
+
+/// Whether an object has a member of that name, in any case: the reader says how it is to be written.
+fn has(root: &json::Node, name: &str) -> bool {
+    matches!(&root.kind, json::NodeKind::Object(members) if members.iter().any(|member| member.key.eq_ignore_ascii_case(name)))
 }
 
 /// Reads a control structure from a text, whatever its form.
@@ -78,6 +84,11 @@ pub fn read(text: &str, cpu: Option<&'static CpuModel>) -> Result<State, ReadErr
         Content::Document(vendor) => document::read(text, vendor, cpu),
         Content::Dump(vendor) => dump::read(text, vendor, cpu),
         Content::OtherJson => Err(ReadError::new(0..0, "this JSON has neither a member `vmcs` nor `vmcb`")),
+        Content::Unknown if text.contains("hardware error 0x") || text.contains("entry failed") => Err(ReadError::new(
+            0..0,
+            "this tells that an entry failed, not with what: load kvm_intel with `dump_invalid_vmcs=1`, or kvm_amd with `dump_invalid_vmcb=1`, and \
+             give what the kernel then logs",
+        )),
         Content::Unknown => Err(ReadError::new(
             0..0,
             "this is neither JSON with a member `vmcs` or `vmcb` nor the text that Linux prints of a VMCS (`*** Guest State ***`) or a VMCB \

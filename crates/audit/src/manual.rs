@@ -197,14 +197,17 @@ pub fn field(query: Option<&str>) -> Result<String, Unknown> {
         .copied()
         .filter(|field| match by_number {
             Some(number) => number & !1 == u64::from(field.encoding()),
-            None => [field.identifier(), field.name()].iter().any(|name| plain(name) == wanted),
+            None => {
+                [field.identifier(), field.name()].iter().any(|name| plain(name) == wanted)
+                    || crate::linux::vmcs_field(query) == Some(*field)
+            }
         })
         .collect();
     let mut words: Vec<&VmcbField> = VmcbField::all()
         .iter()
         .filter(|word| match by_number {
             Some(number) => number == word.offset as u64,
-            None => plain(&word.name) == wanted,
+            None => plain(&word.name) == wanted || plain(&word.name) == plain(&crate::linux::vmcb_word(query)),
         })
         .collect();
     // A part of a name such as CS or CR4 stands for every field that has it, if nothing is called so.

@@ -36,6 +36,8 @@ pub enum Outcome {
         /// The exit qualification.
         qualification: u64,
     },
+    /// A VM exit with reason 34 and bit 31 set; the exit qualification is the number of the list's entry.
+    MsrLoading,
     /// #VMEXIT with VMEXIT_INVALID.
     VmexitInvalid,
 }
@@ -49,6 +51,8 @@ impl std::fmt::Display for Outcome {
             Outcome::EntryFailure { qualification } => {
                 write!(formatter, "VM entry ends with exit reason 0x80000021 (invalid guest state), qualification {qualification}")
             }
+            Outcome::MsrLoading => formatter
+                .write_str("VM entry ends with exit reason 0x80000022 (MSR loading), the exit qualification is the number of the entry"),
             Outcome::VmexitInvalid => formatter.write_str("VMRUN ends with VMEXIT_INVALID (EXITCODE -1)"),
         }
     }
@@ -102,6 +106,10 @@ pub trait Silicon: std::fmt::Debug {
     /// which it must be another one than the model.
     fn learn(&mut self) -> Vec<&'static str> {
         Vec::new()
+    }
+    /// Puts an entry of the VM-entry MSR-load list where the rules look at one; says whether its MSR is one that the model has.
+    fn look_at_msr(&mut self, _entry: &vmx::checks::MsrLoad) -> bool {
+        true
     }
     /// The names of the bits of a word.
     fn bit_names(&self, word: usize) -> BitNames;

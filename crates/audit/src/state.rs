@@ -4,12 +4,16 @@
 
 use crate::rule::Silicon;
 use crate::spelling::{did_you_mean, plain};
-use crate::{processor, svm_rules, vmx_rules};
+use crate::{linux, processor, svm_rules, vmx_rules};
 use isa::svm::VMCB_SIZE;
 use isa::vmx::VmcsField;
 use models::{CpuModel, Vendor};
 use std::ops::Range;
+use vmx::checks::MsrLoad;
 use zerocopy::IntoBytes as _;
+
+/// The longest list of MSRs that IA32_VMX_MISC can recommend.
+const LONGEST_MSR_LIST: usize = 4096;
 
 /// Why a text cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +69,10 @@ pub struct State {
     pub(crate) known: Vec<bool>,
     /// For each word, where it stands.
     pub(crate) places: Vec<Option<Range<usize>>>,
+    /// The entries of the VM-entry MSR-load list that the reading held, and where they stand.
+    pub(crate) msr_loads: Vec<(MsrLoad, Range<usize>)>,
+    /// The first of them that breaks a rule.
+    pub(crate) stopped_at: Option<MsrLoad>,
 }
 
 impl State {
@@ -81,7 +89,17 @@ impl State {
             (Vendor::Amd, _, None) => return Err(ReadError::new(0..0, format!("this is a VMCB, and {} has no SVM", cpu.name))),
         };
         let words = silicon.words().len();
-        Ok(State { vendor, cpu, source, remarks: Vec::new(), silicon, known: vec![false; words], places: vec![None; words] })
+        Ok(State {
+            vendor,
+            cpu,
+            source,
+            remarks: Vec::new(),
+            silicon,
+            known: vec![false; words],
+            places: vec![None; words],
+            msr_loads: Vec::new(),
+            stopped_at: None,
+        })
     }
 
     /// A control structure on Trapline's own silicon of a CPU model, which offers no more than it does; all fields known and of assumed values.
@@ -142,7 +160,11 @@ impl State {
         {
             return VmcsField::from_encoding(encoding).map(VmcsField::index);
         }
-        words.iter().position(|word| plain(&word.name) == wanted).or_else(|| words.iter().position(|word| plain(&word.title) == wanted))
+        let called = |wanted: &str| words.iter().position(|word| plain(&word.name) == wanted || plain(&word.title) == wanted);
+        called(&wanted).or_else(|| match self.vendor {
+            Vendor::Intel => linux::vmcs_field(name).map(VmcsField::index),
+            Vendor::Amd => called(&plain(&linux::vmcb_word(name))),
+        })
     }
 
     /// Sets a word that the reading holds.
@@ -150,6 +172,19 @@ impl State {
     /// # Errors
     /// There is no word of that name, or the value does not fit.
     pub fn set(&mut self, name: &str, value: u64, place: Range<usize>) -> Result<(), ReadError> {
+        // Linux has the two halves of V_INTR apart.
+        let half = match (self.vendor, plain(&linux::vmcb_word(name)).as_str()) {
+            (Vendor::Amd, "intctl") => Some(0),
+            (Vendor::Amd, "intvector") => Some(32),
+            _ => None,
+        };
+        if let Some(shift) = half {
+            if value >> 32 != 0 {
+                return Err(ReadError::new(place, format!("{} has 32 bits; {value:#x} does not fit", cut(name))));
+            }
+            let others = self.known("V_INTR").unwrap_or(0) & !(0xffff_ffff << shift);
+            return self.set("V_INTR", others | value << shift, place);
+        }
         let Some(word) = self.find(name) else {
             let names = self.silicon.words().iter().map(|word| word.name.as_str());
             return Err(ReadError::new(place, format!("there is no field `{}`.{}", cut(name), did_you_mean(name, names))));
@@ -165,6 +200,19 @@ impl State {
         self.silicon.set(word, value);
         self.known[word] = true;
         self.places[word] = Some(place);
+        Ok(())
+    }
+
+    /// Adds an entry of the VM-entry MSR-load list.
+    ///
+    /// # Errors
+    /// The list is longer than any processor recommends.
+    pub fn add_msr_load(&mut self, index: u32, reserved: u32, value: u64, place: Range<usize>) -> Result<(), ReadError> {
+        if self.msr_loads.len() >= LONGEST_MSR_LIST {
+            return Err(ReadError::new(place, format!("no processor recommends a list of more than {LONGEST_MSR_LIST} MSRs")));
+        }
+        let number = self.msr_loads.len() as u32 + 1;
+        self.msr_loads.push((MsrLoad { number, index, reserved, value, refused: false }, place));
         Ok(())
     }
 

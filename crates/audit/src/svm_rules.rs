@@ -66,7 +66,8 @@ impl Vmcb {
                 title: format!("VMCB offset {:03X}h", field.offset),
                 mask: field.mask(),
                 assumed: 0,
-                environment: false,
+                // What few dumps hold, and who uses no shadow stacks leaves zero.
+                environment: field.name == "S_CET",
             })
             .collect();
         for (name, title, mask, environment) in EXTRAS {

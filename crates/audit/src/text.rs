@@ -2,7 +2,7 @@
 //!
 //! Modelled: one form for both vendors, 110 columns wide where names allow. Not modelled: colours are the caller's ([`Paint`]).
 
-use crate::assess::{Assessment, Finding, Reading, Undecided};
+use crate::assess::{Assessment, Finding, Reading, Undecided, behind_controls};
 use crate::position;
 use crate::rule::{Outcome, Settings};
 use crate::state::Source;
@@ -61,8 +61,9 @@ pub fn report(assessment: &Assessment, text: &str, most: usize, paint: Paint<'_>
     if !assessment.elsewhere.is_empty() {
         let _ = writeln!(
             out,
-            "\nThe processor that recorded exit reason 0x80000021 accepted the controls and the host state, so what follows only tells that it \
+            "\nThe processor that recorded exit reason {} accepted the controls and the host state, so what follows only tells that it \
              is\nnot a {}:",
+            behind_controls(assessment.recorded).unwrap_or("0x80000021"),
             assessment.cpu.name
         );
         for (index, finding) in assessment.elsewhere.iter().enumerate() {

@@ -1,14 +1,18 @@
 //! The rules of VM entry as the auditor sees them: the rows of `vmx::checks`, and before them what VMPTRLD, VMLAUNCH and VMRESUME look at first.
 //!
-//! Modelled: SDM 27.1 "Basic VM-Entry Checks" and 27.2, 27.3.1 through their rows. Not modelled: loading of MSRs, which needs the lists in memory.
+//! Modelled: SDM 27.1 "Basic VM-Entry Checks" and 27.2, 27.3.1 and 27.4 through their rows; what WRMSR takes is asked of a processor of the model.
+//! Not modelled: the lists of VM exit.
 
 use crate::bits::BitNames;
 use crate::processor;
 use crate::rule::{Outcome, Rule, Settings, Silicon, Verdict, Word};
+use cpu::state::Cpu;
+use isa::control::{Cr0, Cr4, Efer};
 use isa::vmx::{AllowedSettings, InvalidGuestStateQualification, VmInstructionError, VmcsField, VmxCapabilities};
 use models::CpuModel;
 use std::sync::LazyLock;
-use vmx::checks::{Check, Entry, Facts, Phase, PhaseOutcome};
+use vmx::Vmx;
+use vmx::checks::{Check, Entry, Facts, MsrLoad, Phase, PhaseOutcome};
 use vmx::vmcs::Fields;
 
 /// What is looked at beside the fields, in the order of the words behind them.
@@ -23,10 +27,14 @@ enum Extra {
     Pdpte(usize),
     LongMode,
     CurrentVmcs,
+    MsrNumber,
+    MsrIndex,
+    MsrReserved,
+    MsrValue,
 }
 
 /// The name, the title, the bits, and whether the usual value of a processor may be taken for granted.
-const EXTRAS: [(Extra, &str, &str, u64, bool); 12] = [
+const EXTRAS: [(Extra, &str, &str, u64, bool); 16] = [
     (Extra::Revision, "region.revision", "Revision identifier, bytes 3:0 of the VMCS region", 0xffff_ffff, true),
     (Extra::Launched, "region.launched", "Launch state of the VMCS: 0 clear, 1 launched", 1, true),
     (Extra::Vmresume, "entry.vmresume", "The instruction: 0 VMLAUNCH, 1 VMRESUME", 1, true),
@@ -39,6 +47,11 @@ const EXTRAS: [(Extra, &str, &str, u64, bool); 12] = [
     (Extra::Pdpte(3), "memory.pdptes[3]", "PDPTE3 in memory at the guest's CR3", u64::MAX, false),
     (Extra::LongMode, "processor.long_mode", "IA32_EFER.LMA of the processor that enters", 1, true),
     (Extra::CurrentVmcs, "processor.current_vmcs", "Physical address of the current VMCS", u64::MAX, true),
+    // Of the entry at which loading stops. A list that is not there counts as good.
+    (Extra::MsrNumber, "memory.entry_msr_load.number", "The entry of the VM-entry MSR-load list, counted from 1", 0xffff_ffff, true),
+    (Extra::MsrIndex, "memory.entry_msr_load.index", "Bits 31:0 of that entry: the MSR", 0xffff_ffff, true),
+    (Extra::MsrReserved, "memory.entry_msr_load.reserved", "Bits 63:32 of that entry", 0xffff_ffff, true),
+    (Extra::MsrValue, "memory.entry_msr_load.value", "Bits 127:64 of that entry: the value", u64::MAX, true),
 ];
 
 /// The words of a VMCS and of what belongs to it.
@@ -52,6 +65,10 @@ pub(crate) struct Vmcs {
     launched: bool,
     vmresume: bool,
     mov_ss: bool,
+    msr_load: MsrLoad,
+    cpu: &'static CpuModel,
+    /// Trapline's own processor, which has no MSR beyond its model's.
+    own: bool,
 }
 
 /// A rule that is no row of `vmx::checks`: one of the instructions before the contents of the VMCS matter.
@@ -124,6 +141,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     for phase in Phase::ALL {
         let outcome = match phase.outcome() {
             PhaseOutcome::FailValid(error) => instruction_error("VM entry", error),
+            PhaseOutcome::MsrLoading => Outcome::MsrLoading,
             PhaseOutcome::InvalidGuestState(qualification) => Outcome::EntryFailure { qualification: qualification as u64 },
         };
         for check in phase.checks() {
@@ -154,7 +172,7 @@ pub(crate) fn extra_name(word: usize) -> String {
 
 impl Vmcs {
     /// A VMCS of assumed values on a processor with these capabilities.
-    pub(crate) fn new(cpu: &CpuModel, capabilities: VmxCapabilities) -> Vmcs {
+    pub(crate) fn new(cpu: &'static CpuModel, capabilities: VmxCapabilities) -> Vmcs {
         let revision = capabilities.basic.revision();
         let mut words: Vec<Word> = VmcsField::ALL
             .iter()
@@ -177,6 +195,7 @@ impl Vmcs {
                 Extra::LongMode => 1,
                 Extra::CurrentVmcs => u64::MAX,
                 Extra::Launched | Extra::Vmresume | Extra::MovSs | Extra::Pdpte(_) => 0,
+                Extra::MsrNumber | Extra::MsrIndex | Extra::MsrReserved | Extra::MsrValue => 0,
             };
             words.push(Word { name: name.to_owned(), title: title.to_owned(), mask, assumed, environment });
         }
@@ -188,8 +207,19 @@ impl Vmcs {
             perf_global_ctrl_reserved: !processor::counters(cpu),
             ..Facts::default()
         };
-        let mut vmcs =
-            Vmcs { words, fields: Fields::default(), facts, capabilities, revision, launched: false, vmresume: false, mov_ss: false };
+        let mut vmcs = Vmcs {
+            words,
+            fields: Fields::default(),
+            facts,
+            capabilities,
+            revision,
+            launched: false,
+            vmresume: false,
+            mov_ss: false,
+            msr_load: MsrLoad::default(),
+            cpu,
+            own: false,
+        };
         for word in 0..vmcs.words.len() {
             vmcs.set(word, vmcs.words[word].assumed);
         }
@@ -197,20 +227,38 @@ impl Vmcs {
     }
 
     /// The same on Trapline's own silicon, which has no bits of EFER beyond its model's.
-    pub(crate) fn on_machine(cpu: &CpuModel, capabilities: VmxCapabilities) -> Vmcs {
+    pub(crate) fn on_machine(cpu: &'static CpuModel, capabilities: VmxCapabilities) -> Vmcs {
         let mut vmcs = Vmcs::new(cpu, capabilities);
         vmcs.facts.efer_reserved = !cpu.supported_efer().into_bits();
         vmcs.facts.debugctl_reserved = !cpu.last_branches.debugctl;
         vmcs.facts.perf_global_ctrl_reserved = u64::MAX;
+        vmcs.own = true;
         vmcs
     }
 
     /// The VMCS that a processor of ours refused.
-    pub(crate) fn refused(cpu: &CpuModel, capabilities: VmxCapabilities, refused: &vmx::Refused) -> Vmcs {
+    pub(crate) fn refused(cpu: &'static CpuModel, capabilities: VmxCapabilities, refused: &vmx::Refused) -> Vmcs {
         let mut vmcs = Vmcs::on_machine(cpu, capabilities);
         vmcs.fields = refused.fields.clone();
         vmcs.facts = refused.facts;
+        vmcs.msr_load = refused.msr_load;
         vmcs
+    }
+
+    /// What WRMSR says of a value in the guest that the VMCS describes: whether it is #GP; nothing if the model has no such MSR.
+    fn refuses(&self, entry: &MsrLoad) -> Option<bool> {
+        let mut cpu = Cpu::new(self.cpu, 0, 1, Some(Box::new(Vmx::new(&self.capabilities))));
+        cpu.cr0 = Cr0::from_bits(self.fields.get(VmcsField::GuestCr0));
+        cpu.cr4 = Cr4::from_bits(self.fields.get(VmcsField::GuestCr4));
+        let long = self.fields.entry().ia32e_mode_guest();
+        cpu.efer = if self.fields.entry().load_ia32_efer() {
+            Efer::from_bits(self.fields.get(VmcsField::GuestEfer))
+        } else {
+            Efer::new().with_lma(long).with_lme(long)
+        };
+        let exists = cpu.read_msr(entry.index).is_ok();
+        let refused = cpu.write_msr(entry.index, entry.value).is_err();
+        (exists || !refused || self.own).then_some(refused)
     }
 }
 
@@ -241,6 +289,10 @@ impl Silicon for Vmcs {
             Some(Extra::Pdpte(index)) => self.facts.pdptes[index],
             Some(Extra::LongMode) => self.facts.host_long_mode.into(),
             Some(Extra::CurrentVmcs) => self.facts.current_vmcs,
+            Some(Extra::MsrNumber) => self.msr_load.number.into(),
+            Some(Extra::MsrIndex) => self.msr_load.index.into(),
+            Some(Extra::MsrReserved) => self.msr_load.reserved.into(),
+            Some(Extra::MsrValue) => self.msr_load.value,
             None => 0,
         }
     }
@@ -260,6 +312,10 @@ impl Silicon for Vmcs {
             Some(Extra::Pdpte(index)) => self.facts.pdptes[index] = value,
             Some(Extra::LongMode) => self.facts.host_long_mode = value & 1 != 0,
             Some(Extra::CurrentVmcs) => self.facts.current_vmcs = value,
+            Some(Extra::MsrNumber) => self.msr_load.number = value as u32,
+            Some(Extra::MsrIndex) => self.msr_load.index = value as u32,
+            Some(Extra::MsrReserved) => self.msr_load.reserved = value as u32,
+            Some(Extra::MsrValue) => self.msr_load.value = value,
             None => {}
         }
     }
@@ -268,7 +324,12 @@ impl Silicon for Vmcs {
         let (applies, holds) = match (TABLE.basic.get(rule), rule.checked_sub(TABLE.basic.len()).and_then(|row| TABLE.checks.get(row))) {
             (Some(basic), _) => (basic.says)(self),
             (None, Some(check)) => {
-                let entry = Entry { fields: &self.fields, capabilities: &self.capabilities, facts: self.facts };
+                let mut entry =
+                    Entry { fields: &self.fields, capabilities: &self.capabilities, facts: self.facts, msr_load: self.msr_load };
+                // A processor is asked only where its answer is the question: what may not be in a list at all is not written.
+                if check.id == "msr-load-value" && self.msr_load.number != 0 && Phase::MsrLoading.first_failure(&entry).is_none() {
+                    entry.msr_load.refused = self.refuses(&self.msr_load) == Some(true);
+                }
                 let applies = (check.applies)(&entry);
                 (applies, applies && (check.holds)(&entry))
             }
@@ -311,6 +372,11 @@ impl Silicon for Vmcs {
             self.facts.efer_reserved &= !fields.get(VmcsField::HostEfer);
         }
         learned
+    }
+
+    fn look_at_msr(&mut self, entry: &MsrLoad) -> bool {
+        self.msr_load = *entry;
+        entry.number == 0 || self.refuses(entry).is_some()
     }
 
     fn bit_names(&self, word: usize) -> BitNames {

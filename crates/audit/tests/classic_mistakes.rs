@@ -39,6 +39,36 @@ fn vmcs_mistakes() -> Vec<Mistake> {
             "injected-error-code-vector",
         ),
         ("reserved activity state", vec![("/vmcs/GuestActivityState", json!(4))], "guest-activity-supported"),
+        (
+            "FS base in the MSR-load list",
+            vec![
+                ("/vmcs/EntryMsrLoadCount", json!(3)),
+                ("/vmcs/EntryMsrLoadAddress", json!("0x103f1b000")),
+                (
+                    "/memory/entry_msr_load",
+                    json!([
+                        { "index": "0xc0000081", "value": "0x23001000000000" },
+                        { "index": "0xc0000100", "value": "0x7f1234567000" },
+                        { "index": "0x808", "value": 0 }
+                    ]),
+                ),
+            ],
+            "msr-load-base",
+        ),
+        (
+            "address not canonical in the MSR-load list",
+            vec![
+                ("/vmcs/EntryMsrLoadCount", json!(3)),
+                (
+                    "/memory/entry_msr_load",
+                    json!([
+                        { "index": "0x48", "value": 1 },
+                        { "index": "0xc0000082", "value": "0x8000ffff81a00000" }
+                    ]),
+                ),
+            ],
+            "msr-load-value",
+        ),
         ("VMCS link pointer to no page", vec![("/vmcs/VmcsLinkPointer", json!("0x1008"))], "link-pointer-address"),
     ]
 }

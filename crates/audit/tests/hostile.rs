@@ -109,3 +109,28 @@ fn a_whole_page_is_a_vmcb() {
     let mut state = read(&source, None).unwrap();
     assert_eq!(assess(&mut state).broken[0].rule.id, "efer-svme");
 }
+
+#[test]
+fn names_that_linux_gives_are_known() {
+    let vmcs = r#"{"vmcs": {"GUEST_CS_AR_BYTES": "a09bh", "VM_ENTRY_CONTROLS": "0b1000000000", "PIN_BASED_VM_EXEC_CONTROL": 22}}"#;
+    let state = audit::read(vmcs, None).unwrap();
+    assert_eq!(
+        (state.known("GuestCsAccessRights"), state.known("EntryControls"), state.known("PinBasedControls")),
+        (Some(0xa09b), Some(0x200), Some(22))
+    );
+    let vmcb =
+        r#"{"vmcb": {"control": {"asid": 7, "int_vector": 65, "int_ctl": "0x1000000"}, "save": {"efer": "0x500", "cs": {"attrib": 1}}}}"#;
+    let state = audit::read(vmcb, None).unwrap();
+    assert_eq!(
+        (state.known("GUEST_ASID"), state.known("V_INTR"), state.known("EFER"), state.known("CS.ATTRIB")),
+        (Some(7), Some(0x41_0100_0000), Some(0x500), Some(1))
+    );
+    for (text, says) in [
+        (r#"{"VMCS": {}}"#, "Did you mean `vmcs`?"),
+        ("KVM: entry failed, hardware error 0x80000021", "dump_invalid_vmcs=1"),
+        (r#"{"vmcb": {"int_ctl": "0x100000000"}}"#, "32 bits"),
+    ] {
+        let error = audit::read(text, None).unwrap_err();
+        assert!(error.message.contains(says), "{error}");
+    }
+}

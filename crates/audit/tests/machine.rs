@@ -121,6 +121,12 @@ fn vmx_seeds(model: &models::CpuModel) -> Vec<Seed> {
     seeds.push(with(&base, &[("PinBasedControls", pin | 1 << 3 | 1 << 5), event(2, 2)]));
     seeds.push(with(&base, &[("entry.vmresume", 1), ("region.launched", 1)]));
     seeds.push(with(&base, &[("SecondaryProcessorBasedControls", 1 << 25), ("TscMultiplier", 1 << 48)]));
+    // A list with one MSR: any value, one whose number is a bit away from that of FS's base, and one a bit away from what only SMM writes.
+    for (index, msr) in [(0x10, 0), (0xc000_0102, 0), (0x1b, 0xfee0_0900)] {
+        let list = [("EntryMsrLoadCount", 1), ("EntryMsrLoadAddress", PAGE), ("memory.entry_msr_load.number", 1)];
+        let entry = [("memory.entry_msr_load.index", index), ("memory.entry_msr_load.value", msr)];
+        seeds.push(with(&with(&base, &list), &entry));
+    }
     // A guest at privilege level 3, one in a conforming code segment, and one with neither paging nor long mode.
     let user = [("GuestCsSelector", 11), ("GuestCsAccessRights", 0xa0fb), ("GuestSsSelector", 0x13), ("GuestSsAccessRights", 0xc0f3)];
     seeds.push(with(&base, &user));
@@ -175,6 +181,12 @@ fn enter_vmx(model: &'static models::CpuModel, words: &[Value]) -> Result<(), Ou
         put((value(words, "GuestCr3") & 0xffff_ffe0) + 8 * index as u64, &entry.to_le_bytes());
     }
     put(value(words, "VirtualApicAddress") + 0x80, &[value(words, "memory.virtual_tpr") as u8]);
+    let number = value(words, "memory.entry_msr_load.number");
+    if number != 0 {
+        let head = value(words, "memory.entry_msr_load.reserved") << 32 | value(words, "memory.entry_msr_load.index");
+        put(value(words, "EntryMsrLoadAddress"), &head.to_le_bytes());
+        put(value(words, "EntryMsrLoadAddress") + 8, &value(words, "memory.entry_msr_load.value").to_le_bytes());
+    }
     let link = value(words, "VmcsLinkPointer");
     if link != vmcs {
         put(link & !0xfff, &(value(words, "memory.link_pointer_revision") as u32).to_le_bytes());
@@ -209,8 +221,15 @@ fn enter_vmx(model: &'static models::CpuModel, words: &[Value]) -> Result<(), Ou
                 Ok(EntryOutcome::Exited(_)) => {
                     let reason = vmx.vmread(cpu, F::ExitReason).expect("VMREAD");
                     let qualification = vmx.vmread(cpu, F::ExitQualification).expect("VMREAD");
-                    // A pending MTF VM exit that was injected follows a good entry, and so does the failure to load an MSR.
-                    if reason == 0x8000_0021 { Err(Outcome::EntryFailure { qualification }) } else { Ok(()) }
+                    match reason {
+                        0x8000_0021 => Err(Outcome::EntryFailure { qualification }),
+                        0x8000_0022 if number != 0 => {
+                            assert_eq!(qualification, number, "the qualification is the number of the entry");
+                            Err(Outcome::MsrLoading)
+                        }
+                        // A pending MTF VM exit that was injected follows a good entry, and so does the failure to load what lies in memory.
+                        _ => Ok(()),
+                    }
                 }
                 Err(fail) => Err(of_fail(instruction, fail)),
             }
@@ -293,11 +312,15 @@ const BEYOND_VMX: &[&str] = &[
     "guest-rflags-vm",
 ];
 
+/// One too many is a matter of the whole list: the entries in front would have to be good. `vmx/tests/operation.rs` has it.
+const OF_LISTS: &[&str] = &["msr-load-count"];
+
 #[test]
 fn vmx_entry_agrees_with_every_rule_at_its_boundary() {
     let model = &models::SKYLAKE_SERVER;
     let mut state = State::on_machine(model).expect("VMX");
-    let (found, missing) = boundaries(&mut state, &vmx_seeds(model));
+    let (mut found, missing) = boundaries(&mut state, &vmx_seeds(model));
+    found.retain(|boundary| !OF_LISTS.contains(&boundary.rule));
     assert_eq!(BTreeSet::from_iter(missing), BTreeSet::from_iter(BEYOND_VMX.iter().copied()), "rules that are not reached");
     judge(&found, |words| enter_vmx(model, words));
 }
@@ -362,7 +385,7 @@ fn svm_seeds() -> Vec<Seed> {
 }
 
 /// Rules of SVM that no state of this processor can break alone; the tests of `svm/src/check.rs` have them on one that can.
-const BEYOND_SVM: &[&str] = &["efer-long-mode-supported", "cr4-cet-without-wp", "virtual-nmi-needs-intercept"];
+const BEYOND_SVM: &[&str] = &["efer-long-mode-supported", "cr4-cet-without-wp", "s-cet-reserved", "virtual-nmi-needs-intercept"];
 
 #[test]
 fn vmrun_agrees_with_every_rule_at_its_boundary() {

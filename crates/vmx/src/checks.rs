@@ -1,13 +1,14 @@
 //! The checks of VM entry: what a row is, what it may look at, and which phase a failure belongs to.
 //!
-//! Modelled: the checks of SDM 27.2 "Checks on VMX Controls and Host-State Area" and 27.3.1 "Checks on the Guest State Area", one row for
-//! each rule. A row says whether a rule holds, never what happens if it does not: that is the [`Phase`]'s, so that no row can answer with
+//! Modelled: the checks of SDM 27.2 "Checks on VMX Controls and Host-State Area", 27.3.1 "Checks on the Guest State Area" and 27.4 "Loading
+//! MSRs", one row for each rule. A row says whether a rule holds, never what happens if it does not: that is the [`Phase`]'s, so that no row can answer with
 //! another phase's error. The SDM lets a processor check in any order within a group; the order of the rows is ours.
 //! Not modelled: checks of features that no CPU model offers; the check of the control words themselves then fails first.
 
 pub mod controls;
 pub mod guest;
 pub mod host_state;
+pub mod msr_loading;
 
 use crate::vmcs::Fields;
 use isa::control::{Cr0, Cr4, Efer};
@@ -97,6 +98,8 @@ pub enum Phase {
     GuestLinkPointer,
     /// Guest page-directory-pointer-table entries.
     GuestPdptes,
+    /// Entries of the VM-entry MSR-load list.
+    MsrLoading,
 }
 
 /// What follows from a broken rule.
@@ -106,6 +109,8 @@ pub enum PhaseOutcome {
     FailValid(VmInstructionError),
     /// A VM exit with reason 33, bit 31 set, and this qualification.
     InvalidGuestState(InvalidGuestStateQualification),
+    /// A VM exit with reason 34, bit 31 set, and the number of the list's entry as qualification.
+    MsrLoading,
 }
 
 impl Phase {
@@ -120,6 +125,7 @@ impl Phase {
         Phase::GuestNonRegister,
         Phase::GuestLinkPointer,
         Phase::GuestPdptes,
+        Phase::MsrLoading,
     ];
 
     /// The rules of the phase, in the order in which the processor checks them.
@@ -134,6 +140,7 @@ impl Phase {
             Phase::GuestNonRegister => guest::non_register::CHECKS,
             Phase::GuestLinkPointer => guest::non_register::LINK_POINTER_CHECKS,
             Phase::GuestPdptes => guest::pdpte::CHECKS,
+            Phase::MsrLoading => msr_loading::CHECKS,
         }
     }
 
@@ -146,6 +153,7 @@ impl Phase {
             Phase::HostState => PhaseOutcome::FailValid(VmInstructionError::EntryInvalidHostStateFields),
             Phase::GuestLinkPointer => PhaseOutcome::InvalidGuestState(InvalidGuestStateQualification::VmcsLinkPointer),
             Phase::GuestPdptes => PhaseOutcome::InvalidGuestState(InvalidGuestStateQualification::Pdptes),
+            Phase::MsrLoading => PhaseOutcome::MsrLoading,
             Phase::GuestControlRegisters | Phase::GuestSegments | Phase::GuestTables | Phase::GuestRipRflags | Phase::GuestNonRegister => {
                 PhaseOutcome::InvalidGuestState(InvalidGuestStateQualification::Unspecified)
             }
@@ -252,6 +260,21 @@ pub struct Facts {
     pub pdptes: [u64; 4],
 }
 
+/// An entry of the VM-entry MSR-load list, and what WRMSR says of it. SDM Table 25-13 "Format of an MSR Entry".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MsrLoad {
+    /// Which entry, counted from 1: the exit qualification if it breaks a rule. 0 is none.
+    pub number: u32,
+    /// Bits 31:0, the MSR.
+    pub index: u32,
+    /// Bits 63:32.
+    pub reserved: u32,
+    /// Bits 127:64, the value.
+    pub value: u64,
+    /// WRMSR at privilege level 0 of the value would be #GP.
+    pub refused: bool,
+}
+
 /// Everything a check may look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
@@ -261,6 +284,8 @@ pub struct Entry<'a> {
     pub capabilities: &'a VmxCapabilities,
     /// The rest.
     pub facts: Facts,
+    /// The entry of the VM-entry MSR-load list that is looked at; none while number is 0.
+    pub msr_load: MsrLoad,
 }
 
 impl Entry<'_> {

@@ -6,7 +6,7 @@
 //! Not modelled: entry to SMM.
 
 use crate::address_space::AddressSpaces;
-use crate::checks::{Entry, Facts, Phase, PhaseOutcome, guest::pdpte::pae_paging};
+use crate::checks::{Entry, Facts, MsrLoad, Phase, PhaseOutcome, guest::pdpte::pae_paging};
 use crate::exit::VIRTUAL_TPR;
 use crate::intercept::{Intercepts, PauseLoop};
 use crate::segments::load_all;
@@ -63,12 +63,13 @@ impl Vmx {
         }
         let facts = self.facts(cpu);
         if let Some(outcome) = self.check(&facts) {
-            self.refused = Some(Box::new(Refused { fields: self.current.fields().clone(), facts }));
+            self.refuse(facts, MsrLoad::default());
             return match outcome {
                 PhaseOutcome::FailValid(error) => {
                     cpu.charge(cpu.model.costs.vm_entry_failed.ticks.into());
                     Err(self.fail(error))
                 }
+                PhaseOutcome::MsrLoading => Ok(self.entry_failure(cpu, ExitReason::EntryFailureMsrLoading, 0)),
                 PhaseOutcome::InvalidGuestState(qualification) => {
                     self.contexts.leave_host(cpu);
                     cpu.charge(cpu.model.costs.vm_entry.ticks.into());
@@ -77,14 +78,21 @@ impl Vmx {
             };
         }
         self.refused = None;
+        let begun = cpu.now();
         cpu.charge(cpu.model.costs.vm_entry.ticks.into());
         self.contexts.leave_host(cpu);
         self.load_guest(cpu, &facts);
         if let Err(bad) = self.load_msrs(cpu, VmcsField::EntryMsrLoadAddress, VmcsField::EntryMsrLoadCount) {
-            return Ok(self.entry_failure(cpu, ExitReason::EntryFailureMsrLoading, bad.0));
+            self.refuse(facts, bad);
+            return Ok(self.entry_failure(cpu, ExitReason::EntryFailureMsrLoading, bad.number.into()));
         }
         self.current.launch_state = LaunchState::Launched;
-        Ok(self.start_guest(cpu, &facts))
+        Ok(self.start_guest(cpu, &facts, begun))
+    }
+
+    /// Keeps what a VM entry was refused with.
+    fn refuse(&mut self, facts: Facts, msr_load: MsrLoad) {
+        self.refused = Some(Box::new(Refused { fields: self.current.fields().clone(), facts, msr_load }));
     }
 
     /// The checks before those of the VMCS's contents. SDM 27.1 "Basic VM-Entry Checks".
@@ -124,7 +132,7 @@ impl Vmx {
         if fields.primary().use_tpr_shadow() {
             facts.virtual_tpr = cpu.read_physical(fields.get(VmcsField::VirtualApicAddress) + VIRTUAL_TPR, 1) as u8;
         }
-        let view = Entry { fields, capabilities: &self.capabilities, facts };
+        let view = Entry { fields, capabilities: &self.capabilities, facts, msr_load: MsrLoad::default() };
         if pae_paging(&view) && !fields.secondary().enable_ept() {
             // SDM 4.4.1 "PDPTE Registers": 32-byte aligned at CR3.
             let table = fields.get(VmcsField::GuestCr3) & 0xffff_ffe0;
@@ -140,7 +148,8 @@ impl Vmx {
             return None;
         }
         for &phase in Phase::ALL.iter().filter(|&&phase| unchecked.contains(phase)) {
-            let view = Entry { fields: self.current.fields(), capabilities: &self.capabilities, facts: *facts };
+            let view =
+                Entry { fields: self.current.fields(), capabilities: &self.capabilities, facts: *facts, msr_load: MsrLoad::default() };
             if phase.first_failure(&view).is_some() {
                 return Some(phase.outcome());
             }
@@ -181,7 +190,7 @@ impl Vmx {
         cpu.set_gpr(Gpr::Rsp, vmcs.get(VmcsField::GuestRsp));
         cpu.set_rflags(Rflags::from_bits(vmcs.get(VmcsField::GuestRflags)));
         cpu.cpl = cpu.segment(Segment::Ss).attributes.dpl();
-        let view = Entry { fields: vmcs.fields(), capabilities: &self.capabilities, facts: *facts };
+        let view = Entry { fields: vmcs.fields(), capabilities: &self.capabilities, facts: *facts, msr_load: MsrLoad::default() };
         if pae_paging(&view) {
             let fields = [VmcsField::GuestPdpte0, VmcsField::GuestPdpte1, VmcsField::GuestPdpte2, VmcsField::GuestPdpte3];
             cpu.pdptes = if secondary.enable_ept() { fields.map(|field| vmcs.get(field)) } else { facts.pdptes };
@@ -205,7 +214,7 @@ impl Vmx {
     }
 
     /// Puts the VM-execution controls in force and injects the event. SDM 27.6 "Event Injection", 27.7 "Special Features of VM Entry".
-    fn start_guest(&mut self, cpu: &mut Cpu, facts: &Facts) -> EntryOutcome {
+    fn start_guest(&mut self, cpu: &mut Cpu, facts: &Facts, begun: u64) -> EntryOutcome {
         self.operation = Operation::NonRoot;
         self.pauses = PauseLoop::default();
         cpu.guest_mode = true;
@@ -240,7 +249,7 @@ impl Vmx {
         let fields = self.current.fields();
         let timer = pin.activate_vmx_preemption_timer();
         let count = fields.get(VmcsField::VmxPreemptionTimerValue);
-        cpu.preemption_deadline = timer.then(|| self.preemption_deadline(cpu, count));
+        cpu.preemption_deadline = timer.then(|| self.preemption_deadline(cpu, count, begun));
         self.enter_address_space(cpu);
         self.contexts.enter_guest(cpu, self.ept);
 
@@ -261,13 +270,14 @@ impl Vmx {
         EntryOutcome::Entered
     }
 
-    /// Time in ticks at which a preemption timer of this count expires. SDM 26.5.1 "VMX-Preemption Timer".
-    fn preemption_deadline(&self, cpu: &Cpu, count: u64) -> u64 {
+    /// Time in ticks at which a preemption timer of this count expires. SDM 26.5.1 "VMX-Preemption Timer". It counts from the moment at which the
+    /// entry begins to load the guest: 27.7.4 leaves open when in an entry the counting begins, and on processors an entry takes some of it.
+    fn preemption_deadline(&self, cpu: &Cpu, count: u64, begun: u64) -> u64 {
         let rate = u32::from(self.capabilities.misc.preemption_timer_rate());
-        let now = cpu.tsc.apply(cpu.cycles());
-        let end = (now >> rate).wrapping_add(count) << rate;
-        let cycles = if count == 0 { 0 } else { end.wrapping_sub(now) };
-        cpu.now().saturating_add(cycles.saturating_mul(TICKS_PER_CYCLE))
+        let started = cpu.tsc.apply(begun / TICKS_PER_CYCLE);
+        let end = (started >> rate).wrapping_add(count) << rate;
+        let cycles = if count == 0 { 0 } else { end.wrapping_sub(started) };
+        begun.saturating_add(cycles.saturating_mul(TICKS_PER_CYCLE)).max(cpu.now())
     }
 
     /// What the timer would count now, to be saved at VM exit.

@@ -225,7 +225,7 @@ impl Vmx {
         fields.set(VmcsField::SecondaryProcessorBasedControls, secondary.into_bits().into());
         fields.set(VmcsField::EptPointer, pointer.into_bits());
         let facts = Facts { physical_address_width: cpu.model.physical_address_bits, ..Facts::default() };
-        let view = Entry { fields: &fields, capabilities: &self.capabilities, facts };
+        let view = Entry { fields: &fields, capabilities: &self.capabilities, facts, msr_load: Default::default() };
         let reads_pointer = |check: &&Check| check.reads.contains(&VmcsField::EptPointer);
         !Phase::Controls.checks().iter().filter(reads_pointer).any(|check| check.fails(&view))
     }

@@ -5,7 +5,7 @@
 
 use crate::address_space::AddressSpaces;
 use crate::capabilities;
-use crate::checks::{Check, Entry, Facts, Phase, all_failures};
+use crate::checks::{Check, Entry, Facts, MsrLoad, Phase, all_failures};
 use crate::contexts::Contexts;
 use crate::intercept::{Intercepts, PauseLoop};
 use crate::vmcs::{Fields, SupportedFields, Vmcs};
@@ -56,6 +56,8 @@ pub struct Refused {
     pub fields: Fields,
     /// The rest that the rules looked at.
     pub facts: Facts,
+    /// The entry of the VM-entry MSR-load list at which it ended, if it was one.
+    pub msr_load: MsrLoad,
 }
 
 /// VMX of one logical processor.
@@ -170,7 +172,8 @@ impl Vmx {
     /// Every rule that the current VMCS breaks, as no hardware can tell.
     pub fn explain(&self, cpu: &mut Cpu) -> Vec<(Phase, &'static Check)> {
         let facts = self.facts(cpu);
-        all_failures(&Entry { fields: self.current.fields(), capabilities: &self.capabilities, facts }).collect()
+        all_failures(&Entry { fields: self.current.fields(), capabilities: &self.capabilities, facts, msr_load: MsrLoad::default() })
+            .collect()
     }
 
     /// Whether software may execute VMXON.

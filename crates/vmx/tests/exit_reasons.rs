@@ -97,6 +97,8 @@ reasons! {
         machine.set(F::EntryMsrLoadCount, 2);
     };
     MonitorTrapFlag monitor_trap_flag "nop", 0, |machine| enable(machine, &[Primary::MONITOR_TRAP_FLAG]);
+    Mwait mwait "db 0x0f, 0x01, 0xc9", 0, |machine| enable(machine, &[Primary::MWAIT_EXITING]);
+    Monitor monitor "db 0x0f, 0x01, 0xc8", 0, |machine| enable(machine, &[Primary::MONITOR_EXITING]);
     Pause pause "pause", 0, |machine| enable(machine, &[Primary::PAUSE_EXITING]);
     TprBelowThreshold tpr_below_threshold "xor eax, eax\nmov cr8, rax", 0, |machine| {
         enable(machine, &[Primary::USE_TPR_SHADOW]);
@@ -158,8 +160,6 @@ const WITHOUT: &[(ExitReason, &str)] = &[
     (ExitReason::OtherSmi, "system-management mode is not modelled"),
     (ExitReason::Rsm, "outside system-management mode it is #UD"),
     (ExitReason::Getsec, "no model has SMX: it is #UD"),
-    (ExitReason::Mwait, "no model has MONITOR and MWAIT: they are #UD"),
-    (ExitReason::Monitor, "no model has MONITOR and MWAIT: they are #UD"),
     (ExitReason::EntryFailureMachineCheck, "nothing checks the machine"),
     (ExitReason::Encls, "no model has SGX: it is #UD"),
     (ExitReason::Xsaves, "no model has XSAVES: it is #UD"),
@@ -192,10 +192,11 @@ fn every_exit_reason_has_a_test_or_cannot_happen() {
 /// Instructions of what no model has are #UD, and so no exits of their own.
 #[test]
 fn instructions_that_no_model_has_are_undefined() {
-    let rows: [(&str, &[u8]); 7] = [
+    let rows: [(&str, &[u8]); 8] = [
         ("getsec", &[0x0f, 0x37]),
-        ("monitor", &[0x0f, 0x01, 0xc8]),
-        ("mwait", &[0x0f, 0x01, 0xc9]),
+        ("umonitor", &[0xf3, 0x0f, 0xae, 0xf0]),
+        ("umwait", &[0xf2, 0x0f, 0xae, 0xf0]),
+        ("tpause", &[0x66, 0x0f, 0xae, 0xf0]),
         ("encls", &[0x0f, 0x01, 0xcf]),
         ("xsaves [rax]", &[0x0f, 0xc7, 0x28]),
         ("xrstors [rax]", &[0x0f, 0xc7, 0x18]),

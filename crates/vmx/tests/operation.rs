@@ -268,6 +268,22 @@ fn msr_lists_are_loaded_and_stored() {
         assert_eq!(vmx.vmresume(cpu), Ok(EntryOutcome::Exited(AfterExit::RustHost)));
         assert_eq!(read(vmx, cpu, F::ExitReason), 0x8000_0022);
         assert_eq!(read(vmx, cpu, F::ExitQualification), 2);
+        assert_eq!(vmx.refused().map(|refused| refused.msr_load.index), Some(0xc000_0100));
+        // A value that WRMSR would not take; the entry in front of it is loaded all the same.
+        entry(cpu, 0, 0xc000_0102, 0x5000);
+        entry(cpu, 1, 0xc000_0082, 1 << 63);
+        assert_eq!(vmx.vmresume(cpu), Ok(EntryOutcome::Exited(AfterExit::RustHost)));
+        assert_eq!((read(vmx, cpu, F::ExitReason), read(vmx, cpu, F::ExitQualification)), (0x8000_0022, 2));
+        assert_eq!(vmx.refused().map(|refused| refused.msr_load.refused), Some(true));
+        assert_eq!((cpu.msrs.kernel_gs_base, cpu.msrs.lstar), (0x5000, 0xffff_8000_0000_1000));
+        // 512 is what IA32_VMX_MISC recommends: the entry behind it is one too many.
+        for number in 0..513 {
+            entry(cpu, number, 0xc000_0102, number);
+        }
+        set(vmx, cpu, F::EntryMsrLoadCount, 513);
+        assert_eq!(vmx.vmresume(cpu), Ok(EntryOutcome::Exited(AfterExit::RustHost)));
+        assert_eq!((read(vmx, cpu, F::ExitReason), read(vmx, cpu, F::ExitQualification)), (0x8000_0022, 513));
+        assert_eq!(cpu.msrs.kernel_gs_base, 511);
     });
 }
 

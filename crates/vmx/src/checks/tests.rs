@@ -135,6 +135,10 @@ struct Row {
     setup_facts: fn(&mut Facts),
     /// Change of the facts that breaks it.
     breaking_facts: fn(&mut Facts),
+    /// The entry of the VM-entry MSR-load list that goes with the setup.
+    setup_msr: fn(&mut MsrLoad),
+    /// Change of it that breaks the check.
+    breaking_msr: fn(&mut MsrLoad),
     /// Change of the capabilities.
     capabilities: fn(&mut VmxCapabilities),
     /// Change of the capabilities that breaks it.
@@ -149,6 +153,8 @@ const ROW: Row = Row {
     breaking: &[],
     setup_facts: |_| {},
     breaking_facts: |_| {},
+    setup_msr: |_| {},
+    breaking_msr: |_| {},
     capabilities: |_| {},
     breaking_capabilities: |_| {},
     also: &[],
@@ -175,6 +181,7 @@ fn rows() -> Vec<Row> {
     rows.extend(control_rows());
     rows.extend(host_rows());
     rows.extend(guest_rows());
+    rows.extend(msr_rows());
     for segment in ["cs", "ss", "ds", "es", "fs", "gs"] {
         rows.extend(segment_rows(segment));
     }
@@ -182,16 +189,16 @@ fn rows() -> Vec<Row> {
 }
 
 mod rows;
-use rows::{control_rows, guest_rows, host_rows, segment_rows};
+use rows::{control_rows, guest_rows, host_rows, msr_rows, segment_rows};
 
-fn failures(fields: &Fields, capabilities: &VmxCapabilities, facts: Facts) -> Vec<&'static str> {
-    let entry = Entry { fields, capabilities, facts };
+fn failures(fields: &Fields, capabilities: &VmxCapabilities, facts: Facts, msr_load: MsrLoad) -> Vec<&'static str> {
+    let entry = Entry { fields, capabilities, facts, msr_load };
     all_failures(&entry).map(|(_, check)| check.id).collect()
 }
 
 #[test]
 fn the_valid_vmcs_is_valid() {
-    assert_eq!(failures(&valid(), &everything(), facts()), [""; 0]);
+    assert_eq!(failures(&valid(), &everything(), facts(), MsrLoad::default()), [""; 0]);
 }
 
 #[test]
@@ -210,19 +217,22 @@ fn every_check_has_a_row_that_satisfies_and_breaks_exactly_it() {
         for &(field, value) in row.setup.iter().copied().flatten() {
             fields.set(field, value);
         }
-        let before = failures(&fields, &capabilities, facts);
+        let mut msr_load = MsrLoad::default();
+        (row.setup_msr)(&mut msr_load);
+        let before = failures(&fields, &capabilities, facts, msr_load);
         if !before.is_empty() {
             wrong.push(format!("{}: before the change, {before:?} fail", row.id));
         }
-        if !(check.applies)(&Entry { fields: &fields, capabilities: &capabilities, facts }) {
+        if !(check.applies)(&Entry { fields: &fields, capabilities: &capabilities, facts, msr_load }) {
             wrong.push(format!("{}: does not apply before the change", row.id));
         }
         for &(field, value) in row.breaking {
             fields.set(field, value);
         }
         (row.breaking_facts)(&mut facts);
+        (row.breaking_msr)(&mut msr_load);
         (row.breaking_capabilities)(&mut capabilities);
-        let mut after = failures(&fields, &capabilities, facts);
+        let mut after = failures(&fields, &capabilities, facts, msr_load);
         after.retain(|id| !row.also.contains(id));
         if after != [row.id] {
             wrong.push(format!("{}: after the change, {after:?} fail", row.id));
@@ -261,7 +271,7 @@ fn a_check_looks_at_no_field_that_it_does_not_list() {
         }
         for check in Phase::ALL.iter().flat_map(|phase| phase.checks()) {
             let say = |fields: &Fields| {
-                let entry = Entry { fields, capabilities: &capabilities, facts: facts() };
+                let entry = Entry { fields, capabilities: &capabilities, facts: facts(), msr_load: MsrLoad::default() };
                 ((check.applies)(&entry), check.fails(&entry))
             };
             let said = say(&fields);
@@ -283,7 +293,7 @@ fn a_check_looks_at_no_field_that_it_does_not_list() {
 fn each_phase_owns_its_outcome() {
     let mut fields = valid();
     fields.set(F::VmcsLinkPointer, 0x6001);
-    let entry = Entry { fields: &fields, capabilities: &everything(), facts: facts() };
+    let entry = Entry { fields: &fields, capabilities: &everything(), facts: facts(), msr_load: MsrLoad::default() };
     let phase = Phase::ALL.iter().find(|phase| phase.first_failure(&entry).is_some()).unwrap();
     assert_eq!(phase.outcome(), PhaseOutcome::InvalidGuestState(InvalidGuestStateQualification::VmcsLinkPointer));
     assert_eq!(InvalidGuestStateQualification::VmcsLinkPointer as u64, 4);

@@ -247,6 +247,24 @@ pub(super) fn guest_rows() -> Vec<Row> {
     [registers, segments, others].into_iter().flatten().copied().collect()
 }
 
+pub(super) fn msr_rows() -> Vec<Row> {
+    let rows: &[Row] = rows! {
+        "msr-load-count" [MSR_LIST] => ; setup_msr |m| m.number = 512, breaking_msr |m| m.number = 513;
+        "msr-load-base" [MSR_LIST] => ; setup_msr |m| *m = STAR, breaking_msr |m| m.index = 0xc000_0100;
+        "msr-load-x2apic" [MSR_LIST] => ; setup_msr |m| *m = STAR, breaking_msr |m| m.index = 0x80b;
+        "msr-load-smm" [MSR_LIST] => ; setup_msr |m| *m = STAR, breaking_msr |m| m.index = 0x9b;
+        "msr-load-microcode" [MSR_LIST] => ; setup_msr |m| *m = STAR, breaking_msr |m| m.index = 0x79;
+        "msr-load-reserved" [MSR_LIST] => ; setup_msr |m| *m = STAR, breaking_msr |m| m.reserved = 1;
+        "msr-load-value" [MSR_LIST] => ; setup_msr |m| *m = STAR, breaking_msr |m| m.refused = true;
+    };
+    rows.to_vec()
+}
+
+const MSR_LIST: &[(F, u64)] = &[(F::EntryMsrLoadCount, 1), (F::EntryMsrLoadAddress, 0x2000)];
+
+/// An entry that loads IA32_STAR.
+const STAR: MsrLoad = MsrLoad { number: 1, index: 0xc000_0081, reserved: 0, value: 0, refused: false };
+
 /// The rules that all six segment registers share.
 pub(super) fn segment_rows(segment: &'static str) -> Vec<Row> {
     let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
