@@ -1,4 +1,4 @@
-; A guest that is itself a hypervisor, and nine stories of one mechanism each: STORY says which. Host and guest share their general
+; A guest that is itself a hypervisor, and fourteen stories of one mechanism each: STORY says which. Host and guest share their general
 ; registers but RAX and RSP, which is where the results are.
 FIRST   equ     0x60000                 ; pages that the stories map
 SECOND  equ     0x61000
@@ -57,7 +57,8 @@ start:
         jmp     qword [stories + rbx * 8]
 
 stories:
-        dq      missing_flush, violations, window, held, maps, injection, branches, pauses, loads
+        dq      missing_flush, violations, window, held, maps, injection, branches, pauses, loads, forgotten
+        dq      interrupted, accessed, traps, refusals
 
 ; 0. The guest reads a page. The host then maps another one there and forgets to flush: the guest reads the old one until it does.
 missing_flush:
@@ -255,6 +256,111 @@ guest8: mov     eax, FIRST
         mov     ecx, 0xc0000102
         rdmsr
         mov     r8, rax
+        vmmcall
+
+; 9. The host intercepts CPUID from now on and says that its intercepts are as they were: the processor believes it until it is told. RAX
+; belongs to no clean bit and is read every time; CR2 belongs to its own.
+forgotten:
+        mov     qword [vmcb + 0x578], guest9
+        call    run
+        mov     dword [vmcb + 0x00c], 1 << 18           ; CPUID
+        mov     qword [vmcb + 0x640], 0x1000            ; CR2
+        mov     qword [vmcb + 0x5f8], 7                 ; RAX
+        mov     dword [vmcb + 0x0c0], 0x3ff             ; all is clean
+        mov     qword [vmcb + 0x578], guest9
+        call    run
+        mov     r8, [vmcb + 0x070]
+        mov     r10, r14                                ; CR2 as the guest found it
+        mov     r11, r13                                ; RAX likewise
+        mov     qword [vmcb + 0x640], 0x2000
+        mov     dword [vmcb + 0x0c0], 0x1fe             ; all but the intercepts and CR2
+        mov     qword [vmcb + 0x578], guest9
+        call    run
+        mov     r9, [vmcb + 0x070]
+        mov     r12, r14
+done9:  hlt
+guest9: mov     r13, rax
+        mov     r14, cr2
+        cpuid
+        vmmcall
+
+; 10. The page of the guest's stack is missing when an interrupt is delivered: EXITINTINFO holds the interrupt, which the host injects again.
+interrupted:
+        xor     r8d, r8d
+        mov     qword [vmcb + 0x578], guest10
+        mov     qword [nested_pages + 8 * 0x6f], 0
+        mov     rax, 0x80000040
+        call    inject
+        mov     r9, [vmcb + 0x070]
+        mov     r10, [vmcb + 0x088]
+        mov     qword [nested_pages + 8 * 0x6f], 0x6f007
+        mov     rax, r10
+        call    inject
+        mov     r11, [vmcb + 0x070]
+done10: hlt
+guest10:
+        vmmcall
+
+; 11. Accessed and dirty bits in the nested tables: of a page that is read, of one that is written, of the guest's own page table, of a page that
+; nobody touches.
+accessed:
+        mov     qword [vmcb + 0x578], guest11
+        call    run
+        mov     r8, [nested_pages + 8 * (FIRST >> 12)]
+        and     r8d, 0xfff
+        mov     r9, [nested_pages + 8 * (SECOND >> 12)]
+        and     r9d, 0xfff
+        mov     r10, [nested_pages + 8 * (PAGE_TABLE >> 12)]
+        and     r10d, 0xfff
+        mov     r11, [nested_pages + 8 * (THIRD >> 12)]
+        and     r11d, 0xfff
+done11: hlt
+guest11:
+        mov     eax, [FIRST]
+        mov     [SECOND], eax
+        vmmcall
+
+; 12. With the guest mode execute trap the guest's kernel may execute only what the nested tables do not give to user mode.
+traps:  xor     ecx, ecx
+.each:  and     byte [nested_pages + rcx * 8], 0xfb
+        inc     ecx
+        cmp     ecx, 512
+        jb      .each
+        mov     byte [SECOND], 0xc3                     ; RET
+        mov     qword [nested_pages + 8 * (SECOND >> 12)], SECOND + 7
+        mov     dword [vmcb + 0x090], 1 + 8
+        mov     qword [vmcb + 0x578], guest12
+        call    run
+        mov     r8, [vmcb + 0x070]
+        mov     r9, [vmcb + 0x078]
+        mov     r10, [vmcb + 0x080]
+        mov     qword [nested_pages + 8 * (SECOND >> 12)], SECOND + 3
+        call    flush_and_run
+        mov     r11, [vmcb + 0x070]
+done12: hlt
+guest12:
+        call    SECOND
+        vmmcall
+
+; 13. VMRUN refuses ASID 0, a VMCB that does not intercept VMRUN, and an NMI that is called an exception; then it enters.
+refusals:
+        mov     qword [vmcb + 0x578], guest13
+        mov     dword [vmcb + 0x058], 0
+        call    run
+        mov     r8, [vmcb + 0x070]
+        mov     dword [vmcb + 0x058], 1
+        mov     dword [vmcb + 0x010], 0b10
+        call    run
+        mov     r9, [vmcb + 0x070]
+        mov     dword [vmcb + 0x010], 0b11
+        mov     eax, 0x80000302
+        call    inject
+        mov     r10, [vmcb + 0x070]
+        mov     qword [vmcb + 0x0a8], 0
+        call    run
+        mov     r11, [vmcb + 0x070]
+done13: hlt
+guest13:
         vmmcall
 
 inject: mov     [vmcb + 0x0a8], rax

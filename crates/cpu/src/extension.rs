@@ -213,6 +213,11 @@ pub trait Extension: Send + std::fmt::Debug {
     /// Whether INIT signals are blocked now (VMX root operation, SVM with GIF clear).
     fn blocks_init(&self, cpu: &Cpu) -> bool;
 
+    /// Whether an INIT signal becomes the exception #SX instead (VM_CR.R_INIT).
+    fn redirects_init(&self) -> bool {
+        false
+    }
+
     /// A copy for a checkpoint.
     fn duplicate(&self) -> Box<dyn Extension>;
 

@@ -348,6 +348,7 @@ impl Cpu {
         self.init();
         self.cr0 = Cr0::from_bits(0x6000_0010);
         self.msrs = Msrs::reset();
+        self.msrs.misc_enable = self.model.msr(isa::msr::IA32_MISC_ENABLE).unwrap_or(0);
         self.last_branches = LastBranches::default();
         self.fpu = FpuState { control: 0x40, tag: 0xff, ..FpuState::initial() };
         self.mxcsr = 0x1f80;

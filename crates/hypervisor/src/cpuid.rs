@@ -96,8 +96,18 @@ impl CpuidTable {
 }
 
 /// Features of processors that no guest has: virtualization, and those whose registers this hypervisor neither keeps for a guest nor moves.
-const HIDDEN: [Feature; 8] =
-    [Feature::Vmx, Feature::Svm, Feature::Mce, Feature::Mca, Feature::Mtrr, Feature::TscAdjust, Feature::Umip, Feature::Pku];
+const HIDDEN: [Feature; 10] = [
+    Feature::Vmx,
+    Feature::Svm,
+    Feature::Skinit,
+    Feature::Monitor,
+    Feature::Mce,
+    Feature::Mca,
+    Feature::Mtrr,
+    Feature::TscAdjust,
+    Feature::Umip,
+    Feature::Pku,
+];
 /// Those of leaf 1's EDX.
 const REPEATED: u32 = 1 << Feature::Mce.place().3 | 1 << Feature::Mca.place().3 | 1 << Feature::Mtrr.place().3;
 
@@ -117,6 +127,8 @@ fn hide(leaf: u32, subleaf: u32, mut value: CpuidResult) -> CpuidResult {
     }
     match leaf {
         1 => value.ecx |= 1 << Feature::Hypervisor.place().3,
+        // MONITOR and MWAIT.
+        5 => value = CpuidResult::default(),
         0xd if subleaf == 0 => {
             value.eax &= !(isa::control::xcr0::PKRU as u32);
             value.ecx = value.ebx;

@@ -126,6 +126,7 @@ features! {
     Lzcnt 0x8000_0001 0 Ecx 5 "LZCNT.";
     Sse4a 0x8000_0001 0 Ecx 6 "SSE4A (AMD).";
     Prefetchw 0x8000_0001 0 Ecx 8 "PREFETCH and PREFETCHW.";
+    Skinit 0x8000_0001 0 Ecx 12 "SKINIT, and STGI without EFER.SVME (AMD).";
     Topoext 0x8000_0001 0 Ecx 22 "Leaves 8000_001D and 8000_001E exist (AMD).";
     InvariantTsc 0x8000_0007 0 Edx 8 "The time stamp counter runs at one rate in every state.";
     XsaveErrorPointers 0x8000_0008 0 Ebx 2 "FXSAVE and XSAVE always save the x87 pointers (AMD).";

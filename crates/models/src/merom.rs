@@ -42,6 +42,7 @@ const FEATURES: &[Feature] = &[
     Feature::Sse,
     Feature::Sse2,
     Feature::Sse3,
+    Feature::Monitor,
     Feature::Vmx,
     Feature::Ssse3,
     Feature::Cx16,
@@ -71,18 +72,25 @@ pub const MEROM: CpuModel = CpuModel {
         Cache { level: 1, kind: CacheKind::Instruction, ways: 8, sets: 64, line_bytes: 64, shared: false },
         Cache { level: 2, kind: CacheKind::Unified, ways: 16, sets: 4096, line_bytes: 64, shared: true },
     ],
-    cpuid_rows: &[CpuidRow {
-        leaf: 2,
-        value: CpuidResult { eax: 0x05b0_b101, ebx: 0x0056_57f0, ecx: 0, edx: 0x2cb4_3049 },
-        doc: "05, 56, 57, b4: data TLBs; b0, b1: instruction TLBs; f0: prefetch; 2c, 30: L1 32 KBytes each; 49: L2 4 MBytes",
-    }],
+    cpuid_rows: &[
+        CpuidRow {
+            leaf: 2,
+            value: CpuidResult { eax: 0x05b0_b101, ebx: 0x0056_57f0, ecx: 0, edx: 0x2cb4_3049 },
+            doc: "05, 56, 57, b4: data TLBs; b0, b1: instruction TLBs; f0: prefetch; 2c, 30: L1 32 KBytes each; 49: L2 4 MBytes",
+        },
+        CpuidRow {
+            leaf: 5,
+            value: CpuidResult { eax: 0x40, ebx: 0x40, ecx: 3, edx: 0x20 },
+            doc: "MONITOR watches lines of 64 bytes; ECX bit 0 of MWAIT is there; C1 with two sub-states",
+        },
+    ],
     msrs: &[
         // Nothing locked: whoever runs first is the firmware (SDM vol 3, 24.7 "Enabling and Entering VMX Operation").
         MsrValue { number: msr::IA32_FEATURE_CONTROL, value: 0 },
         MsrValue { number: msr::IA32_PLATFORM_ID, value: 0 },
         MsrValue { number: msr::IA32_BIOS_SIGN_ID, value: 0 },
-        // Bit 0: fast strings. Bits 11 and 12: no branch trace storage, no precise event sampling.
-        MsrValue { number: msr::IA32_MISC_ENABLE, value: 0x1801 },
+        // Bit 0: fast strings. Bits 11 and 12: no branch trace storage, no precise event sampling. Bit 18: MONITOR.
+        MsrValue { number: msr::IA32_MISC_ENABLE, value: 0x4_1801 },
     ],
     last_branches: LastBranchMsrs::CORE_2,
     vmx: Some(VmxCapabilities {

@@ -4,7 +4,7 @@
 //! TRUE capability MSRs, the virtual APIC with posted interrupts, VMCS shadowing, VM functions, page-modification logging, #VE, mode-based
 //! execute control, TSC scaling, PAUSE-loop exiting.
 //!
-//! What is not, though the real processor has it: machine checks, MTRRs, AVX to AVX-512, MONITOR, SMX, CLFLUSHOPT, CLWB,
+//! What is not, though the real processor has it: machine checks, MTRRs, AVX to AVX-512, SMX, CLFLUSHOPT, CLWB,
 //! protection keys, TSX, XSAVEOPT and its kin, processor trace, performance counters; of VMX: XSAVES, what conceals VMX from processor
 //! trace, the dual-monitor treatment of SMM.
 
@@ -47,6 +47,7 @@ const FEATURES: &[Feature] = &[
     Feature::Sse2,
     Feature::Sse3,
     Feature::Pclmulqdq,
+    Feature::Monitor,
     Feature::Vmx,
     Feature::Ssse3,
     Feature::Cx16,
@@ -122,6 +123,11 @@ pub const SKYLAKE_SERVER: CpuModel = CpuModel {
             doc: "76, b5: instruction TLBs; 03, 63, c3: data and shared TLBs; f0: prefetch; ff: caches are in leaf 4",
         },
         CpuidRow {
+            leaf: 5,
+            value: CpuidResult { eax: 0x40, ebx: 0x40, ecx: 3, edx: 0x2020 },
+            doc: "MONITOR watches lines of 64 bytes; ECX bit 0 of MWAIT is there; C1 and C3 with two sub-states each",
+        },
+        CpuidRow {
             leaf: 0x15,
             value: CpuidResult { eax: 2, ebx: 168, ecx: 25_000_000, edx: 0 },
             doc: "time stamp counter: crystal of 25 MHz times 168/2; the real part leaves the crystal out",
@@ -141,8 +147,8 @@ pub const SKYLAKE_SERVER: CpuModel = CpuModel {
         MsrValue { number: msr::IA32_MCG_CAP, value: 0x14 },
         // Ten variable ranges, fixed ranges, write combining. The real part has SMRRs.
         MsrValue { number: msr::IA32_MTRRCAP, value: 0x50a },
-        // Bit 0: fast strings. Bits 11 and 12: no branch trace storage, no precise event sampling.
-        MsrValue { number: msr::IA32_MISC_ENABLE, value: 0x1801 },
+        // Bit 0: fast strings. Bits 11 and 12: no branch trace storage, no precise event sampling. Bit 18: MONITOR.
+        MsrValue { number: msr::IA32_MISC_ENABLE, value: 0x4_1801 },
     ],
     last_branches: LastBranchMsrs::SKYLAKE,
     vmx: Some(VmxCapabilities {

@@ -1,16 +1,17 @@
 //! Zen 3: AMD EPYC 7003 ("Milan") of 2021.
 //!
 //! What is modelled: SVM with nested paging, LBR virtualization, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID, decode assists,
-//! PAUSE filter and threshold, virtual VMLOAD and VMSAVE, and virtual GIF; machine-check registers, MTRRs, UMIP and protection keys.
+//! PAUSE filter and threshold, virtual VMLOAD and VMSAVE, virtual GIF, the guest mode execute trap, and SKINIT; machine-check registers, MTRRs, UMIP and protection keys.
 //!
-//! What is not, though the real processor has it: AVX, AVX2, MONITOR, RDPRU, INVLPGB,
-//! shadow stacks, FFXSR, XSAVEOPT and its kin, memory encryption, counting performance counters, TLB geometry in CPUID, SKINIT; of SVM: AVIC,
-//! guest-mode execute trap, and what came after.
+//! What is not, though the real processor has it: AVX, AVX2, MONITORX, RDPRU, INVLPGB,
+//! shadow stacks, FFXSR, XSAVEOPT and its kin, memory encryption, counting performance counters, TLB geometry in CPUID; of SVM: AVIC, which
+//! takes a local APIC whose registers lie in memory, and what came after.
 
 use crate::cache::{Cache, CacheKind};
+use crate::cpuid::CpuidRow;
 use crate::last_branches::LastBranchMsrs;
 use crate::model::{CpuModel, MsrValue, SvmCapabilities, Vendor};
-use isa::cpuid::Feature;
+use isa::cpuid::{CpuidResult, Feature};
 use isa::msr;
 use isa::svm::SvmFeatures;
 
@@ -40,6 +41,7 @@ const FEATURES: &[Feature] = &[
     Feature::Sse2,
     Feature::Sse3,
     Feature::Pclmulqdq,
+    Feature::Monitor,
     Feature::Ssse3,
     Feature::Cx16,
     Feature::Pcid,
@@ -78,6 +80,7 @@ const FEATURES: &[Feature] = &[
     Feature::Lzcnt,
     Feature::Sse4a,
     Feature::Prefetchw,
+    Feature::Skinit,
     Feature::Topoext,
     Feature::InvariantTsc,
     Feature::XsaveErrorPointers,
@@ -105,7 +108,11 @@ pub const ZEN3: CpuModel = CpuModel {
         Cache { level: 2, kind: CacheKind::Unified, ways: 8, sets: 1024, line_bytes: 64, shared: false },
         Cache { level: 3, kind: CacheKind::Unified, ways: 16, sets: 32768, line_bytes: 64, shared: true },
     ],
-    cpuid_rows: &[],
+    cpuid_rows: &[CpuidRow {
+        leaf: 5,
+        value: CpuidResult { eax: 0x40, ebx: 0x40, ecx: 3, edx: 0x11 },
+        doc: "MONITOR watches lines of 64 bytes; ECX bit 0 of MWAIT is there; C0 and C1 with one sub-state each",
+    }],
     msrs: &[
         MsrValue { number: msr::IA32_BIOS_SIGN_ID, value: 0 },
         // MCG_CTL, and 23 banks.
@@ -133,7 +140,8 @@ pub const ZEN3: CpuModel = CpuModel {
             .with_pause_filter(true)
             .with_pause_filter_threshold(true)
             .with_virtual_vmload_vmsave(true)
-            .with_virtual_gif(true),
+            .with_virtual_gif(true)
+            .with_gmet(true),
     }),
     costs: &timing::ZEN3,
 };

@@ -19,7 +19,8 @@ pub const MODELLED: SvmFeatures = SvmFeatures::new()
     .with_pause_filter(true)
     .with_pause_filter_threshold(true)
     .with_virtual_vmload_vmsave(true)
-    .with_virtual_gif(true);
+    .with_virtual_gif(true)
+    .with_gmet(true);
 
 /// What is offered of a model's capabilities: those that are modelled.
 #[must_use]

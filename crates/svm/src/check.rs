@@ -4,7 +4,7 @@
 //! "Enabling Nested Paging" and 15.25.4 "Nested Paging and VMRUN/#VMEXIT"; 15.21.10 "NMI Virtualization". The manual gives one outcome to all of
 //! them and no order: ours is the order of the rows, and [`all_failures`] names every broken rule, which hardware cannot.
 //!
-//! What is not: checks of features that the silicon does not offer (SEV, AVIC, shadow stacks). Their enables are refused by a row each where
+//! What is not: checks of features that the silicon does not offer (SEV, AVIC), and of U_CET, which is no field. Their enables are refused by a row each where
 //! running on without the feature would be a lie about what protects the guest; other controls that are not offered are reserved bits, which
 //! VMRUN ignores.
 
@@ -150,6 +150,8 @@ checks! {
             hint "Check the guest's write of CR4 against CPUID before it reaches the VMCB.";
         "cr4-cet-without-wp", "CR4.CET is zero when CR0.WP is zero", ["CR4" "CR0"], if |e| !e.cr0().wp()
             => |e| !e.cr4().cet();
+        "s-cet-reserved", "No reserved bit of S_CET is set", ["S_CET"], if |e| Cr4::from_bits(e.limits.cr4).cet()
+            => |e| e.save.s_cet & !S_CET_DEFINED == 0;
         "dr6-high", "DR6[63:32] are zero", ["DR6"]
             => |e| e.save.dr6 >> 32 == 0,
             hint "DR6 starts as 0xffff0ff0: a sign-extended copy has ones above bit 31.";
@@ -170,11 +172,11 @@ checks! {
             => |e| e.control.intercepts.contains(ExitCode::VMRUN),
             hint "Set bit 0 of the intercept word at offset 010h, whatever the guest may do with SVM.";
         "iopm-address", "The I/O permission map, two pages and a byte, ends below the maximum physical address",
-            ["INTERCEPTS[3]" "IOPM_BASE_PA"], if |e| e.control.intercepts.contains(ExitCode::IOIO)
+            ["IOPM_BASE_PA"]
             => |e| e.fits(e.control.iopm_base_pa, 0x2001),
             hint "Physical address of 12 KiB, below the end of physical memory.";
         "msrpm-address", "The MSR permission map ends below the maximum physical address",
-            ["INTERCEPTS[3]" "MSRPM_BASE_PA"], if |e| e.control.intercepts.contains(ExitCode::MSR)
+            ["MSRPM_BASE_PA"]
             => |e| e.fits(e.control.msrpm_base_pa, isa::svm::permission_map::MSRPM_SIZE),
             hint "Physical address of 8 KiB, below the end of physical memory.";
         "asid-zero", "The guest's ASID is not zero", ["GUEST_ASID"]
@@ -189,6 +191,14 @@ checks! {
             ["EVENTINJ"], if |e| e.control.event_injection.valid() && e.control.event_injection.event_type() == EventType::Exception
             => |e| e.control.event_injection.vector() < 32 && e.control.event_injection.vector() != 2,
             hint "An NMI is injected as type 2, not as exception 2.";
+        "event-mode", "An exception in EVENTINJ is one that the guest's mode has: no #OF or #BR in 64-bit mode",
+            ["EVENTINJ" "EFER" "CR0" "CS.ATTRIB"],
+            if |e| e.control.event_injection.valid()
+                && e.control.event_injection.event_type() == EventType::Exception
+                && e.long_mode_active()
+                && e.save.cs.attributes.long()
+            => |e| !matches!(e.control.event_injection.vector(), 4 | 5),
+            hint "INTO and BOUND do not exist in 64-bit mode.";
     }
     "15.25.3 Enabling Nested Paging" {
         "nested-host-paging", "The host has paging enabled when NP_ENABLE is one", ["NP_CONTROL"], if |e| e.nested_paging()
@@ -223,6 +233,9 @@ const fn is_pat(value: u64) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     value & !(7 * ONES) == 0 && value >> 1 & !(value >> 2) & ONES == 0
 }
+
+/// Bits of S_CET that are not reserved: SH_STK_EN and WR_SHSTK_EN. APM vol 2, 18.13 "Shadow Stack MSRs".
+const S_CET_DEFINED: u64 = 3;
 
 /// EFER.LME and EFER.LMA, which have a rule of their own.
 const LONG_MODE_BITS: u64 = Efer::new().with_lme(true).with_lma(true).into_bits();
@@ -294,6 +307,10 @@ mod tests {
             l.cr4 |= 1 << 23;
             s.cr4 |= 1 << 23;
         }),
+        ("s-cet-reserved", |_, s, l, _| {
+            l.cr4 |= 1 << 23;
+            s.s_cet = 4;
+        }),
         ("dr6-high", |_, s, _, _| s.dr6 |= 1 << 32),
         ("dr7-high", |_, s, _, _| s.dr7 |= 1 << 63),
         ("long-mode-needs-pae", |_, s, _, _| s.cr4 &= !0x20),
@@ -305,6 +322,7 @@ mod tests {
         ("asid-zero", |c, _, _, _| c.guest_asid = 0),
         ("event-type", |c, _, _, _| c.event_injection = EventInformation::from_bits(0x8000_0530)),
         ("event-vector", |c, _, _, _| c.event_injection = EventInformation::exception(2, None)),
+        ("event-mode", |c, _, _, _| c.event_injection = EventInformation::exception(5, None)),
         ("nested-host-paging", |_, _, l, _| l.host_paging = false),
         ("ncr3-reserved", |c, _, _, _| c.n_cr3 = 1 << 48),
         ("g-pat", |_, s, _, _| s.g_pat = 0x0007_0406_0207_0406),
@@ -397,9 +415,10 @@ mod tests {
         for kind in 0..8_u64 {
             for vector in 0..=255_u64 {
                 control.event_injection = EventInformation::from_bits(1 << 31 | kind << 8 | vector);
+                // The guest is one of 64 bits.
                 let legal = match kind {
                     0 | 2 | 4 => true,
-                    3 => vector < 32 && vector != 2,
+                    3 => vector < 32 && !matches!(vector, 2 | 4 | 5),
                     _ => false,
                 };
                 let entry = Entry { control: &control, save: &save, pdptes: None, limits: &limits };

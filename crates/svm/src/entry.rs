@@ -6,8 +6,6 @@
 //! Decisions of ours: EFER.LMA follows from LME and PG whatever the VMCB says. A reserved TLB_CONTROL does nothing. A software interrupt or
 //! a breakpoint that is injected returns to NRIP where next RIP is offered, else to RIP. Reserved control bits are ignored.
 
-use std::ops::Range;
-
 use cpu::state::{Activity, Cpu, Shadow, TscScale, VirtualInterrupt};
 use cpu::trap::{Event, EventKind};
 use isa::control::{Cr0, Cr4, Efer};
@@ -19,16 +17,9 @@ use isa::svm::{EventInformation, EventType, ExitCode, SvmFeatures, TlbControl};
 use zerocopy::IntoBytes;
 
 use crate::check::{self, Check, Limits};
-use crate::instructions::{SAVE_AREA, canonical};
+use crate::instructions::canonical;
 use crate::npt::NestedRoot;
 use crate::{AddressFault, Svm};
-
-/// How much of the control area VMRUN reads: behind it lie only extensions that are not offered.
-const CONTROL_READ: usize = 0x0c0;
-/// Where NRIP is.
-const NRIP: Range<usize> = 0x0c8..0x0d0;
-/// How much of the state save area VMRUN reads, up to G_PAT.
-const SAVE_READ: usize = 0x270;
 
 /// The segments that VMRUN and #VMEXIT switch, in the order of their numbers and of the save area: ES, CS, SS, DS.
 pub(crate) const SWITCHED: [Segment; 4] = [Segment::Es, Segment::Cs, Segment::Ss, Segment::Ds];
@@ -90,6 +81,7 @@ impl Svm {
             page_size_extensions: cr4.pse(),
             physical_bits: u32::from(cpu.model.physical_address_bits),
             gigabyte_pages: cpu.has(isa::cpuid::Feature::Page1gb),
+            execute_trap: self.capabilities.features.gmet() && self.control.nested_control.gmet_enable(),
         }
     }
 
@@ -116,6 +108,8 @@ impl Svm {
         self.vmcb = vmcb;
         self.contexts.leave_host(cpu);
         self.read_vmcb(cpu);
+        // Only a #VMEXIT leaves something to keep.
+        self.kept = None;
         // A host in Rust counts as one in long mode.
         let host_paging = cpu.rust_host || self.host_cr0().pg();
         let pdptes = self.pdptes(cpu);
@@ -141,21 +135,6 @@ impl Svm {
         self.gif = true;
         cpu.events_held = false;
         Vmrun::Entered
-    }
-
-    /// What VMRUN reads of the VMCB. NRIP is read for events that return to it.
-    fn read_vmcb(&mut self, cpu: &Cpu) {
-        let (control, save) = (self.control.as_mut_bytes(), self.save.as_mut_bytes());
-        if let Some(page) = cpu.physical_page(self.vmcb) {
-            page.read(0, &mut control[..CONTROL_READ]);
-            page.read(NRIP.start, &mut control[NRIP]);
-            page.read(SAVE_AREA as usize, &mut save[..SAVE_READ]);
-        } else {
-            // No RAM, which reads as ones.
-            control[..CONTROL_READ].fill(0xff);
-            control[NRIP].fill(0xff);
-            save[..SAVE_READ].fill(0xff);
-        }
     }
 
     /// Everything of the control area but EVENTINJ.

@@ -23,6 +23,7 @@ use zerocopy::IntoBytes;
 
 use crate::entry::{SWITCHED, read_pdptes};
 use crate::instructions::SAVE_AREA;
+use crate::npt::NestedRoot;
 use crate::{Svm, intercept};
 
 /// Ranges of an area of the VMCB as a table, and a function that takes each in turn with lengths that the compiler knows.
@@ -99,15 +100,18 @@ impl Svm {
         self.contexts.leave_guest(cpu, self.nested);
         self.store(cpu);
         self.save_last_branches(cpu);
+        self.kept = Some(self.vmcb);
         self.end_guest(cpu);
         if cpu.rust_host {
             cpu.context_changed();
             AfterExit::RustHost
         } else {
-            // APM 15.21.3: what was intercepted is not gone, the host takes it when it sets GIF. A host in Rust has seen it.
+            // APM tables 15-12 "INIT Handling", 15-13 "NMI Handling" and 15-14 "SMI Handling in Different Operating Modes": what was intercepted is
+            // still pending, the host takes it when it sets GIF. A host in Rust has seen it.
             cpu.nmi_pending |= exit == Exit::Nmi;
-            self.load_host(cpu);
-            AfterExit::MachineCode
+            cpu.init_pending |= exit == Exit::Init;
+            cpu.smi_pending |= exit == Exit::Smi;
+            if self.load_host(cpu) { AfterExit::MachineCode } else { AfterExit::Shutdown }
         }
     }
 
@@ -128,18 +132,14 @@ impl Svm {
             Exit::Exception(exception) => self.exception(cpu, exception),
             Exit::SoftwareInterrupt { vector, length } => {
                 // INT1 comes this way, too; INT 1 is longer and needs the other intercept.
-                let code = match (vector, length) {
-                    (1, 1) if self.control.intercepts.contains(ExitCode::ICEBP) => ExitCode::ICEBP,
-                    (1, 1) => ExitCode::EXCP_DB,
-                    _ => ExitCode::SWINT,
-                };
+                let code = if (vector, length) == (1, 1) { ExitCode::ICEBP } else { ExitCode::SWINT };
                 let vector = if assists && code == ExitCode::SWINT { u64::from(vector) } else { 0 };
                 Report { info_1: vector, ..Report::instruction(code, length) }
             }
             Exit::ExternalInterrupt { .. } => Report::plain(ExitCode::INTR),
             Exit::Nmi => Report::plain(ExitCode::NMI),
-            // APM 15.13.3 "SMI Intercept": EXITINFO1 is zero for an SMI from outside.
-            Exit::Smi => Report::plain(ExitCode::SMI),
+            // APM 15.13.3 "SMI Intercept": bit 0 of EXITINFO1 is one for an SMI from outside, and there are no others.
+            Exit::Smi => Report { info_1: 1, ..Report::plain(ExitCode::SMI) },
             Exit::Init => Report::plain(ExitCode::INIT),
             Exit::InterruptWindow => Report::plain(ExitCode::VINTR),
             Exit::TripleFault => Report::plain(ExitCode::SHUTDOWN),
@@ -159,7 +159,7 @@ impl Svm {
                 let info = DrInfo::new().with_register(gpr & 15);
                 Report { info_1: if assists { info.into_bits() } else { 0 }, ..Report::instruction(code, length) }
             }
-            Exit::Nested(fault) => nested(&fault, self.nested.is_some_and(|root| root.tells_fetches)),
+            Exit::Nested(fault) => nested(&fault, self.nested.as_ref()),
             Exit::TaskSwitch { selector, source, error_code, resume_flag, .. } => {
                 let info = TaskSwitchInfo::new()
                     .with_error_code(error_code.unwrap_or(0))
@@ -176,13 +176,13 @@ impl Svm {
 
     /// APM 15.12 "Exception Intercepts": the error code in EXITINFO1, for #PF the address in EXITINFO2; CR2 is not written.
     fn exception(&self, cpu: &mut Cpu, exception: Exception) -> Report {
-        // APM 15.7.1: next RIP is saved for exceptions that are instructions' purpose.
-        let opcode = match exception.vector {
-            Vector::Breakpoint => Some(0xcc),
-            Vector::Overflow => Some(0xce),
+        // APM 15.7.1: next RIP is saved for the exceptions of INT3, INTO and BOUND.
+        let length = match exception.vector {
+            Vector::Breakpoint => trap_length(cpu, 0xcc),
+            Vector::Overflow => trap_length(cpu, 0xce),
+            Vector::BoundRange => bound_length(cpu),
             _ => None,
         };
-        let length = opcode.and_then(|opcode| trap_length(cpu, opcode));
         Report {
             info_1: exception.error_code.map_or(0, u64::from),
             info_2: if exception.vector == Vector::PageFault { exception.address } else { 0 },
@@ -294,8 +294,10 @@ impl Svm {
         self.nested = None;
     }
 
-    /// Loads the host that VMRUN saved: APM 15.6 "#VMEXIT". PE is forced on, VM off, CPL 0, and DR7 disables all breakpoints.
-    pub(crate) fn load_host(&mut self, cpu: &mut Cpu) {
+    /// Loads the host that VMRUN saved: APM 15.6 "#VMEXIT". PE is forced on, VM off, CPL 0, and DR7 disables all breakpoints. Says whether the host
+    /// can go on: "If the PDPEs contain illegal state, the processor causes a shutdown."
+    #[must_use]
+    pub(crate) fn load_host(&mut self, cpu: &mut Cpu) -> bool {
         let host = &self.host;
         let host_trap = Rflags::from_bits(host.rflags).tf();
         for (segment, from) in SWITCHED.iter().zip(&host.segments) {
@@ -316,12 +318,16 @@ impl Svm {
         if cpu.cr0.pg() && cpu.cr4.pae() && !cpu.efer.lma() {
             // APM 15.6: the host's page-directory-pointer entries are read again.
             cpu.pdptes = read_pdptes(cpu, cpu.cr3);
+            if cpu.pdptes.iter().any(|entry| entry & 1 != 0 && entry & cpu.pdpte_reserved() != 0) {
+                return false;
+            }
         }
         if host_trap {
             // A single step over VMRUN ends behind it: on the host's side of the #VMEXIT.
             cpu.pending_debug = Dr6::new().with_bs(true).into_bits();
         }
         self.contexts.enter_host(cpu);
+        true
     }
 }
 
@@ -355,6 +361,28 @@ fn trap_length(cpu: &mut Cpu, opcode: u8) -> Option<u8> {
     let (bytes, count) = fetched_bytes(cpu);
     let at = bytes.iter().take(usize::from(count)).position(|byte| *byte == opcode)?;
     Some(at as u8 + 1)
+}
+
+/// Length of the BOUND at CS:RIP: prefixes, opcode, ModRM byte, SIB byte and displacement of 16-bit or 32-bit addressing.
+fn bound_length(cpu: &mut Cpu) -> Option<u8> {
+    let opcode = trap_length(cpu, 0x62)?;
+    let (bytes, count) = fetched_bytes(cpu);
+    let overridden = bytes[..usize::from(opcode) - 1].contains(&0x67);
+    let wide = cpu.segment(Segment::Cs).attributes.db() != overridden;
+    let modrm = *bytes.get(usize::from(opcode))?;
+    let (mode, rm) = (modrm >> 6, modrm & 7);
+    let sib = wide && rm == 4;
+    let base = if sib { *bytes.get(usize::from(opcode) + 1)? & 7 } else { rm };
+    let displacement = match (mode, wide) {
+        (1, _) => 1,
+        (2, true) => 4,
+        (2, false) => 2,
+        (0, true) if base == 5 => 4,
+        (0, false) if rm == 6 => 2,
+        _ => 0,
+    };
+    let length = opcode + 1 + u8::from(sib) + displacement;
+    (length <= count).then_some(length)
 }
 
 /// The address behind an instruction, in the width of the code.
@@ -392,11 +420,14 @@ fn port(cpu: &Cpu, access: &PortAccess, assists: bool) -> Report {
 }
 
 /// APM 15.25.6 "Nested versus Guest Page Faults, Fault Ordering".
-fn nested(fault: &NestedFault, tells_fetches: bool) -> Report {
+fn nested(fault: &NestedFault, root: Option<&NestedRoot>) -> Report {
+    let tells_fetches = root.is_some_and(|root| root.tells_fetches);
+    // With the guest mode execute trap, privilege matters, and so is told (15.25.13).
+    let user = fault.user || fault.table_walk || !root.is_some_and(|root| root.execute_trap);
     let info = NestedPageFaultInfo::new()
         .with_present(fault.present)
         .with_write(fault.table_walk || fault.access == Access::Write)
-        .with_user(true)
+        .with_user(user)
         .with_reserved_bit(fault.reserved)
         .with_instruction_fetch(tells_fetches && !fault.table_walk && fault.access == Access::Fetch)
         .with_final_translation(!fault.table_walk)

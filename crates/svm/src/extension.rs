@@ -70,6 +70,10 @@ impl Extension for Svm {
         !self.gif
     }
 
+    fn redirects_init(&self) -> bool {
+        self.vm_cr.r_init()
+    }
+
     fn duplicate(&self) -> Box<dyn Extension> {
         Box::new(self.clone())
     }

@@ -1,11 +1,12 @@
 //! The instructions of SVM.
 //!
 //! What is modelled: VMRUN, VMLOAD, VMSAVE, VMMCALL, STGI, CLGI and INVLPGA, APM vol 3, chapter 4 "System Instruction Reference", with their
-//! exceptions and, behind those of privilege, their intercepts. What is not: SKINIT, which is not offered, so #UD.
+//! exceptions and, behind those of privilege, their intercepts. SKINIT is in `secure_startup.rs`.
 
 use cpu::extension::Completion;
-use cpu::state::Cpu;
+use cpu::state::{Activity, Cpu};
 use cpu::trap::{Access, Exit, Intercept, Outcome, Trap, VendorInstruction};
+use isa::cpuid::Feature;
 use isa::register::{Gpr, Segment};
 use zerocopy::IntoBytes;
 
@@ -35,7 +36,9 @@ impl Svm {
             // APM vol 3, "VMMCALL": #UD if not intercepted, at any privilege level.
             return Err(if cpu.guest_mode && cpu.interception.has(operation) { exit } else { Trap::UD });
         }
-        if !cpu.efer.svme() || !cpu.is_protected() || !is_offered(operation) {
+        // APM 15.4 "Enabling SVM": SKINIT and STGI need either EFER.SVME or the feature SKINIT.
+        let without_svme = matches!(operation, Intercept::Stgi | Intercept::Skinit) && cpu.has(Feature::Skinit);
+        if !(cpu.efer.svme() || without_svme) || !cpu.is_protected() || !is_offered(cpu, operation) {
             return Err(Trap::UD);
         }
         if cpu.cpl != 0 {
@@ -54,7 +57,8 @@ impl Svm {
                 self.save_host(cpu, next);
                 match self.enter(cpu, vmcb) {
                     Vmrun::Entered => {}
-                    Vmrun::Invalid(_) => self.load_host(cpu),
+                    Vmrun::Invalid(_) if self.load_host(cpu) => {}
+                    Vmrun::Invalid(_) => cpu.activity = Activity::Shutdown,
                 }
                 Ok(Completion::Entered)
             }
@@ -82,6 +86,10 @@ impl Svm {
                     self.clgi(cpu);
                 }
                 Ok(Completion::Next)
+            }
+            Intercept::Skinit => {
+                self.skinit(cpu)?;
+                Ok(Completion::Entered)
             }
             _ => {
                 cpu.charge(costs.invlpga.ticks());
@@ -203,9 +211,13 @@ impl Svm {
     }
 }
 
-/// Whether the instruction is one of SVM that this silicon has.
-const fn is_offered(operation: Intercept) -> bool {
-    matches!(operation, Intercept::Vmrun | Intercept::Vmload | Intercept::Vmsave | Intercept::Stgi | Intercept::Clgi | Intercept::Invlpga)
+/// Whether the instruction is one of SVM that this processor has.
+fn is_offered(cpu: &Cpu, operation: Intercept) -> bool {
+    operation == Intercept::Skinit && cpu.has(Feature::Skinit)
+        || matches!(
+            operation,
+            Intercept::Vmrun | Intercept::Vmload | Intercept::Vmsave | Intercept::Stgi | Intercept::Clgi | Intercept::Invlpga
+        )
 }
 
 /// rAX at the instruction's address size.

@@ -55,10 +55,14 @@ impl Svm {
     /// At VMRUN, if the guest has records of its own.
     pub(crate) fn load_last_branches(&mut self, cpu: &mut Cpu) {
         self.host_branches = None;
+        let kept = std::mem::take(&mut self.branches_kept) && self.clean.last_branch();
         if !(self.capabilities.features.lbr_virtualization() && self.control.virtual_extensions.lbr_virtualization()) {
             return;
         }
-        cpu.read_physical_bytes(self.vmcb + SAVE_AREA + PLACE.start as u64, &mut self.save.as_mut_bytes()[PLACE]);
+        if !kept {
+            cpu.read_physical_bytes(self.vmcb + SAVE_AREA + PLACE.start as u64, &mut self.save.as_mut_bytes()[PLACE]);
+        }
+        self.branches_kept = true;
         self.host_branches = Some(Records::of(cpu));
         Records::from_area(&self.save, cpu.model.last_branches.debugctl).load_into(cpu);
     }

@@ -2,18 +2,19 @@
 //!
 //! Manual: APM vol 2, chapter 15 "Secure Virtual Machine"; the revision is pinned in docs/manuals.md.
 //!
-//! What is modelled: VMRUN, VMLOAD, VMSAVE, VMMCALL, STGI, CLGI and INVLPGA; the consistency checks; #VMEXIT; every intercept whose event the
+//! What is modelled: VMRUN, VMLOAD, VMSAVE, VMMCALL, STGI, CLGI, INVLPGA and SKINIT; the consistency checks; #VMEXIT; every intercept whose event the
 //! core has ([`intercept::realised`] lists them all); the permission maps; decode assists and next RIP; EVENTINJ and EXITINTINFO; virtual
 //! interrupts and the masking of physical ones; the global interrupt flag and its virtual twin; nested paging; ASIDs and TLB_CONTROL; TSC offset
-//! and ratio; LBR virtualization; the filter of PAUSE; virtual VMLOAD and VMSAVE.
+//! and ratio; LBR virtualization; the filter of PAUSE; virtual VMLOAD and VMSAVE; VMCB state caching by clean bits ([`cache`]).
 //!
-//! What is not, and is therefore not offered in CPUID ([`capability::MODELLED`]): SKINIT, AVIC, virtual NMI, encrypted guests. Clean bits are accepted and nothing is ever cached, which the manual allows.
+//! What is not, and is therefore not offered in CPUID ([`capability::MODELLED`]): AVIC, virtual NMI, encrypted guests.
 //!
 //! The silicon is driven in two ways by the same code. Guest code on the bare machine executes the instructions, through
 //! [`cpu::extension::Extension::execute`], and a #VMEXIT goes on behind VMRUN. A hypervisor written in Rust calls [`Svm::vmrun`] and its
 //! companions; then a #VMEXIT ends the run. Which of the two it is, [`cpu::state::Cpu::rust_host`] says.
 
 mod address_space;
+mod cache;
 pub mod capability;
 pub mod check;
 mod entry;
@@ -27,6 +28,7 @@ mod msr;
 pub mod npt;
 mod pause;
 mod record;
+mod secure_startup;
 
 pub use entry::Vmrun;
 pub use record::{AreaRecord, SvmRecord};
@@ -36,7 +38,7 @@ use cpu::trap::Trap;
 use intercept::Translator;
 use isa::segment::{SegmentRegister, TableRegister};
 use isa::svm::msr::{TscRatio, VmCr};
-use isa::svm::{ControlArea, SaveArea};
+use isa::svm::{CleanBits, ControlArea, SaveArea};
 use models::SvmCapabilities;
 use npt::NestedRoot;
 use serde::{Deserialize, Serialize};
@@ -59,9 +61,15 @@ pub struct Svm {
     gif: bool,
     /// Physical address of the VMCB whose guest runs.
     vmcb: u64,
-    /// That VMCB's control area, as it was at VMRUN.
+    /// The VMCB of which the two areas below are what a #VMEXIT left: what clean bits let VMRUN keep.
+    kept: Option<u64>,
+    /// The clean bits that the last VMRUN obeyed.
+    clean: CleanBits,
+    /// The save area below holds last-branch registers of the VMCB that is kept.
+    branches_kept: bool,
+    /// The VMCB's control area, as it was at VMRUN and then at #VMEXIT.
     control: Box<ControlArea>,
-    /// Scratch for the state save area, so that an entry needs no fresh one.
+    /// Its state save area, likewise.
     save: Box<SaveArea>,
     /// The nested tables of the guest, with nested paging.
     nested: Option<NestedRoot>,
@@ -130,6 +138,9 @@ impl Svm {
             tsc_ratio: TscRatio::ONE,
             gif: true,
             vmcb: 0,
+            kept: None,
+            clean: CleanBits::new(),
+            branches_kept: false,
             control: Box::new(ControlArea::zeroed()),
             save: Box::new(SaveArea::zeroed()),
             nested: None,

@@ -1,8 +1,8 @@
 //! The MSRs of SVM.
 //!
 //! What is modelled: APM vol 2, 15.30 "SVM Related MSRs": VM_CR with its lock, VM_HSAVE_PA, TSC Ratio, IGNNE and SMM_CTL as the bits that
-//! software finds there. What is not: SVM_KEY, which unlocks nothing here (writes are accepted and forgotten, reads give zero, as the manual
-//! says of reads), and R_INIT, which stops the run.
+//! software finds there; R_INIT, by which an INIT becomes #SX (15.28 "Security Exception (#SX)"). What is not: SVM_KEY, which unlocks nothing here
+//! (writes are accepted and forgotten, reads give zero, as the manual says of reads).
 
 use cpu::state::Cpu;
 use cpu::trap::{Outcome, Trap};
@@ -48,9 +48,6 @@ impl Svm {
             return Err(Trap::GP0);
         }
         let mut new = VmCr::from_bits(value);
-        if new.r_init() {
-            return Err(Trap::not_modelled("VM_CR.R_INIT: INIT as the exception #SX"));
-        }
         if self.vm_cr.lock() {
             new = new.with_lock(true).with_svmdis(self.vm_cr.svmdis());
         }

@@ -4,7 +4,10 @@
 //! (15.25.3): 4-level, PAE or 32-bit. Every access of a guest is a user access to them, and the guest's own page-table walks are writes
 //! (15.25.6 "Nested versus Guest Page Faults, Fault Ordering"). Accessed and dirty bits are set as in ordinary paging. Reserved bits fault.
 //!
-//! What is not: 5-level nested tables, guest mode execute trap, read-only guest page tables, encryption.
+//! With the guest mode execute trap (15.25.13 "Guest Mode Execute Trap Extension") the U/S bit says instead where code of privilege levels 0 to 2
+//! may be.
+//!
+//! What is not: 5-level nested tables, read-only guest page tables, encryption.
 
 use cpu::extension::{GuestPage, NestedPage};
 use cpu::trap::{Access, NestedFault};
@@ -38,6 +41,8 @@ pub struct NestedRoot {
     pub physical_bits: u32,
     /// 1-GiB pages are offered.
     pub gigabyte_pages: bool,
+    /// The guest mode execute trap is enabled.
+    pub execute_trap: bool,
 }
 
 impl NestedRoot {
@@ -167,7 +172,12 @@ impl NestedRoot {
                 }
             }
             if level == 1 || large {
-                let rights = u8::from(user) | u8::from(user && writable) << 1 | u8::from(user && executable) << 2;
+                // Table 15-21 "GMET Page Configuration": a page is open to all, but code of the guest's kernel may not be where U/S is 1. What
+                // only user mode may execute is not kept as executable: privilege is not in the TLB's tags.
+                let open = user || self.execute_trap;
+                let everybody = executable && !(self.execute_trap && user);
+                let rights =
+                    u8::from(open) | u8::from(open && writable) << 1 | u8::from(open && (everybody || executable && walk.user)) << 2;
                 let wanted = match access {
                     Access::Read => 1,
                     Access::Write => 2,
@@ -203,7 +213,7 @@ impl NestedRoot {
                     bytes,
                     readable: true,
                     writable: rights & 2 != 0 && dirty,
-                    executable: rights & 4 != 0,
+                    executable: open && everybody,
                 });
             }
             table = if width == 4 { entry & 0xffff_f000 } else { entry & ADDRESS };
@@ -255,6 +265,7 @@ mod tests {
             page_size_extensions: true,
             physical_bits: 48,
             gigabyte_pages: true,
+            execute_trap: false,
         }
     }
 
@@ -303,6 +314,28 @@ mod tests {
             let fault = root(4).translate(&mut tables, ADDRESS_4, data(access)).unwrap_err();
             assert_eq!((fault.present, fault.reserved, fault.guest_physical), (present, reserved, ADDRESS_4));
             assert_eq!(tables.0, four_levels(last).0);
+        }
+    }
+
+    #[test]
+    fn the_execute_trap_makes_u_s_a_matter_of_code() {
+        // (last entry, user mode, access, allowed, kept as executable): APM table 15-21, and data.
+        let user = RIGHTS;
+        let supervisor = PRESENT | WRITABLE;
+        let cases = [
+            (user, true, Access::Fetch, true, false),
+            (user, false, Access::Fetch, false, false),
+            (supervisor, true, Access::Fetch, true, true),
+            (supervisor, false, Access::Fetch, true, true),
+            (supervisor | NO_EXECUTE, true, Access::Fetch, false, false),
+            (supervisor | NO_EXECUTE, false, Access::Fetch, false, false),
+            (user, false, Access::Read, true, false),
+            (supervisor, true, Access::Write, true, true),
+        ];
+        for (entry, in_user_mode, access, allowed, kept) in cases {
+            let walk = Walk { user: in_user_mode, ..data(access) };
+            let found = NestedRoot { execute_trap: true, ..root(4) }.translate(&mut four_levels(0x7000 | entry), ADDRESS_4, walk);
+            assert_eq!(found.map(|page| page.executable).ok(), allowed.then_some(kept), "{entry:#x} {in_user_mode} {access:?}");
         }
     }
 

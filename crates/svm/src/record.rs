@@ -1,7 +1,7 @@
 //! The SVM hardware of a processor as a record: what a checkpoint keeps of it.
 //!
-//! What is modelled: everything of SVM that lies in the processor and not in memory: GIF, the host behind VMRUN, the control area of the VMCB
-//! whose guest runs, the PAUSE filter. What follows from these is found anew: limits of the checks, the translation of the intercept words,
+//! What is modelled: everything of SVM that lies in the processor and not in memory: GIF, the host behind VMRUN, the areas of the VMCB whose
+//! guest runs and what clean bits keep of them, the PAUSE filter. What follows from these is found anew: limits of the checks, the translation of the intercept words,
 //! contexts of the engine.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use cpu::state::{Cpu, Impossible};
 use isa::svm::layout::Field;
 use isa::svm::msr::{TscRatio, VmCr};
-use isa::svm::{ControlArea, SaveArea};
+use isa::svm::{CleanBits, ControlArea, SaveArea};
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -38,9 +38,15 @@ pub struct SvmRecord {
     pub gif: bool,
     /// Physical address of the VMCB whose guest runs, or ran last.
     pub vmcb: u64,
-    /// Its control area as it was at VMRUN.
+    /// The VMCB of which the areas are what a #VMEXIT left: what clean bits let VMRUN keep.
+    pub kept: Option<u64>,
+    /// The clean bits that the last VMRUN obeyed.
+    pub clean: u32,
+    /// The save area holds last-branch registers of the VMCB that is kept.
+    pub branches_kept: bool,
+    /// Its control area as it was at VMRUN and then at #VMEXIT.
     pub control: AreaRecord,
-    /// Its save area as it was at VMRUN, for explanations of one that was refused.
+    /// Its save area, likewise.
     pub save: AreaRecord,
     /// The nested tables of the guest.
     pub nested: Option<NestedRoot>,
@@ -107,6 +113,9 @@ impl Svm {
             tsc_ratio,
             gif,
             vmcb,
+            kept,
+            clean,
+            branches_kept,
             control,
             save,
             nested,
@@ -129,6 +138,9 @@ impl Svm {
             tsc_ratio: tsc_ratio.into_bits(),
             gif: *gif,
             vmcb: *vmcb,
+            kept: *kept,
+            clean: clean.into_bits(),
+            branches_kept: *branches_kept,
             control: area_record(ControlArea::FIELDS, control.as_bytes()),
             save: area_record(SaveArea::FIELDS, save.as_bytes()),
             nested: *nested,
@@ -154,6 +166,9 @@ impl Svm {
         if record.vmcb & 0xfff != 0 || record.vmcb >> 52 != 0 {
             return Err(Impossible(format!("a VMCB at {:#x}", record.vmcb)));
         }
+        if record.kept.is_some_and(|kept| kept != record.vmcb) {
+            return Err(Impossible("another VMCB is kept than the one whose guest ran last".to_owned()));
+        }
         let find = |id: &String| {
             let found = check::CHECKS.iter().find(|check| check.id == id);
             found.ok_or_else(|| Impossible(format!("a broken rule `{id}`, which there is not")))
@@ -170,6 +185,9 @@ impl Svm {
         self.tsc_ratio = TscRatio::from_bits(record.tsc_ratio);
         self.gif = record.gif;
         self.vmcb = record.vmcb;
+        self.kept = record.kept;
+        self.clean = CleanBits::from_bits(record.clean);
+        self.branches_kept = record.branches_kept;
         self.nested = record.nested;
         self.host = record.host;
         self.host_branches = record.host_branches;

@@ -6,6 +6,7 @@ mod common;
 
 use assembler::{Bits, Options, assemble};
 use common::{GUEST_CODE, Machine, VMCB, flat, guest};
+use cpu::extension::Extension as _;
 use isa::apic::{ApicMessage, DeliveryMode};
 use isa::svm::{ExitCode, Vmcb};
 use svm::Vmrun;
@@ -136,6 +137,10 @@ exits! {
     };
     // Zero divided by zero, nothing masked.
     excp_xf EXCP_XF "ldmxcsr [0x5000]\nhere: divps xmm0, xmm0", sse;
+    excp_sx EXCP_SX "nop", |machine, _| {
+        machine.with(|svm, cpu| svm.write_msr(cpu, isa::msr::VM_CR, 2)).unwrap().unwrap();
+        machine.cpu.init_pending = true;
+    };
     intr INTR "nop", |machine, vmcb| {
         vmcb.save.rflags = 0x202;
         machine.cpu.apic.set_base(0xfee0_0900).unwrap();
@@ -186,6 +191,9 @@ exits! {
     vmsave VMSAVE "vmsave";
     stgi STGI "stgi";
     clgi CLGI "clgi";
+    skinit SKINIT "db 0x0f, 0x01, 0xde";
+    monitor MONITOR "db 0x0f, 0x01, 0xc8";
+    mwait MWAIT "db 0x0f, 0x01, 0xc9";
     rdtscp RDTSCP "rdtscp";
     icebp ICEBP "db 0xf1";
     wbinvd WBINVD "wbinvd";
@@ -215,7 +223,6 @@ const NEVER: &[(ExitCode, &str)] = &[
     (ExitCode::EXCP_27, "reserved"),
     (ExitCode::EXCP_HV, "SEV-SNP is not offered"),
     (ExitCode::EXCP_VC, "SEV-ES is not offered"),
-    (ExitCode::EXCP_SX, "INIT is never made an exception: VM_CR.R_INIT is refused"),
     (ExitCode::EXCP_31, "reserved"),
     (ExitCode::AVIC_INCOMPLETE_IPI, "AVIC is not offered"),
     (ExitCode::AVIC_NOACCEL, "AVIC is not offered"),

@@ -90,3 +90,47 @@ fn last_branches_are_the_guests_own_or_shared() {
         }
     }
 }
+
+#[test]
+fn next_rip_is_behind_a_bound_whatever_its_operand() {
+    for (bytes, length) in [
+        ("0x62, 0x01", 2),
+        ("0x62, 0x41, 0x10", 3),
+        ("0x62, 0x84, 0xb1, 0x78, 0x56, 0x00, 0x00", 7),
+        ("0x62, 0x05, 0x00, 0x50, 0x00, 0x00", 6),
+        ("0x67, 0x62, 0x47, 0x10", 4),
+        ("0x67, 0x62, 0x06, 0x00, 0x50", 5),
+        ("0x66, 0x67, 0x62, 0x87, 0x00, 0x50", 6),
+    ] {
+        let (_, vmcb, _) = first_exit(&ZEN3, &format!("mov eax, -1\nhere: db {bytes}"), |_, vmcb| {
+            vmcb.control.intercepts.set(ExitCode::EXCP_BR, true);
+        });
+        assert_eq!((vmcb.control.exit_code, vmcb.save.rip), (ExitCode::EXCP_BR, GUEST_CODE + 5), "{bytes}");
+        assert_eq!(vmcb.control.next_rip - vmcb.save.rip, length, "{bytes}");
+    }
+}
+
+#[test]
+fn rdpmc_reads_the_four_counters_and_faults_before_its_intercept() {
+    for (number, code) in [(3, ExitCode::RDPMC), (4, ExitCode::EXCP_GP)] {
+        let (_, vmcb, here) = first_exit(&ZEN3, &format!("mov ecx, {number}\nhere: rdpmc"), |_, vmcb| {
+            vmcb.control.intercepts.set(ExitCode::RDPMC, true);
+            vmcb.control.intercepts.set(ExitCode::EXCP_GP, true);
+        });
+        assert_eq!((vmcb.control.exit_code, vmcb.save.rip), (code, here));
+    }
+    let (machine, vmcb, _) = first_exit(&ZEN3, "mov ecx, 2\nrdpmc", |machine, _| machine.cpu.msrs.performance[6] = 0x1234_5678_9abc);
+    assert_eq!((vmcb.save.rax, machine.cpu.gpr(isa::register::Gpr::Rdx)), (0x5678_9abc, 0x1234));
+}
+
+#[test]
+fn int1_has_an_intercept_of_its_own() {
+    // With the intercept of #DB alone it goes to the guest, which has no IDT.
+    for (intercept, code) in [(ExitCode::EXCP_DB, ExitCode::SHUTDOWN), (ExitCode::ICEBP, ExitCode::ICEBP)] {
+        let (_, vmcb, _) = first_exit(&ZEN3, "db 0xf1", |_, vmcb| {
+            vmcb.control.intercepts.set(intercept, true);
+            vmcb.control.intercepts.set(ExitCode::SHUTDOWN, true);
+        });
+        assert_eq!(vmcb.control.exit_code, code);
+    }
+}

@@ -5,7 +5,7 @@
 //! what its controls intercept, contexts of the engine.
 
 use crate::address_space::{AddressSpaces, AddressSpacesRecord};
-use crate::checks::Facts;
+use crate::checks::{Facts, MsrLoad};
 use crate::contexts::Contexts;
 use crate::intercept::{Intercepts, PauseLoop};
 use crate::silicon::{NO_VMCS, Operation, Refused, Vmx};
@@ -36,6 +36,8 @@ pub struct RefusedRecord {
     pub fields: FieldValues,
     /// The rest that the rules looked at.
     pub facts: Facts,
+    /// The entry of the VM-entry MSR-load list at which it ended, if it was one.
+    pub msr_load: MsrLoad,
 }
 
 /// VMX of a processor.
@@ -144,7 +146,11 @@ impl Vmx {
             host_features: *host_features,
             efer_reserved: *efer_reserved,
             exits: *exits,
-            refused: refused.as_ref().map(|refused| RefusedRecord { fields: values(&refused.fields), facts: refused.facts }),
+            refused: refused.as_ref().map(|refused| RefusedRecord {
+                fields: values(&refused.fields),
+                facts: refused.facts,
+                msr_load: refused.msr_load,
+            }),
             feature_control: *feature_control,
         }
     }
@@ -180,7 +186,7 @@ impl Vmx {
         self.host_features = record.host_features;
         self.efer_reserved = record.efer_reserved;
         self.exits = record.exits;
-        self.refused = record.refused.as_ref().map(|refused| Box::new(Refused { fields: fields(&refused.fields), facts: refused.facts }));
+        self.refused = record.refused.as_ref().map(|refused| Box::new(Refused { fields: fields(&refused.fields), facts: refused.facts, msr_load: refused.msr_load }));
         self.feature_control = record.feature_control;
         self.contexts = Contexts::default();
         self.intercepts = Intercepts::default();

@@ -43,7 +43,13 @@ impl Cpu {
             return self.leave_guest(exit);
         }
         if let Some(event) = self.inject.take() {
-            return self.deliver_event(event);
+            let blocked = self.nmi_blocked;
+            let outcome = self.deliver_event(event);
+            if event.kind == EventKind::Nmi && self.model.vendor == models::Vendor::Amd {
+                // APM vol 2, 15.20: "An injected NMI does not block delivery of further NMIs".
+                self.nmi_blocked = blocked;
+            }
+            return outcome;
         }
         if self.signals()? {
             return Ok(());
@@ -115,6 +121,12 @@ impl Cpu {
             if self.guest_mode && self.interception.has(Intercept::Init) {
                 self.init_pending = false;
                 return self.leave_guest(Exit::Init).map(|()| true);
+            }
+            if !blocked && self.extension.as_ref().is_some_and(|extension| extension.redirects_init()) {
+                // APM vol 2, 15.28 "Security Exception (#SX)": error code 1, and the INIT is no longer pending.
+                self.init_pending = false;
+                self.activity = Activity::Active;
+                return self.raise(Trap::Exception(Exception::with_code(Vector::Security, 1)), None).map(|()| true);
             }
             if !blocked {
                 // A start-up signal that has come by now came behind the INIT.

@@ -487,6 +487,10 @@ fn xsetbv(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     if !cpu.cr4.osxsave() {
         return Err(Trap::UD);
     }
+    // APM vol 2, table 15-7: the intercept comes before #GP; SDM vol 3, 26.1.1: faults based on privilege level come before the VM exit.
+    if cpu.model.vendor == Vendor::Amd {
+        cpu.intercept(Intercept::Xsetbv, instruction)?;
+    }
     cpu.require_level_0()?;
     cpu.intercept(Intercept::Xsetbv, instruction)?;
     let value = cpu.read_register(Register::EDX) << 32 | cpu.read_register(Register::EAX);

@@ -12,6 +12,7 @@ use isa::debug::Dr6;
 use isa::exception::Vector;
 use isa::rflags::Rflags;
 use isa::segment::Selector;
+use models::Vendor;
 
 /// The function of an instruction, if it is one of these.
 pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
@@ -59,7 +60,9 @@ fn into(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 }
 
 fn int1(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    if cpu.interception.has(Intercept::Icebp) || cpu.guest_mode && cpu.interception.exception(Vector::Debug, None) {
+    // APM vol 2, 15.12.2: INT1 does not trigger the #DB intercept, it has one of its own. VMX has the exception bitmap.
+    let is_exception = cpu.model.vendor == Vendor::Intel && cpu.guest_mode && cpu.interception.exception(Vector::Debug, None);
+    if cpu.interception.has(Intercept::Icebp) || is_exception {
         return Err(Trap::Exit(Exit::SoftwareInterrupt { vector: Vector::Debug as u8, length: instruction.len() as u8 }));
     }
     // Data breakpoints that a load of SS held back are part of this #DB.

@@ -1,15 +1,19 @@
 //! The processor talks about itself, waits, or stops: CPUID, time stamps, HLT, caches, undefined opcodes.
 //!
-//! What is modelled: CPUID, RDTSC, RDTSCP, RDPID, RDPMC (there are no counters: #GP), HLT, PAUSE, INVD and WBINVD (there are no caches to
-//! flush), UD0, UD1, UD2, RSM outside system management mode. MONITOR and MWAIT are in no processor model.
+//! What is modelled: CPUID, RDTSC, RDTSCP, RDPID, RDPMC (of AMD's four counters; Intel's models have none: #GP), HLT, PAUSE, INVD and WBINVD (there are no caches to
+//! flush), UD0, UD1, UD2, RSM outside system management mode; MONITOR, which arms nothing, and MWAIT, which goes on at once, as SDM vol 2, "MWAIT",
+//! allows: "If the preceding MONITOR instruction did not successfully arm an address range ... the processor will not enter the
+//! implementation-dependent-optimized state."
 
 use super::{Entry, Flow};
+use crate::operand::segment_of;
 use crate::select::undefined;
 use crate::state::{Activity, Cpu};
-use crate::trap::{Intercept, Outcome, Trap};
-use iced_x86::{Instruction, Mnemonic as M, Register};
+use crate::trap::{Access, Intercept, Outcome, Trap};
+use iced_x86::{Code, Instruction, Mnemonic as M, Register};
 use isa::cpuid::Feature;
-use models::CpuidContext;
+use isa::register::Segment;
+use models::{CpuidContext, Vendor};
 
 /// The function of an instruction, if it is one of these.
 pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
@@ -21,6 +25,8 @@ pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
         M::Rdpmc => Entry::plain(rdpmc),
         M::Hlt => Entry::last(hlt),
         M::Pause => Entry::plain(pause),
+        M::Monitor => Entry::plain(monitor),
+        M::Mwait => Entry::plain(mwait),
         M::Invd => Entry::plain(invd),
         M::Wbinvd => Entry::plain(wbinvd),
         M::Rsm => Entry::last(rsm),
@@ -53,6 +59,11 @@ impl Cpu {
         if self.has(feature) { Ok(()) } else { Err(Trap::UD) }
     }
 
+    /// Whether MONITOR and MWAIT are not turned off. SDM vol 4, IA32_MISC_ENABLE bit 18, "ENABLE MONITOR FSM".
+    const fn monitor_enabled(&self) -> bool {
+        !matches!(self.model.vendor, Vendor::Intel) || self.msrs.misc_enable >> 18 & 1 != 0
+    }
+
     /// CR4.TSD.
     fn require_time_stamp(&self) -> Outcome {
         if self.cr4.tsd() && self.cpl != 0 { Err(Trap::GP0) } else { Ok(()) }
@@ -62,7 +73,10 @@ impl Cpu {
 fn cpuid(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     cpu.intercept(Intercept::Cpuid, instruction)?;
     let (leaf, subleaf) = (cpu.read_register(Register::EAX) as u32, cpu.read_register(Register::ECX) as u32);
-    let result = cpu.model.cpuid(leaf, subleaf, &cpu.cpuid_context());
+    let mut result = cpu.model.cpuid(leaf, subleaf, &cpu.cpuid_context());
+    if leaf == 1 && !cpu.monitor_enabled() {
+        result.ecx &= !(1 << Feature::Monitor.place().3);
+    }
     for (register, value) in
         [(Register::EAX, result.eax), (Register::EBX, result.ebx), (Register::ECX, result.ecx), (Register::EDX, result.edx)]
     {
@@ -96,9 +110,17 @@ fn rdpmc(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     if cpu.cpl != 0 && !cpu.cr4.pce() && !cpu.is_real() {
         return Err(Trap::GP0);
     }
+    let number = cpu.read_register(Register::ECX) as usize;
+    if cpu.model.vendor == Vendor::Intel {
+        // No counter exists, so every ECX is invalid; a VM exit comes before that is seen.
+        cpu.intercept(Intercept::Rdpmc, instruction)?;
+        return Err(Trap::GP0);
+    }
+    // APM vol 2, table 15-7: RDPMC checks all exceptions before the intercept. The four counters of 13.2.3 stand still.
+    let counter = cpu.msrs.performance.get(4..).and_then(|counters| counters.get(number)).copied().ok_or(Trap::GP0)?;
     cpu.intercept(Intercept::Rdpmc, instruction)?;
-    // No counter exists, so every ECX is invalid.
-    Err(Trap::GP0)
+    cpu.set_edx_eax(counter);
+    Ok(Flow::Next)
 }
 
 fn hlt(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
@@ -112,6 +134,48 @@ fn pause(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     if cpu.interception.has(Intercept::Pause) && cpu.with_extension(|extension, cpu| extension.intercepts_pause(cpu)) == Some(true) {
         cpu.intercept(Intercept::Pause, instruction)?;
     }
+    Ok(Flow::Next)
+}
+
+/// What MONITOR and MWAIT refuse first: privilege, and an Intel processor on which IA32_MISC_ENABLE turned them off.
+fn require_monitor(cpu: &Cpu) -> Outcome {
+    if cpu.cpl != 0 || !cpu.monitor_enabled() { Err(Trap::UD) } else { Ok(()) }
+}
+
+/// SDM vol 2 and APM vol 3, "MONITOR". SDM vol 3, 26.1.1: a VM exit comes before faults of operands; APM vol 2, table 15-7: after all exceptions.
+fn monitor(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    require_monitor(cpu)?;
+    let intel = cpu.model.vendor == Vendor::Intel;
+    if intel {
+        cpu.intercept(Intercept::Monitor, instruction)?;
+    }
+    if cpu.read_register(Register::ECX) != 0 {
+        return Err(Trap::GP0);
+    }
+    let address = match instruction.code() {
+        Code::Monitorw => Register::AX,
+        Code::Monitord => Register::EAX,
+        _ => Register::RAX,
+    };
+    let segment = segment_of(instruction.segment_prefix()).unwrap_or(Segment::Ds);
+    let linear = cpu.segment_address(segment, cpu.read_register(address), 1, Access::Read)?;
+    cpu.load(linear, 1)?;
+    if !intel {
+        cpu.intercept(Intercept::Monitor, instruction)?;
+    }
+    Ok(Flow::Next)
+}
+
+/// SDM vol 2 and APM vol 3, "MWAIT": bit 0 of ECX, which CPUID leaf 5 tells of, lets masked interrupts end the wait.
+fn mwait(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    require_monitor(cpu)?;
+    if cpu.model.vendor == Vendor::Intel {
+        cpu.intercept(Intercept::Mwait, instruction)?;
+    }
+    if cpu.read_register(Register::ECX) > 1 {
+        return Err(Trap::GP0);
+    }
+    cpu.intercept(Intercept::Mwait, instruction)?;
     Ok(Flow::Next)
 }
 
