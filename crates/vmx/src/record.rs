@@ -186,7 +186,10 @@ impl Vmx {
         self.host_features = record.host_features;
         self.efer_reserved = record.efer_reserved;
         self.exits = record.exits;
-        self.refused = record.refused.as_ref().map(|refused| Box::new(Refused { fields: fields(&refused.fields), facts: refused.facts, msr_load: refused.msr_load }));
+        self.refused = record
+            .refused
+            .as_ref()
+            .map(|refused| Box::new(Refused { fields: fields(&refused.fields), facts: refused.facts, msr_load: refused.msr_load }));
         self.feature_control = record.feature_control;
         self.contexts = Contexts::default();
         self.intercepts = Intercepts::default();
