@@ -12,7 +12,7 @@
 
 use isa::apic::{ApicMessage, DeliveryMode};
 use isa::cpuid::Feature;
-use models::CpuModel;
+use models::{CpuModel, Vendor};
 use serde::{Deserialize, Serialize};
 
 mod command;
@@ -45,6 +45,8 @@ pub struct Features {
     pub physical_address_bits: u8,
     /// CPU cycles in one cycle of the timer's input clock, before the divide configuration register; zero is taken as one.
     pub cycles_per_bus_clock: u32,
+    /// The entry of performance counters masks itself when it interrupts: on Intel's processors.
+    pub masks_performance: bool,
 }
 
 /// The input clock of the timer, in hertz. Assumed: the base clock of every processor since 2008.
@@ -58,13 +60,14 @@ impl Features {
             tsc_deadline: model.has(Feature::TscDeadline),
             physical_address_bits: model.physical_address_bits,
             cycles_per_bus_clock: u32::try_from(model.tsc_hz / BUS_CLOCK).unwrap_or(u32::MAX),
+            masks_performance: model.vendor == Vendor::Intel,
         }
     }
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Self { x2apic: true, tsc_deadline: true, physical_address_bits: 46, cycles_per_bus_clock: 20 }
+        Self { x2apic: true, tsc_deadline: true, physical_address_bits: 46, cycles_per_bus_clock: 20, masks_performance: true }
     }
 }
 

@@ -17,6 +17,7 @@ use iced_x86::{Formatter, Instruction, IntelFormatter};
 use isa::debug::{BreakpointKind, Dr6};
 use isa::register::Segment;
 use isa::rflags::Rflags;
+use models::Vendor;
 
 /// The most ticks, and so the most instructions, between two returns of the handlers to the engine. See `direct` on the stack.
 pub const SLICE_INSTRUCTIONS: u64 = 1 << 16;
@@ -179,8 +180,9 @@ impl Cpu {
     /// Executes one instruction. Exactly as a block would, with the duties of single-stepping around it.
     fn step(&mut self) {
         let rf = self.system_flags().rf();
+        // SDM vol 3, 6.8.3: behind MOV SS and POP SS breakpoints are held back. AMD's processors take them.
         if !rf
-            && self.shadow != Shadow::MovSs
+            && (self.shadow != Shadow::MovSs || self.vendor == Vendor::Amd)
             && let Some(bits) = self.code_breakpoints()
         {
             self.trap = Some(Trap::Exception(crate::trap::Exception::debug(bits)));

@@ -365,7 +365,7 @@ impl Cpu {
             reserved |= NO_EXECUTE;
         }
         // APM vol 2, 5.3.3 "4-Level Paging": bit 8 of a PML4E must be zero there.
-        let bit_8 = if self.model.vendor == Vendor::Amd { GLOBAL } else { 0 };
+        let bit_8 = if self.vendor == Vendor::Amd { GLOBAL } else { 0 };
         let reserved_top = reserved | PAGE_SIZE | bit_8;
         Formats { entry_bytes: 8, reserved, reserved_large: 0, reserved_top, large: true, gigabytes: self.has(Feature::Page1gb) }
     }
@@ -471,7 +471,7 @@ impl Cpu {
     /// Whether the page-directory-pointer-table entries of PAE paging are read by every walk and not held in registers. APM vol 2, 15.25.10
     /// "Legacy PAE Mode": behind SVM's nested paging.
     fn walks_pdptes(&self) -> bool {
-        self.nested_paging && self.model.vendor == Vendor::Amd
+        self.nested_paging && self.walks_pdptes
     }
 
     /// Bits of a present page-directory-pointer-table entry that must be zero.

@@ -22,7 +22,7 @@ use isa::debug::{Dr6, Dr7};
 use isa::register::{Gpr, Segment};
 use isa::rflags::{self, Rflags};
 use isa::segment::{Attributes, SegmentRegister, Selector, TableRegister};
-use models::CpuModel;
+use models::{CpuModel, Vendor};
 use timing::TICKS_PER_CYCLE;
 
 mod fork;
@@ -203,6 +203,11 @@ pub struct Cpu {
 
     /// The model it is.
     pub model: &'static CpuModel,
+    /// Whose rules it follows where the vendors differ: the model's, but on a hypervisor's spare processor for a guest that was told of another.
+    pub vendor: Vendor,
+    /// Behind nested paging the page-directory-pointer-table entries of PAE paging are read by every walk, as SVM has it, and not held in
+    /// registers.
+    pub walks_pdptes: bool,
     /// Features in force, one bit per [`Feature`].
     pub features: u128,
     /// Its number, which is its initial APIC ID.
@@ -321,6 +326,8 @@ impl Cpu {
             tsc: TscScale::IDENTITY,
             guest_tsc: TscScale::IDENTITY,
             model,
+            vendor: model.vendor,
+            walks_pdptes: model.vendor == Vendor::Amd,
             features: model.features(),
             number,
             cpu_count,

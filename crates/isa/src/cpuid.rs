@@ -44,6 +44,16 @@ macro_rules! features {
                 match self { $(Self::$variant => ($leaf, $subleaf, Output::$output, $bit)),* }
             }
 
+            /// Its name in files: in small letters.
+            pub fn name(self) -> String {
+                match self { $(Self::$variant => stringify!($variant)),* }.to_ascii_lowercase()
+            }
+
+            /// The feature of that name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|feature| feature.name() == name)
+            }
+
             /// The set with this feature alone.
             pub const fn bit(self) -> u128 { 1 << self as u32 }
         }

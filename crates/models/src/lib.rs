@@ -26,4 +26,5 @@ pub use last_branches::LastBranchMsrs;
 pub use merom::MEROM;
 pub use model::{CpuModel, DecodeRules, MODELS, SvmCapabilities, UnknownCpuModel, Vendor, default_for, find};
 pub use skylake_server::SKYLAKE_SERVER;
+pub use supported::{cr4_of, efer_of};
 pub use zen3::ZEN3;

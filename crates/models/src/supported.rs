@@ -49,6 +49,17 @@ const fn contains(features: &[Feature], wanted: Feature) -> bool {
     false
 }
 
+/// The bits of CR4 that software may set where these features are in force, one [`Feature::bit`] each; PCE always.
+pub fn cr4_of(features: u128) -> Cr4 {
+    let bits = CR4.iter().filter(|(feature, _)| features & feature.bit() != 0).fold(0, |bits, (_, of)| bits | of.into_bits());
+    Cr4::from_bits(bits).with_pce(true)
+}
+
+/// The bits of EFER that software may set where these features are in force, LMA, which it may not, included.
+pub fn efer_of(features: u128) -> Efer {
+    Efer::from_bits(EFER.iter().filter(|(feature, _)| features & feature.bit() != 0).fold(0, |bits, (_, of)| bits | of.into_bits()))
+}
+
 /// The bits of CR4 that a processor with these features has. PCE, which no feature reports, every processor here has.
 pub(crate) const fn supported_cr4(features: &[Feature]) -> Cr4 {
     let mut bits = Cr4::new().with_pce(true).into_bits();

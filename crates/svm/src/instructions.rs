@@ -153,8 +153,9 @@ impl Svm {
         cpu.msrs.fmask = save.sfmask & 0xffff_ffff;
         cpu.msrs.kernel_gs_base = canonical(save.kernel_gs_base);
         cpu.msrs.sysenter_cs = save.sysenter_cs;
-        cpu.msrs.sysenter_esp = canonical(save.sysenter_esp);
-        cpu.msrs.sysenter_eip = canonical(save.sysenter_eip);
+        // The registers have 32 bits. APM vol 2, 6.1.2 "SYSENTER and SYSEXIT".
+        cpu.msrs.sysenter_esp = save.sysenter_esp & 0xffff_ffff;
+        cpu.msrs.sysenter_eip = save.sysenter_eip & 0xffff_ffff;
         Ok(())
     }
 

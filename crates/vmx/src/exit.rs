@@ -152,10 +152,12 @@ impl Vmx {
             .with_blocking_by_nmi(cpu.nmi_blocked);
         vmcs.set(VmcsField::GuestInterruptibilityState, interruptibility.into_bits().into());
         let breakpoints = (cpu.pending_debug & 0xf) as u8;
+        // SDM 28.3.4 "Saving Non-Register State": in a shadow BS says whether the program single-steps, which is what VM entry wants to see.
+        let steps = cpu.shadow != Shadow::None && rflags.tf() && cpu.msrs.debugctl & cpu::last_branches::BTF == 0;
         let pending = PendingDebugExceptions::new()
             .with_breakpoints(breakpoints)
             .with_enabled_breakpoint(breakpoints != 0)
-            .with_single_step(cpu.pending_debug >> 14 & 1 != 0 || information.pending_single_step);
+            .with_single_step(cpu.pending_debug >> 14 & 1 != 0 || information.pending_single_step || steps);
         vmcs.set(VmcsField::GuestPendingDebugExceptions, pending.into_bits());
         if let Some(count) = timer {
             vmcs.set(VmcsField::VmxPreemptionTimerValue, count);

@@ -48,8 +48,8 @@ impl LocalApic {
             LocalSource::Timer | LocalSource::Error => Some(DeliveryMode::Fixed),
             _ => DeliveryMode::from_code((entry >> 8) as u8),
         };
-        if source == LocalSource::Performance {
-            // SDM 11.5.1: this entry masks itself when it interrupts.
+        if source == LocalSource::Performance && self.features.masks_performance {
+            // SDM 11.5.1: this entry masks itself when it interrupts; AMD's does not.
             self.local_vector_table[index] |= LVT_MASK;
         }
         match mode {

@@ -4,7 +4,7 @@
 //! Exits" gives to the events of VMX, and APM vol 2, 15.17 "Global Interrupt Flag" and 15.21 "Interrupt and Local APIC Support"; the local
 //! APIC's registers as memory, and its messages. What is not: system management interrupts and machine checks.
 
-use crate::apic::{Accepted, Effects, Lint};
+use crate::apic::{Accepted, Effects, Lint, LocalSource};
 use crate::engine::RunExit;
 use crate::state::{Activity, Cpu, Shadow, VirtualInterrupt};
 use crate::trap::{Event, EventKind, Exception, Exit, Intercept, Trap};
@@ -299,6 +299,12 @@ impl Cpu {
     /// Drives a local interrupt pin.
     pub fn set_lint(&mut self, pin: Lint, high: bool) {
         let accepted = self.apic.set_lint(pin, high);
+        self.note(accepted);
+    }
+
+    /// Signals an overflow of a performance counter to the local APIC, as a counter would.
+    pub fn counter_overflow(&mut self) {
+        let accepted = self.apic.raise(LocalSource::Performance);
         self.note(accepted);
     }
 

@@ -103,6 +103,8 @@ impl Cpu {
             tsc: self.tsc,
             guest_tsc: self.guest_tsc,
             model: self.model,
+            vendor: self.vendor,
+            walks_pdptes: self.walks_pdptes,
             features: self.features,
             number: self.number,
             cpu_count: self.cpu_count,

@@ -307,6 +307,8 @@ impl Cpu {
             tlb,
             // What it is made of, which whoever makes it anew knows.
             model: _,
+            vendor: _,
+            walks_pdptes: _,
             number: _,
             cpu_count: _,
             extension: _,

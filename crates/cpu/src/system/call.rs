@@ -42,7 +42,7 @@ fn flat_stack(selector: u64, level: u8) -> SegmentRegister {
 }
 
 fn syscall(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    let intel = cpu.model.vendor == Vendor::Intel;
+    let intel = cpu.vendor == Vendor::Intel;
     if !cpu.efer.sce() || !cpu.is_protected() || intel && !cpu.is_64bit() {
         return Err(Trap::UD);
     }
@@ -67,7 +67,7 @@ fn syscall(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 }
 
 fn sysret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    let intel = cpu.model.vendor == Vendor::Intel;
+    let intel = cpu.vendor == Vendor::Intel;
     if !cpu.efer.sce() || intel && !cpu.is_64bit() {
         return Err(Trap::UD);
     }
@@ -103,7 +103,7 @@ fn sysret(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 
 /// The selector of IA32_SYSENTER_CS, or the fault when these instructions cannot be used.
 fn sysenter_selector(cpu: &Cpu) -> Outcome<u64> {
-    if cpu.model.vendor == Vendor::Amd && cpu.long_mode() {
+    if cpu.vendor == Vendor::Amd && cpu.long_mode() {
         return Err(Trap::UD);
     }
     let selector = cpu.msrs.sysenter_cs & 0xfffc;

@@ -156,7 +156,7 @@ impl Cpu {
 
     /// Writes CR4 as software does.
     pub fn write_cr4(&mut self, value: u64) -> Outcome {
-        if value & !self.model.supported_cr4().into_bits() != 0 {
+        if value & !models::cr4_of(self.features).into_bits() != 0 {
             return Err(Trap::GP0);
         }
         let (old, new) = (self.cr4, Cr4::from_bits(value));
@@ -355,7 +355,7 @@ fn debug_register(cpu: &Cpu, instruction: &Instruction, operand: u32, write: boo
     let exits = interception.has(intercept) && exempt >> register & 1 == 0;
     let gpr = gpr_number(instruction.op_register(1 - operand));
     let exit = Trap::Exit(Exit::DebugRegister { register, write, gpr, length: instruction.len() as u8 });
-    let exits_first = cpu.model.vendor == Vendor::Intel;
+    let exits_first = cpu.vendor == Vendor::Intel;
     if exits && exits_first {
         // SDM vol 3, 26.1.3: such an exit comes before #GP for the privilege level and #UD for DR4 and DR5.
         return Err(exit);

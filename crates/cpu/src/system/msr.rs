@@ -98,11 +98,17 @@ fn has_long_mode(cpu: &Cpu) -> bool {
 }
 
 fn is_intel(cpu: &Cpu) -> bool {
-    cpu.model.vendor == Vendor::Intel
+    cpu.vendor == Vendor::Intel
 }
 
 fn is_amd(cpu: &Cpu) -> bool {
-    cpu.model.vendor == Vendor::Amd
+    cpu.vendor == Vendor::Amd
+}
+
+/// What SYSENTER_ESP or SYSENTER_EIP takes of a value. SDM vol 3, 5.8.7.1: a canonical address; APM vol 2, 6.1.2 "SYSENTER and SYSEXIT": AMD has
+/// these instructions outside of long mode only, and its registers 32 bits, whose upper halves writes ignore.
+fn sysenter_address(cpu: &Cpu, value: u64) -> Outcome<u64> {
+    if is_amd(cpu) { Ok(value & 0xffff_ffff) } else { Rule::Canonical.check(value) }
 }
 
 fn from_apic<T>(result: Result<T, GeneralProtection>) -> Outcome<T> {
@@ -142,8 +148,14 @@ static MSRS: &[Msr] = &[
         Ok(())
     }),
     plain!(IA32_SYSENTER_CS, (msrs.sysenter_cs), has_sysenter, Low32),
-    plain!(IA32_SYSENTER_ESP, (msrs.sysenter_esp), has_sysenter, Canonical),
-    plain!(IA32_SYSENTER_EIP, (msrs.sysenter_eip), has_sysenter, Canonical),
+    row!(IA32_SYSENTER_ESP, has_sysenter, |cpu, _| Ok(cpu.msrs.sysenter_esp), |cpu, _, value| {
+        cpu.msrs.sysenter_esp = sysenter_address(cpu, value)?;
+        Ok(())
+    }),
+    row!(IA32_SYSENTER_EIP, has_sysenter, |cpu, _| Ok(cpu.msrs.sysenter_eip), |cpu, _, value| {
+        cpu.msrs.sysenter_eip = sysenter_address(cpu, value)?;
+        Ok(())
+    }),
     plain!(IA32_MISC_ENABLE, (msrs.misc_enable), is_intel, Any),
     row!(IA32_DEBUGCTL, always, |cpu, _| Ok(cpu.msrs.debugctl), |cpu, _, value| cpu.write_debugctl(value)),
     row!(IA32_PAT, |cpu| cpu.has(Feature::Pat), |cpu, _| Ok(cpu.msrs.pat), |cpu, _, value| {
@@ -201,7 +213,11 @@ static MSRS: &[Msr] = &[
     row!(IA32_FS_BASE, has_long_mode, |cpu, _| Ok(cpu.segment(Segment::Fs).base), |cpu, _, value| set_base(cpu, Segment::Fs, value)),
     row!(IA32_GS_BASE, has_long_mode, |cpu, _| Ok(cpu.segment(Segment::Gs).base), |cpu, _, value| set_base(cpu, Segment::Gs, value)),
     plain!(IA32_KERNEL_GS_BASE, (msrs.kernel_gs_base), has_long_mode, Canonical),
-    plain!(IA32_TSC_AUX, (msrs.tsc_aux), |cpu| cpu.has(Feature::Rdtscp) || cpu.has(Feature::Rdpid), Low32),
+    row!(IA32_TSC_AUX, |cpu| cpu.has(Feature::Rdtscp) || cpu.has(Feature::Rdpid), |cpu, _| Ok(cpu.msrs.tsc_aux), |cpu, _, value| {
+        // SDM vol 3, 18.17.2 "IA32_TSC_AUX Register and RDTSCP Support": bits 63:32 are reserved. AMD's processors ignore them.
+        cpu.msrs.tsc_aux = if is_amd(cpu) { value & 0xffff_ffff } else { Rule::Low32.check(value)? };
+        Ok(())
+    }),
     row!(IA32_BIOS_SIGN_ID, always, |cpu, _| Ok(cpu.model.msr(msr::IA32_BIOS_SIGN_ID).unwrap_or(0)), |_, _, _| Ok(())),
     Msr {
         // APM vol 2, 13.2.3 "Performance Monitoring Counters" (performance event-select registers).
@@ -269,7 +285,7 @@ impl Cpu {
 
     /// Writes EFER as WRMSR does. SDM vol 3, 2.2.1 "Extended Feature Enable Register"; APM vol 2, 3.1.7.
     pub fn write_efer(&mut self, value: u64) -> Outcome {
-        if value & !self.model.supported_efer().into_bits() != 0 {
+        if value & !models::efer_of(self.features).into_bits() != 0 {
             return Err(Trap::GP0);
         }
         let new = Efer::from_bits(value);

@@ -61,7 +61,7 @@ impl Cpu {
     pub(crate) fn described_segment(&mut self, segment: Segment, selector: Selector, fault: fn(u32) -> Trap) -> Outcome<SegmentRegister> {
         if selector.is_null() {
             let mut null = SegmentRegister::null(selector);
-            if self.model.vendor == Vendor::Amd {
+            if self.vendor == Vendor::Amd {
                 // APM vol 2, 4.5.3: a null selector leaves the hidden base and limit alone.
                 let old = self.segment(segment);
                 (null.base, null.limit) = (old.base, old.limit);
