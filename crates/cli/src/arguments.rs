@@ -48,8 +48,31 @@ pub enum Command {
     Bench(Bench),
     /// Say which rules of VM entry or VMRUN a VMCS or VMCB breaks: from JSON, or from what Linux printed when an entry failed.
     Explain(Explain),
+    /// Say what a move from one CPU model to another would cost a guest: all state, features, behaviour, and what levelling would mend.
+    Ledger(Ledger),
     /// Print the JSON Schema of scenario files.
     Schema(Schema),
+}
+
+/// Options of `ledger`.
+#[derive(Debug, Args)]
+pub struct Ledger {
+    /// The CPU model that the guest comes from.
+    pub from: String,
+    /// The CPU model that it goes to.
+    pub to: String,
+    /// The CPU model that the guest's CPUID tells of; the default is the first.
+    #[arg(long, value_name = "MODEL")]
+    pub guest_cpu: Option<String>,
+    /// Tell the guest only of features that this model has, too; may be given several times.
+    #[arg(long, value_name = "MODEL")]
+    pub common: Vec<String>,
+    /// Do not tell the guest of this feature; may be given several times.
+    #[arg(long, value_name = "FEATURE")]
+    pub without: Vec<String>,
+    /// The vendor's name that the guest is told, twelve characters.
+    #[arg(long, value_name = "NAME")]
+    pub vendor: Option<String>,
 }
 
 /// Options of `schema`.
@@ -141,6 +164,13 @@ pub struct Test {
     /// Accept the traces of this run as the reviewed ones.
     #[arg(long)]
     pub accept: bool,
+    /// Ask instead whether each guest survives a move to this CPU model (`other-vendor`: the modern one of the other vendor) and back, at every
+    /// exit and before random instructions: it must come to the same end.
+    #[arg(long = "move", value_name = "MODEL", conflicts_with = "accept")]
+    pub move_to: Option<String>,
+    /// With `--move`: how many exits and how many instructions at most are tried one by one; one more journey moves at every exit.
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "move_to")]
+    pub moves: u64,
     /// Only scenarios and machines whose name contains this.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,

@@ -10,6 +10,8 @@ mod checkpoint;
 mod exit;
 mod explain;
 mod inspect;
+mod ledger;
+mod moves;
 mod output;
 mod run;
 mod test;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Asm(asm) => asm::asm(asm, &output),
         Command::Bench(bench) => bench::bench(bench, &output),
         Command::Explain(options) => explain::explain(options, &output),
+        Command::Ledger(options) => ledger::ledger(options, &output),
         Command::Schema(options) => {
             output.print(&if options.reference { scenario::schema::reference() } else { schema() });
             Exit::Success

@@ -23,48 +23,59 @@ struct Item {
 
 /// Runs the scenarios.
 pub fn test(arguments: &Test, output: &Output) -> Exit {
+    if let Some(model) = &arguments.move_to {
+        return crate::moves::moves(arguments, model, output);
+    }
+    let snapshots = arguments.snapshots.clone().unwrap_or_else(|| beside(&arguments.paths[0]));
+    match for_each_file(&arguments.paths, arguments.jobs, output, |root, file| items(root, file, &snapshots, arguments)) {
+        Ok(results) => report(arguments, output, results),
+        Err(exit) => exit,
+    }
+}
+
+/// Runs a task for every file, in parallel, with a bar on a terminal. The results are in the order of the files.
+pub(crate) fn for_each_file<T: Send>(
+    paths: &[PathBuf],
+    jobs: Option<usize>,
+    output: &Output,
+    task: impl Fn(&Path, &Path) -> T + Sync,
+) -> Result<Vec<T>, Exit> {
     let mut files = Vec::new();
-    for path in &arguments.paths {
+    for path in paths {
         match snapshot::scenario_files(path) {
             Ok(found) => files.extend(found.into_iter().map(|file| (path.clone(), file))),
             Err(error) => {
                 output.error(format_args!("cannot read {}: {error}", path.display()));
-                return Exit::Invalid;
+                return Err(Exit::Invalid);
             }
         }
     }
     if files.is_empty() {
         output.error("no scenarios (files that end in .json) are there");
-        return Exit::Invalid;
+        return Err(Exit::Invalid);
     }
-    let snapshots = arguments.snapshots.clone().unwrap_or_else(|| beside(&arguments.paths[0]));
-    let pool = match rayon::ThreadPoolBuilder::new().num_threads(arguments.jobs.unwrap_or(0)).build() {
-        Ok(pool) => pool,
-        Err(error) => {
-            output.error(error);
-            return Exit::Internal;
-        }
-    };
-    let bar = ProgressBar::with_draw_target(
-        Some(files.len() as u64),
-        if output.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
-    );
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs.unwrap_or(0)).build().map_err(|error| {
+        output.error(error);
+        Exit::Internal
+    })?;
+    let target = if output.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(files.len() as u64), target);
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
         bar.set_style(style);
     }
     // One task per file and per machine would balance better, but a file is loaded once for all its machines.
-    let results: Vec<Result<Vec<Item>, Diagnostics>> = pool.install(|| {
+    let results = pool.install(|| {
         files
             .par_iter()
             .map(|(root, file)| {
-                let result = items(root, file, &snapshots, arguments);
+                let result = task(root, file);
                 bar.inc(1);
                 result
             })
             .collect()
     });
     bar.finish_and_clear();
-    report(arguments, output, results)
+    Ok(results)
 }
 
 /// The directory of snapshots that belongs to a directory of scenarios.

@@ -4,6 +4,7 @@ use crate::backend::svm::SvmBackend;
 use crate::backend::vmx::VmxBackend;
 use crate::backend::{Backend, Unfit};
 use crate::dirty::DirtyPages;
+use crate::ledger::Check;
 use crate::migrate::MigrationError;
 use crate::nested::{Rights, SlotError};
 use crate::policy::Policy;
@@ -134,6 +135,8 @@ passed_on! {
     fn forget_pause((&mut self), pause: PauseId);
     /// See [`Vm::compile`].
     fn compile((&mut self), when: Compile);
+    /// See [`Vm::check`].
+    fn check((&mut self), to: &'static CpuModel) -> Check;
     /// See [`Vm::hold`].
     ///
     /// # Errors
@@ -156,6 +159,8 @@ passed_on! {
     fn stop_dirty_log((&mut self), sink: &mut dyn Sink) -> Result<(), Stop>;
     /// See [`Vm::interrupt`].
     fn interrupt((&mut self), vcpu: u32, vector: u8);
+    /// See [`Vm::counter_overflow`].
+    fn counter_overflow((&mut self), vcpu: u32);
     /// See [`Vm::nmi`].
     fn nmi((&mut self), vcpu: u32);
     /// See [`Vm::exception`].
@@ -214,8 +219,8 @@ fn migrate<B: Backend>(
     parcel.common.policy = policy.unwrap_or(parcel.common.policy);
     let mut ledger = Vec::new();
     let moved = match model.vendor {
-        Vendor::Intel => AnyVm::Vmx(Vm::unpack(parcel, model, &mut ledger)?),
-        Vendor::Amd => AnyVm::Svm(Vm::unpack(parcel, model, &mut ledger)?),
+        Vendor::Intel => AnyVm::Vmx(Vm::unpack(parcel, from, model, &mut ledger)?),
+        Vendor::Amd => AnyVm::Svm(Vm::unpack(parcel, from, model, &mut ledger)?),
     };
     match &moved {
         AnyVm::Vmx(vm) => vm.emit_migration(from, &ledger, sink),

@@ -50,6 +50,8 @@ pub struct Setup {
     pub restricted: bool,
     /// MSRs that the guest may access without an exit.
     pub passed_msrs: &'static [u32],
+    /// Whose rules the guest expects.
+    pub guest_vendor: Vendor,
 }
 
 /// The processor cannot run a guest.

@@ -6,15 +6,15 @@
 
 use crate::any::AnyVm;
 use crate::backend::{Backend, TscSetting};
-use crate::cpuid::{CpuidTable, HYPERVISOR_LEAF, guest_features};
+use crate::cpuid::{CpuidTable, HYPERVISOR_LEAF, Running};
 use crate::dirty::DirtyLog;
+use crate::guest_cpu::{GuestCpu, Levelling, LevellingRecord};
 use crate::nested::{NestedRecord, Slots};
 use crate::policy::Policy;
 use crate::run::{Pauses, Unfinished};
 use crate::vcpu::{Progress, Software};
-use crate::vm::{Common, MAXIMUM_MEMORY, Options, Statistics, Vm, VmConfig};
+use crate::vm::{Common, MAXIMUM_MEMORY, Options, Statistics, Vm, VmConfig, apic_features};
 use cpu::Cpu;
-use cpu::apic::Features;
 use machine::checkpoint::{Checkpoint, Error, model_of, take_board, take_code, take_cpu, write_code, write_cpu, write_memory};
 use machine::schedule::Interleaving;
 use models::Vendor;
@@ -36,6 +36,8 @@ struct VmRecord {
     model: String,
     /// Name of the model that the guest's CPUID tells of.
     guest_model: String,
+    /// What that model's CPUID is narrowed by.
+    levelling: LevellingRecord,
     /// Virtual CPUs.
     cpu_count: u32,
     /// Bytes of RAM.
@@ -99,6 +101,7 @@ impl<B: Backend> Vm<B> {
         let Common {
             guest_model,
             guest_features: _,
+            levelling,
             cpuid,
             slots,
             board,
@@ -113,10 +116,11 @@ impl<B: Backend> Vm<B> {
             tsc,
             look,
         } = &self.common;
-        let features = cpuid.first().map_or(0, |table| table.answer(HYPERVISOR_LEAF + 1, 0, false, false).0.eax);
+        let features = cpuid.first().map_or(0, |table| table.answer(HYPERVISOR_LEAF + 1, 0, &Running::default()).0.eax);
         let record = VmRecord {
             model: self.model.name.to_owned(),
             guest_model: guest_model.name.to_owned(),
+            levelling: levelling.record(),
             cpu_count: self.vcpus.len() as u32,
             memory_size: slots.ram_pages() << 12,
             policy: *policy,
@@ -154,9 +158,12 @@ impl<B: Backend> Vm<B> {
         let model = model_of(HYPERVISOR, &record.model)?;
         let guest_model = model_of(HYPERVISOR, &record.guest_model)?;
         // What was never written is no memory of the reader's, however much of it there is.
+        let levelling = Levelling::of_record(&record.levelling).map_err(|what| Error::impossible(HYPERVISOR, what))?;
+        let guest = GuestCpu { model: guest_model, levelling };
         let config = VmConfig {
             model,
             guest_model: Some(guest_model),
+            levelling,
             cpu_count: record.cpu_count,
             memory_size: record.memory_size,
             seed: 0,
@@ -176,7 +183,7 @@ impl<B: Backend> Vm<B> {
         vm.emulator.set_slots(&slots);
         let nested: NestedRecord = from.take("nested", VERSION)?;
         vm.nested.restore(&nested).map_err(|what| Error::impossible("nested", what))?;
-        let apic = Features::of(guest_model);
+        let apic = apic_features(&guest);
         let mut unhandled = Vec::new();
         for number in 0..record.cpu_count {
             let index = number as usize;
@@ -222,10 +229,11 @@ impl<B: Backend> Vm<B> {
             return Err(Error::impossible(HYPERVISOR, "a dirty log of pages that there are not"));
         }
         vm.dirty = record.dirty.map(DirtyLog::of);
-        let table = |number| CpuidTable::new(guest_model, number, record.cpu_count, record.features);
+        let table = |number| CpuidTable::new(&guest, number, record.cpu_count, record.features);
         vm.common = Common {
             guest_model,
-            guest_features: guest_features(guest_model),
+            guest_features: guest.features(),
+            levelling,
             cpuid: (0..record.cpu_count).map(table).collect(),
             slots,
             board: take_board(from, record.cpu_count)?,

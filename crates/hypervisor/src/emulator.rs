@@ -5,6 +5,7 @@
 //! go through the guest's IDT but comes back, so that the hypervisor can inject it.
 //! Not modelled: emulation of more than one instruction at a time.
 
+use crate::guest_cpu::GuestCpu;
 use crate::nested::Slots;
 use crate::state::Registers;
 use cpu::access::Privilege;
@@ -16,7 +17,7 @@ use cpu::state::TscScale;
 use cpu::trap::{Access, ControlAccess, Event, Exception, Exit, NestedFault, NotModelled, Outcome, PortAccess, Trap, VendorInstruction};
 use cpu::{Cpu, RunExit, TaskSwitch};
 use memory::Memory;
-use models::CpuModel;
+use models::Vendor;
 
 /// Bit of a physical address of the spare processor that marks a device access: above all RAM, and above every address of a guest.
 const DEVICE: u64 = 1 << 56;
@@ -171,23 +172,28 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Emulator {
     cpu: Box<Cpu>,
+    /// Whose rules the guest expects.
+    vendor: Vendor,
 }
 
 impl Emulator {
-    /// A spare processor that behaves as `model`, the one the guest was told of.
-    pub fn new(model: &'static CpuModel, slots: &Slots) -> Self {
+    /// A spare processor that behaves as the one the guest was told of, but for the entries of PAE paging: the host's silicon says whether
+    /// those are in registers.
+    pub fn new(guest: &GuestCpu, host: Vendor, slots: &Slots) -> Self {
         let view = SlotView { slots: slots.clone(), ended: None };
-        let mut cpu = Cpu::new(model, 0, 1, Some(Box::new(view)));
+        let mut cpu = Cpu::new(guest.model, 0, 1, Some(Box::new(view)));
+        cpu.vendor = guest.vendor();
+        cpu.walks_pdptes = host == Vendor::Amd;
         cpu.rust_host = true;
         // Globally disabled: every address of the guest's APIC is a device access.
         let disabled = cpu.apic.set_base(0);
         debug_assert!(disabled.is_ok(), "a local APIC can be disabled");
-        Self { cpu }
+        Self { cpu, vendor: guest.vendor() }
     }
 
     /// The same for a fork of the guest. What the last emulation left in the spare processor is void at the next.
     pub fn fork(&self) -> Self {
-        Self { cpu: self.cpu.fork() }
+        Self { cpu: self.cpu.fork(), vendor: self.vendor }
     }
 
     /// The spare processor itself, for checkpoints: the generator behind RDRAND goes on in it.
@@ -208,6 +214,7 @@ impl Emulator {
     pub fn begin(&mut self, registers: &Registers, features: u128, now: u64, tsc: TscScale) {
         let cpu = &mut self.cpu;
         registers.put(cpu);
+        cpu.vendor = self.vendor;
         cpu.features = features;
         cpu.set_now(now);
         cpu.guest_tsc = tsc;
@@ -219,6 +226,11 @@ impl Emulator {
         // An NMI or interrupt is never pending here.
         cpu.events_held = true;
         cpu.flush_tlb();
+    }
+
+    /// Follows a vendor's rules, whatever the guest expects, until the next [`Self::begin`].
+    pub fn follow(&mut self, vendor: Vendor) {
+        self.cpu.vendor = vendor;
     }
 
     /// Where a linear address leads in the name of the program that was put in.

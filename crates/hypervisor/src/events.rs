@@ -57,7 +57,7 @@ impl<B: Backend> Vm<B> {
         accepted != Accepted::Ignored
     }
 
-    fn accepted(&mut self, vcpu: usize, accepted: Accepted) {
+    pub(crate) fn accepted(&mut self, vcpu: usize, accepted: Accepted) {
         let software = &mut self.vcpus[vcpu].software;
         match accepted {
             Accepted::Ignored | Accepted::Smi | Accepted::ExtInt => return,

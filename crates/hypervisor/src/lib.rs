@@ -19,6 +19,8 @@
 //! | `emulator` | one instruction of the guest executed by software: the core again, with devices in front |
 //! | `state` | the table of what a virtual CPU consists of, and what each vendor cannot carry |
 //! | `dirty` | which pages of memory were written |
+//! | `ledger` | what a move costs: losses now, losses that may come, levelling against them |
+//! | `guest_cpu` | what a guest is told of its processor, and whose rules it expects |
 //! | `migrate` | the move to another processor model |
 //!
 //! # How it is used
@@ -47,8 +49,10 @@ pub mod dirty;
 mod emulator;
 mod events;
 pub mod exit;
+pub mod guest_cpu;
 mod handle;
 pub mod hypercall;
+pub mod ledger;
 pub mod migrate;
 pub mod nested;
 pub mod policy;

@@ -6,10 +6,12 @@
 //! Not modelled: copying memory over a link while the guest runs, and guests that are hypervisors themselves.
 
 use crate::backend::{Backend, TscSetting, Unfit};
+use crate::guest_cpu::GuestCpu;
+use crate::ledger::{self, Check, Entry, Move};
 use crate::run::Stop;
-use crate::vcpu::VcpuRecord;
+use crate::state::is_software;
+use crate::vcpu::{Software, VcpuRecord};
 use crate::vm::{Common, CreateError, Vm};
-use isa::cpuid::Feature;
 use memory::Memory;
 use models::{CpuModel, Vendor};
 use trace::{Event, Sink};
@@ -36,17 +38,34 @@ pub(crate) struct Parcel {
     pub now: u64,
 }
 
+/// What is lost of every virtual CPU.
+fn losses(records: &[VcpuRecord], guest: &GuestCpu, from: &'static CpuModel, to: &'static CpuModel, memory: &Memory) -> Vec<Entry> {
+    let several = records.len() > 1;
+    let of = |(number, record): (usize, &VcpuRecord)| {
+        let losses = Move { registers: &record.registers, software: &record.software, guest, from, to, memory }.losses();
+        losses.into_iter().map(move |entry| Entry { vcpu: several.then_some(number as u32), ..entry })
+    };
+    records.iter().enumerate().flat_map(of).collect()
+}
+
+/// What software has of a virtual CPU, as the destination takes it.
+fn prepare(software: &mut Software, to: Vendor) {
+    // The silicon is told anew.
+    software.told_priority = 0;
+    software.window_wanted = true;
+    // KVM_GET_VCPU_EVENTS has no instruction length: what an instruction began is begun again, for RIP is still at the instruction.
+    software.requeued = software.requeued.filter(|event| !is_software(event));
+    if to == Vendor::Intel {
+        // SDM vol 3, 27.2.1.3 "VM-Entry Control Fields": bits 31:16 of an error code are zero.
+        let narrow = |code: &mut Option<u32>| *code = code.map(|code| code & 0xffff);
+        software.requeued.iter_mut().for_each(|event| narrow(&mut event.error_code));
+        software.exception.iter_mut().for_each(|exception| narrow(&mut exception.error_code));
+    }
+}
+
 /// The ratio of two frequencies with 32 fraction bits.
 fn ratio(guest: u64, host: u64) -> u64 {
     u64::try_from((u128::from(guest) << 32) / u128::from(host.max(1))).unwrap_or(u64::MAX)
-}
-
-/// Whether a model can scale the time-stamp counter of its guests.
-fn scales(model: &CpuModel) -> bool {
-    match model.vendor {
-        Vendor::Intel => model.vmx.as_ref().is_some_and(|vmx| vmx.may_be_one(isa::vmx::SecondaryControls::USE_TSC_SCALING)),
-        Vendor::Amd => model.svm.is_some_and(|svm| svm.features.tsc_rate_msr()),
-    }
 }
 
 impl<B: Backend> Vm<B> {
@@ -96,31 +115,50 @@ impl<B: Backend> Vm<B> {
         Parcel { records, memory: self.memory, common: self.common, now }
     }
 
+    /// What a move would cost at this moment. The guest does not notice.
+    pub fn check(&mut self, to: &'static CpuModel) -> Check {
+        let records: Vec<VcpuRecord> = (0..self.vcpus.len())
+            .map(|vcpu| VcpuRecord { registers: self.registers(vcpu as u32), software: self.vcpus[vcpu].software.clone() })
+            .collect();
+        let guest = self.common.guest();
+        let now = losses(&records, &guest, self.model, to, &self.memory);
+        let (possible, levelling) = ledger::possible(&guest, self.common.board.config().cycles_per_second, to);
+        let unfit = crate::any::check_model(to).err().map(|error| error.to_string());
+        Check { from: self.model.name, to: to.name, unfit, now, possible, levelling }
+    }
+
     /// Builds the guest on processors of a model. The ledger gets what the move cost.
-    pub(crate) fn unpack(mut parcel: Parcel, model: &'static CpuModel, ledger: &mut Vec<String>) -> Result<Self, CreateError> {
-        let several = parcel.records.len() > 1;
-        for (number, record) in parcel.records.iter_mut().enumerate() {
-            let prefix = if several { format!("vcpu {number}: ") } else { String::new() };
-            ledger.extend(record.registers.ledger(model.vendor).into_iter().map(|line| format!("{prefix}{line}")));
-            // The silicon is told anew.
-            record.software.told_priority = 0;
-            record.software.window_wanted = true;
+    pub(crate) fn unpack(
+        mut parcel: Parcel,
+        from: &'static CpuModel,
+        model: &'static CpuModel,
+        told: &mut Vec<String>,
+    ) -> Result<Self, CreateError> {
+        let guest = parcel.common.guest();
+        let losses = losses(&parcel.records, &guest, from, model, &parcel.memory);
+        let clocks = ledger::clocks(&guest, parcel.common.board.config().cycles_per_second, model);
+        told.extend(losses.iter().map(ToString::to_string));
+        told.extend(ledger::missing_in_words(&guest, model));
+        told.extend(clocks.iter().map(ToString::to_string));
+        told.extend(ledger::done_differently(&guest, model));
+        for record in &mut parcel.records {
+            prepare(&mut record.software, model.vendor);
         }
-        ledger.extend(missing_features(parcel.common.guest_features, model));
-        set_time(&mut parcel, model, ledger);
+        set_time(&mut parcel, model);
         let (software, registers): (Vec<_>, Vec<_>) =
             parcel.records.iter().map(|record| (record.software.clone(), record.registers.clone())).unzip();
         let mut vm = Self::assemble(model, parcel.common, software, registers, parcel.memory, parcel.now)?;
         let costs = model.costs;
+        let several = parcel.records.len() > 1;
         for (vcpu, record) in parcel.records.iter().enumerate() {
             vm.charge(vcpu, &costs.migrate_load);
             let restored = vm.silicon(vcpu, |backend, cpu| backend.save(cpu));
-            let prefix = if several { format!("vcpu {vcpu}: ") } else { String::new() };
+            let number = several.then_some(vcpu as u32);
             for tag in record.registers.differences(&restored) {
                 // What the table foretold is in the ledger already.
-                let told = ledger.iter().any(|line| line.starts_with(&format!("{prefix}{tag} ")));
-                if !told {
-                    ledger.push(format!("{prefix}{tag} changed in its new form"));
+                if !losses.iter().any(|entry| (entry.vcpu, entry.tag) == (number, tag)) {
+                    let prefix = number.map_or_else(String::new, |number| format!("vcpu {number}: "));
+                    told.push(format!("{prefix}{tag} changed in its new form"));
                 }
             }
         }
@@ -135,38 +173,16 @@ impl<B: Backend> Vm<B> {
     }
 }
 
-/// Features that the guest was told of and that the processors do not have.
-fn missing_features(guest: u128, model: &CpuModel) -> Vec<String> {
-    let host = model.features() | Feature::Hypervisor.bit();
-    Feature::ALL
-        .iter()
-        .filter(|feature| guest & feature.bit() != 0 && host & feature.bit() == 0)
-        .map(|feature| format!("feature {feature:?}: the guest's CPUID tells of it, {} lacks it", model.name))
-        .collect()
-}
-
 /// Lets the guest's time-stamp counter go on at its own rate, if the processors can.
-fn set_time(parcel: &mut Parcel, model: &'static CpuModel, ledger: &mut Vec<String>) {
-    let guest_hertz = parcel.common.guest_model.tsc_hz;
+fn set_time(parcel: &mut Parcel, model: &'static CpuModel) {
     let old = parcel.common.tsc;
     let cycles = parcel.now / timing::TICKS_PER_CYCLE;
     let scaled = |setting: TscSetting| ((u128::from(cycles) * u128::from(setting.ratio)) >> 32) as u64;
     let value = scaled(old).wrapping_add(old.offset);
-    let mut new = TscSetting { offset: 0, ratio: ratio(guest_hertz, model.tsc_hz) };
-    if new.ratio != 1 << 32 && !scales(model) {
-        ledger.push(format!(
-            "time-stamp counter: {} cannot scale it, so that it runs at {} Hz instead of {guest_hertz}",
-            model.name, model.tsc_hz
-        ));
+    let mut new = TscSetting { offset: 0, ratio: ratio(parcel.common.guest_model.tsc_hz, model.tsc_hz) };
+    if !ledger::scales(model) {
         new.ratio = 1 << 32;
     }
     new.offset = value.wrapping_sub(scaled(new));
     parcel.common.tsc = new;
-    let clocks = parcel.common.board.config().cycles_per_second;
-    if clocks != model.tsc_hz {
-        ledger.push(format!(
-            "device clocks: they go on counting {clocks} cycles to a second, {} has {}, so that the guest's seconds change their length",
-            model.name, model.tsc_hz
-        ));
-    }
 }

@@ -8,6 +8,7 @@ use crate::backend::{Backend, PAGES_PER_VCPU, Setup, TscSetting, Unfit};
 use crate::cpuid::{self, CpuidTable};
 use crate::dirty::DirtyLog;
 use crate::emulator::{DeviceBus, Emulator, NoDevices};
+use crate::guest_cpu::{GuestCpu, Levelling};
 use crate::nested::{NestedTables, Rights, SlotError, Slots};
 use crate::policy::Policy;
 use crate::run::{Moment, PauseId, Pauses, Unfinished};
@@ -17,11 +18,12 @@ use board::loader::Image;
 use board::{Board, BoardConfig};
 use cpu::Cpu;
 use cpu::access::{DEVICE_HOLE_END, DEVICE_HOLE_START};
-use cpu::apic::{self, LocalApic, register};
+use cpu::apic::{self, LocalApic, LocalSource, register};
 use cpu::block::{CodeCache, Compile};
 use cpu::bus::Environment;
 use cpu::trap::Exception;
 use isa::apic::{ApicMessage, DeliveryMode};
+use isa::cpuid::Feature;
 use isa::exception::Vector;
 use machine::schedule::Interleaving;
 use memory::{Memory, OutOfRange};
@@ -89,6 +91,8 @@ pub struct VmConfig {
     pub model: &'static CpuModel,
     /// Model that the guest's CPUID tells of; `None`: that of the processors.
     pub guest_model: Option<&'static CpuModel>,
+    /// What is taken away from that model's CPUID.
+    pub levelling: Levelling,
     /// Virtual CPUs, and as many physical ones.
     pub cpu_count: u32,
     /// RAM in bytes.
@@ -107,6 +111,7 @@ impl VmConfig {
         Self {
             model,
             guest_model: None,
+            levelling: Levelling::NONE,
             cpu_count: 1,
             memory_size: 16 << 20,
             seed: 0,
@@ -148,6 +153,7 @@ pub struct Statistics {
 pub(crate) struct Common {
     pub guest_model: &'static CpuModel,
     pub guest_features: u128,
+    pub levelling: Levelling,
     pub cpuid: Vec<CpuidTable>,
     pub slots: Slots,
     pub board: Board,
@@ -164,6 +170,24 @@ pub(crate) struct Common {
     pub tsc: TscSetting,
     /// Something happened that every virtual CPU's turn must end for.
     pub look: bool,
+}
+
+impl Common {
+    /// What the guest was told of its processor.
+    pub const fn guest(&self) -> GuestCpu {
+        GuestCpu { model: self.guest_model, levelling: self.levelling }
+    }
+}
+
+/// What a guest's local APIC offers.
+pub(crate) fn apic_features(guest: &GuestCpu) -> apic::Features {
+    apic::Features {
+        x2apic: guest.has(Feature::X2apic),
+        tsc_deadline: guest.has(Feature::TscDeadline),
+        physical_address_bits: guest.physical_address_bits(),
+        masks_performance: guest.vendor() == Vendor::Intel,
+        ..apic::Features::of(guest.model)
+    }
 }
 
 /// A guest on processors of one vendor. Every part of it is state, but for the caches inside of its processors and the blocks of `code`: see
@@ -203,6 +227,7 @@ impl<B: Backend> Vm<B> {
             return Err(CreateError::CpuCount(config.cpu_count));
         }
         let guest_model = config.guest_model.unwrap_or(config.model);
+        let guest = GuestCpu { model: guest_model, levelling: config.levelling };
         let hidden = config.options.hidden_features;
         let has_calls = config.policy.has_calls();
         let map_gpa = config.options.exit_hypercall;
@@ -218,8 +243,9 @@ impl<B: Backend> Vm<B> {
         let slots = Slots::ram(size);
         let common = Common {
             guest_model,
-            guest_features: cpuid::guest_features(guest_model),
-            cpuid: (0..config.cpu_count).map(|number| CpuidTable::new(guest_model, number, config.cpu_count, features)).collect(),
+            guest_features: guest.features(),
+            levelling: config.levelling,
+            cpuid: (0..config.cpu_count).map(|number| CpuidTable::new(&guest, number, config.cpu_count, features)).collect(),
             slots,
             board,
             policy: config.policy,
@@ -233,9 +259,8 @@ impl<B: Backend> Vm<B> {
             tsc: TscSetting { offset: 0, ratio: 1 << 32 },
             look: false,
         };
-        let mut software: Vec<Software> = (0..config.cpu_count)
-            .map(|number| Software::new(LocalApic::new(number, number == 0, apic::Features::of(guest_model)), number))
-            .collect();
+        let mut software: Vec<Software> =
+            (0..config.cpu_count).map(|number| Software::new(LocalApic::new(number, number == 0, apic_features(&guest)), number)).collect();
         if let Some(first) = software.first_mut() {
             // What firmware leaves.
             first.apic.set_virtual_wire();
@@ -271,7 +296,7 @@ impl<B: Backend> Vm<B> {
         let identity = tables + (table_pages << 12);
         let fixed = restricted.then_some((IDENTITY_MAP, identity));
         let nested = NestedTables::new(format, tables..identity, fixed);
-        let emulator = Emulator::new(common.guest_model, &common.slots);
+        let emulator = Emulator::new(&common.guest(), B::VENDOR, &common.slots);
         let mut vm = Self {
             model,
             cpus: Vec::new(),
@@ -305,7 +330,8 @@ impl<B: Backend> Vm<B> {
                 nested_root: vm.nested.root(),
                 number,
                 restricted,
-                passed_msrs: crate::handle::msr::PASSED,
+                passed_msrs: crate::handle::msr::passed(B::VENDOR, vm.common.guest().vendor()),
+                guest_vendor: vm.common.guest().vendor(),
             };
             let mut devices = NoDevices;
             let mut bus = DeviceBus(&mut devices);
@@ -590,6 +616,13 @@ impl<B: Backend> Vm<B> {
     pub fn nmi(&mut self, vcpu: u32) {
         let vcpu = self.index(vcpu);
         self.accept(vcpu, DeliveryMode::Nmi, 2);
+    }
+
+    /// Signals an overflow of a performance counter to the local APIC of a virtual CPU, as a counter would.
+    pub fn counter_overflow(&mut self, vcpu: u32) {
+        let vcpu = self.index(vcpu);
+        let accepted = self.vcpus[vcpu].software.apic.raise(LocalSource::Performance);
+        self.accepted(vcpu, accepted);
     }
 
     /// Raises an exception in the guest at its next entry. An address goes to CR2.

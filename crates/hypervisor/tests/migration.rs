@@ -3,7 +3,10 @@
 mod common;
 
 use common::{Guest, VENDORS};
+use hypervisor::guest_cpu::Levelling;
+use hypervisor::ledger::Verdict;
 use hypervisor::{AnyVm, CreateError, Moment, Policy, Stop, VmConfig, check_model};
+use isa::cpuid::Feature;
 use models::{K8_REV_F, MEROM, SKYLAKE_SERVER, Vendor, ZEN3};
 
 /// Calls at one site for ever, counting in R12; the results add up in R13.
@@ -33,7 +36,7 @@ fn m1_ping_pong_patches_once_a_hop() {
             model = other(model);
             let ledger = story.migrate(model);
             assert_eq!(story.vm().model().name, model.name);
-            assert!(ledger.iter().all(|line| !line.contains("lost")), "{ledger:?}");
+            assert!(ledger.iter().all(|line| !line.contains("lost") || line.contains("CPUID tells of what")), "{ledger:?}");
         }
         let gprs = story.vm().registers(0).gprs;
         assert_eq!(gprs[13], 0);
@@ -153,4 +156,72 @@ fn impossible_guests_are_refused() {
     assert!(matches!(AnyVm::new(&VmConfig { memory_size: u64::MAX, ..base.clone() }), Err(CreateError::MemorySize(_))));
     assert!(matches!(AnyVm::new(&VmConfig { cpu_count: 0, ..base.clone() }), Err(CreateError::CpuCount(0))));
     assert!(matches!(AnyVm::new(&VmConfig { cpu_count: 1000, ..base }), Err(CreateError::CpuCount(1000))));
+}
+
+/// On either vendor the hypervisor sees XSETBV and writes of CR4, and follows the guest's CPUID.
+#[test]
+fn what_is_not_told_of_cannot_be_turned_on() {
+    const OSXSAVE: &str = "mov rax, cr4\n or eax, 0x40000\n mov cr4, rax\n";
+    let xcr0 = format!("{OSXSAVE} xor ecx, ecx\n xor edx, edx\n mov eax, 0x203\n xsetbv\n mov r12d, 7\n hlt");
+    let cr4 = format!("{OSXSAVE} or eax, 0x400000\n mov cr4, rax\n mov r12d, 7\n hlt");
+    let umip = "mov rax, cr4\n or eax, 0x800\n mov cr4, rax\n mov r12d, 7\n hlt";
+    for side in VENDORS {
+        for text in [&xcr0, &cr4] {
+            let mut story = Guest::new(text).on(&side);
+            assert_eq!(story.run(), Stop::Halted, "{}", story.text());
+            assert_eq!(story.vm().registers(0).gprs[12], 7);
+            let without = Guest { levelling: Levelling::NONE.without(Feature::Pku), ..Guest::new(text) };
+            let mut story = without.on(&side);
+            assert_eq!(story.run(), Stop::TripleFault { vcpu: 0 }, "{}", story.text());
+            assert!(story.lines().contains(&"kvm_inj_exception: #GP (0x0)".to_owned()), "{}", story.text());
+        }
+        let mut story = Guest::new(umip).on(&side);
+        assert_eq!(story.run(), Stop::TripleFault { vcpu: 0 }, "no guest is told of UMIP: {}", story.text());
+    }
+}
+
+/// Protection keys belong to the guest: another one's do not show, and they move along.
+#[test]
+fn protection_keys_move_along() {
+    let text = "mov rax, cr4\n or eax, 0x400000\n mov cr4, rax\n xor ecx, ecx\n xor edx, edx\n mov eax, 0x30\n wrpkru\n mov eax, 1\n NATIVE\n rdpkru\n hlt";
+    for side in VENDORS {
+        let mut story = Guest::new(text).on(&side);
+        let pause = story.vm().pause_at(Moment::Hypercall(1));
+        assert_eq!(story.run(), Stop::Paused(pause));
+        assert_eq!(story.vm().registers(0).pkru, 0x30);
+        let gprs = story.vm().registers(0).gprs;
+        assert_eq!(gprs[2], 0);
+        story.migrate(other(side.model));
+        let mut registers = story.vm().registers(0);
+        registers.gprs[1] = 0;
+        story.vm().set_registers(0, &registers);
+        assert_eq!(story.run(), Stop::Halted, "{}", story.text());
+        assert_eq!(story.rax(), 0x30);
+    }
+}
+
+/// A check tells what the move then tells, and the guest does not notice.
+#[test]
+fn a_check_foretells_the_move() {
+    for side in VENDORS {
+        let mut story = Guest::new(PING_PONG).on(&side);
+        let pause = story.vm().pause_at(Moment::Hypercall(3));
+        assert_eq!(story.run(), Stop::Paused(pause));
+        let (exits, before) = (story.trace.len(), story.vm().registers(0));
+        let check = story.vm().check(other(side.model));
+        assert_eq!((story.trace.len(), story.vm().registers(0)), (exits, before));
+        assert!(!check.is_safe() && check.unfit.is_none(), "{check:?}");
+        assert!(!check.levelling.is_empty());
+        let ledger = story.migrate(other(side.model));
+        for entry in check.now.iter().chain(check.possible.iter().filter(|entry| !matches!(entry.tag, "behaviour" | "feature"))) {
+            assert!(ledger.contains(&entry.to_string()), "{entry} is not in {ledger:?}");
+        }
+        // Told of what both have, the guest misses nothing.
+        let levelling = Levelling::NONE.common(side.model).common(other(side.model));
+        let mut story = Guest { levelling, ..Guest::new(PING_PONG) }.on(&side);
+        let check = story.vm().check(other(side.model));
+        assert!(check.possible.iter().all(|entry| entry.tag != "feature" && entry.verdict != Verdict::Lost), "{check:?}");
+    }
+    let mut story = Guest::new("hlt").on(&VENDORS[0]);
+    assert!(story.vm().check(&K8_REV_F).unfit.is_some());
 }

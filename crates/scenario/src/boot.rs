@@ -154,6 +154,7 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         watch: also.is_some(),
         deliveries: options.deliveries,
         guest_cpu: None,
+        levelling: hypervisor::guest_cpu::Levelling::NONE,
     };
     let mut host = host(&config, options.policy, &loaded)?;
     let mut sink = Counter { summary: Summary::new(), also };

@@ -19,7 +19,7 @@ pub struct File {
     pub title: String,
     /// One sentence: what a reader learns from this scenario.
     pub teaches: String,
-    /// The edge cases of docs/edge-cases.md that it shows: `"E7"`.
+    /// The cases of docs/edge-cases.md and docs/migration-cases.md that it shows: `"E7"`, `"M2"`.
     #[serde(default)]
     pub shows: Vec<String>,
     /// The machine the guest starts on.
@@ -161,6 +161,9 @@ pub struct Hypervisor {
     /// The CPU model that the guest's CPUID tells of, whatever it runs on. The default is the model it starts on.
     #[serde(default)]
     pub guest_cpu: Option<String>,
+    /// What is taken away from the CPUID of that model, so that the guest can move.
+    #[serde(default)]
+    pub levelling: Levelling,
     /// KVM's parameter `force_emulation_prefix`: `ud2` and the letters `kvm` before an instruction have it emulated. The default is false.
     #[serde(default)]
     pub force_emulation_prefix: Option<bool>,
@@ -180,6 +183,23 @@ pub struct Hypervisor {
     /// Whether all memory is mapped at the start, rather than when it is touched. The default is true.
     #[serde(default)]
     pub prefault: Option<bool>,
+}
+
+/// How the guest's CPUID is narrowed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Levelling {
+    /// CPU models: the guest is told of features that all of them have, and of the narrowest physical addresses.
+    #[serde(default)]
+    pub common: Vec<String>,
+    /// Features that it is not told of, by name: `sse4a`, `page1gb`.
+    #[serde(default)]
+    pub remove: Vec<String>,
+    /// The twelve characters of the vendor's name. `AuthenticAMD` and `HygonGenuine` make an AMD-compatible guest, any other name an
+    /// Intel-compatible one.
+    #[serde(default)]
+    #[schemars(length(equal = 12))]
+    pub vendor: Option<String>,
 }
 
 /// What a hypervisor does about hypercalls.
@@ -252,6 +272,10 @@ pub enum Action {
     Interrupt(InterruptAction),
     /// Raises a non-maskable interrupt.
     Nmi(NmiAction),
+    /// Raises an exception at the next VM entry, as user space can.
+    Exception(ExceptionAction),
+    /// An overflow of a performance counter, signalled to the local APIC of a CPU.
+    CounterOverflow(NmiAction),
     /// Writes guest-physical memory, as a device would.
     Write(WriteAction),
     /// Changes what the guest may do with a range of its memory: a read-only or missing memory slot.
@@ -270,7 +294,7 @@ pub enum Action {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigrateAction {
-    /// The CPU model to go on with.
+    /// The CPU model to go on with, or `other-vendor`: the modern one of the vendor that the machine does not have now.
     pub to: String,
     /// The hypercall policy there. The default is the one so far.
     #[serde(default)]
@@ -287,6 +311,24 @@ pub struct InterruptAction {
     /// The vector.
     #[schemars(range(min = 16, max = 255))]
     pub vector: u8,
+}
+
+/// Which exception.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExceptionAction {
+    /// The CPU. The default is 0.
+    #[serde(default)]
+    pub vcpu: u32,
+    /// The vector.
+    #[schemars(range(min = 0, max = 31))]
+    pub vector: u8,
+    /// The error code. The default is none.
+    #[serde(default)]
+    pub error_code: Option<Quantity>,
+    /// What CR2 gets, for a page fault. The default is 0.
+    #[serde(default)]
+    pub address: Option<Quantity>,
 }
 
 /// Which CPU.

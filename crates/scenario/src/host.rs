@@ -126,6 +126,8 @@ pub trait Host {
     fn checkpoint(&mut self, writer: &mut Writer<&mut dyn Write>) -> Result<(), checkpoint::Error>;
     /// Totals so far; the cycles are those of the CPU that is furthest ahead.
     fn totals(&self) -> Totals;
+    /// The model of the processors now; nothing where the guest was lost in a move.
+    fn model(&self) -> Option<&'static CpuModel>;
     /// How many CPUs there are.
     fn vcpus(&self) -> u32;
     /// For each CPU whose last VM entry or VMRUN broke a rule, what it was made with.
@@ -151,6 +153,10 @@ pub trait Host {
     fn interrupt(&mut self, vcpu: u32, vector: u8);
     /// A non-maskable interrupt for a CPU.
     fn nmi(&mut self, vcpu: u32);
+    /// An exception for a CPU at its next VM entry; the bare machine has nobody who could.
+    fn exception(&mut self, vcpu: u32, vector: u8, error_code: Option<u32>, address: u64);
+    /// An overflow of a performance counter at the local APIC of a CPU.
+    fn counter_overflow(&mut self, vcpu: u32);
     /// Holds every CPU for so many cycles, while time, timers and devices go on.
     ///
     /// # Errors
@@ -186,6 +192,8 @@ pub struct HostConfig {
     pub deliveries: bool,
     /// The model that the guest's CPUID tells of, if it is another one.
     pub guest_cpu: Option<&'static CpuModel>,
+    /// What is taken away from that model's CPUID.
+    pub levelling: hypervisor::guest_cpu::Levelling,
 }
 
 /// What an image becomes when it is loaded: bytes for memory, and the state of every CPU that starts.
@@ -481,6 +489,10 @@ impl Host for BareHost {
         }
     }
 
+    fn model(&self) -> Option<&'static CpuModel> {
+        self.machine.cpus.first().map(|cpu| cpu.model)
+    }
+
     fn vcpus(&self) -> u32 {
         self.machine.cpus.len() as u32
     }
@@ -524,6 +536,13 @@ impl Host for BareHost {
 
     fn nmi(&mut self, vcpu: u32) {
         self.machine.cpus[vcpu as usize].nmi_pending = true;
+    }
+
+    /// Loading refuses it: there is no VM entry.
+    fn exception(&mut self, _: u32, _: u8, _: Option<u32>, _: u64) {}
+
+    fn counter_overflow(&mut self, vcpu: u32) {
+        self.machine.cpus[vcpu as usize].counter_overflow();
     }
 
     fn hold(&mut self, _: u64, _: &mut dyn Sink) -> Result<(), String> {

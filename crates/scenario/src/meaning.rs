@@ -1,12 +1,14 @@
 //! Whether a scenario that has the right form makes sense: registers, addresses, labels, moments, expectations.
 
 use crate::diagnostic::nearest;
-use crate::file::{Action, Expect, MemoryExpectation, Moment, Policy, Vendor};
+use crate::file::{Action, Expect, Levelling, MemoryExpectation, Moment, Policy, Vendor};
 use crate::guest::Image;
 use crate::host::NOBODY;
 use crate::load::{Loader, Variant, vendor_of};
 use crate::quantity::Quantity;
 use crate::register::{Place, Register};
+use crate::run::OTHER_VENDOR;
+use isa::cpuid::Feature;
 
 /// The least RAM a machine can have: what a PC's loaders and this crate's environments need.
 pub const MIN_MEMORY: u64 = 1 << 20;
@@ -55,7 +57,9 @@ pub(crate) fn check(loader: &mut Loader<'_>, variants: &[Variant]) {
     if let Some(name) = &file.hypervisor.guest_cpu {
         loader.model(name, &["hypervisor", "guest_cpu"]);
     }
-    let mut checker = Checker { loader, variants, memory, vcpus };
+    levelling(loader, &file.hypervisor.levelling);
+    let moves = file.script.iter().flat_map(|step| &step.actions).any(|action| matches!(action, Action::Migrate(_)));
+    let mut checker = Checker { loader, variants, memory, vcpus, moves };
     checker.image();
     if let Some(hidden) = &file.hypervisor.hidden_features
         && checker.quantity(hidden, &["hypervisor", "hidden_features"]).is_some_and(|bits| bits > u64::from(u32::MAX))
@@ -86,11 +90,35 @@ pub(crate) fn check(loader: &mut Loader<'_>, variants: &[Variant]) {
     }
 }
 
+/// The models and features of a levelling.
+fn levelling(loader: &mut Loader<'_>, levelling: &Levelling) {
+    const PATH: [&str; 2] = ["hypervisor", "levelling"];
+    for (index, name) in levelling.common.iter().enumerate() {
+        loader.model(name, &[&PATH[..], &["common", &index.to_string()]].concat());
+    }
+    for (index, name) in levelling.remove.iter().enumerate() {
+        if Feature::from_name(name).is_none() {
+            let names: Vec<String> = Feature::ALL.iter().map(|feature| feature.name()).collect();
+            let hint = nearest(name, names.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
+            let shown: String = name.chars().take(60).collect();
+            let index = index.to_string();
+            let diagnostic = loader.at(&[PATH[0], PATH[1], "remove", &index], format!("unknown feature `{shown}`")).maybe_hint(hint);
+            loader.report(diagnostic);
+        }
+    }
+    if levelling.vendor.as_ref().is_some_and(|name| name.len() != 12 || !name.is_ascii()) {
+        let diagnostic = loader.at(&[&PATH[..], &["vendor"]].concat(), "a vendor's name has twelve characters of ASCII");
+        loader.report(diagnostic);
+    }
+}
+
 struct Checker<'l, 'f> {
     loader: &'l mut Loader<'f>,
     variants: &'l [Variant],
     memory: u64,
     vcpus: u32,
+    /// The script moves the machine, so that the other vendor's exits may happen as well.
+    moves: bool,
 }
 
 impl Checker<'_, '_> {
@@ -216,13 +244,32 @@ impl Checker<'_, '_> {
         match action {
             Action::Migrate(migrate) => {
                 let path = [path, &["migrate"]].concat();
-                self.loader.model(&migrate.to, &[&path[..], &["to"]].concat());
+                if migrate.to != OTHER_VENDOR {
+                    self.loader.model(&migrate.to, &[&path[..], &["to"]].concat());
+                }
                 if self.variants.iter().any(|variant| variant.policy == Policy::None) || migrate.policy == Some(Policy::None) {
                     self.report(&path, "a machine without a hypervisor cannot move".to_owned(), None);
                 }
             }
             Action::Interrupt(interrupt) => self.vcpu(interrupt.vcpu, &[path, &["interrupt", "vcpu"]].concat()),
             Action::Nmi(nmi) => self.vcpu(nmi.vcpu, &[path, &["nmi", "vcpu"]].concat()),
+            Action::CounterOverflow(counter) => self.vcpu(counter.vcpu, &[path, &["counter-overflow", "vcpu"]].concat()),
+            Action::Exception(exception) => {
+                let path = [path, &["exception"]].concat();
+                self.vcpu(exception.vcpu, &[&path[..], &["vcpu"]].concat());
+                if self.variants.iter().any(|variant| variant.policy == Policy::None) {
+                    self.report(&path, NOBODY.to_owned(), None);
+                }
+                if isa::exception::Vector::from_number(exception.vector).is_none() {
+                    let message = format!("{} is no vector of an exception", exception.vector);
+                    self.report(&[&path[..], &["vector"]].concat(), message, None);
+                }
+                for (key, quantity) in [("error_code", &exception.error_code), ("address", &exception.address)] {
+                    if let Some(quantity) = quantity {
+                        self.quantity(quantity, &[&path[..], &[key]].concat());
+                    }
+                }
+            }
             Action::Write(write) => {
                 let path = [path, &["write"]].concat();
                 match hex_bytes(&write.bytes) {
@@ -289,7 +336,11 @@ impl Checker<'_, '_> {
             self.memory(memory, &path);
         }
         for name in expect.exits.keys() {
-            let mut known: Vec<&str> = machines.iter().flat_map(|variant| exit_names(vendor_of(variant.cpu))).collect();
+            let mut known: Vec<&str> = if self.moves {
+                [Vendor::Intel, Vendor::Amd].into_iter().flat_map(exit_names).collect()
+            } else {
+                machines.iter().flat_map(|variant| exit_names(vendor_of(variant.cpu))).collect()
+            };
             known.dedup();
             if !known.is_empty() && !known.contains(&name.as_str()) && !is_code(name) {
                 let other = [Vendor::Intel, Vendor::Amd].into_iter().find(|vendor| exit_names(*vendor).contains(&name.as_str()));

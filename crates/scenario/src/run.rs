@@ -5,7 +5,7 @@
 
 use crate::checkpoint::{self, Checkpoint, Restored, RunRecord};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::file::{Access, Action, Expect, Hypervisor, Limits, Moment, Policy, Stop};
+use crate::file::{Access, Action, Expect, Hypervisor, Levelling, Limits, Moment, Policy, Stop};
 use crate::host::{BareHost, Ending, Host, HostConfig, Pause, Totals, Until, load};
 use crate::load::{Scenario, Variant};
 use crate::meaning::{DEFAULT_MEMORY, hex_bytes};
@@ -14,13 +14,16 @@ use crate::register::Place;
 use crate::verdict::{self, Final, Registers, stop_name};
 use crate::virtual_host::VirtualHost;
 pub use cpu::block::Compile;
-use models::CpuModel;
+use isa::cpuid::Feature;
+use models::{CpuModel, Vendor};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write;
 use stream::Bytes;
 use trace::{Event, Sink, Summary, Transcript};
 
+/// In place of a CPU model to move to: the modern one of the other vendor.
+pub const OTHER_VENDOR: &str = "other-vendor";
 /// The limit of instructions of a scenario that does not set one.
 pub const DEFAULT_INSTRUCTIONS: u64 = 10_000_000;
 /// The limit of cycles of a scenario that does not set one: half a minute of a processor of 3 GHz. Without any, a guest that sleeps while
@@ -167,6 +170,16 @@ fn options_of(file: &Hypervisor) -> hypervisor::Options {
         unrestricted_guest: file.unrestricted_guest.unwrap_or(default.unrestricted_guest),
         ..default
     }
+}
+
+/// How a scenario narrows the guest's CPUID. Loading has checked the names.
+fn levelling_of(file: &Levelling) -> hypervisor::guest_cpu::Levelling {
+    let models = file.common.iter().filter_map(|name| models::find(name).ok());
+    let levelled = models.fold(hypervisor::guest_cpu::Levelling::NONE, hypervisor::guest_cpu::Levelling::common);
+    let removed = file.remove.iter().filter_map(|name| Feature::from_name(name));
+    let levelled = removed.fold(levelled, hypervisor::guest_cpu::Levelling::without);
+    let signature = file.vendor.as_ref().and_then(|name| name.as_bytes().try_into().ok());
+    hypervisor::guest_cpu::Levelling { signature, ..levelled }
 }
 
 /// The machine of a policy, with its guest loaded.
@@ -316,6 +329,7 @@ fn machine_of(scenario: &Scenario, variant: &Variant, options: &Options) -> Resu
         watch: true,
         deliveries,
         guest_cpu: scenario.file.hypervisor.guest_cpu.as_deref().and_then(|name| models::find(name).ok()),
+        levelling: levelling_of(&scenario.file.hypervisor.levelling),
     };
     load(&variant.image, config.vcpus, config.memory).and_then(|loaded| host(&config, variant.policy, &loaded))
 }
@@ -507,6 +521,11 @@ impl Director<'_> {
             Action::Migrate(migrate) => format!("migrate to {}", migrate.to),
             Action::Interrupt(interrupt) => format!("interrupt {:#x} on CPU {}", interrupt.vector, interrupt.vcpu),
             Action::Nmi(nmi) => format!("NMI on CPU {}", nmi.vcpu),
+            Action::Exception(exception) => match exception.error_code.as_ref().map(value) {
+                Some(code) => format!("exception {:#x}, error code {code:#x}, on CPU {}", exception.vector, exception.vcpu),
+                None => format!("exception {:#x} on CPU {}", exception.vector, exception.vcpu),
+            },
+            Action::CounterOverflow(counter) => format!("overflow of a counter on CPU {}", counter.vcpu),
             Action::Write(write) => format!("write {} to {:#x}", write.bytes, value(&write.address)),
             Action::Protect(protect) => {
                 let access = match protect.access {
@@ -526,9 +545,16 @@ impl Director<'_> {
         match action {
             Action::Migrate(migrate) => {
                 let policy = migrate.policy.unwrap_or(self.policy);
-                let model: &'static CpuModel = match models::find(&migrate.to) {
-                    Ok(model) => model,
-                    Err(error) => return Some(Ending::new(Stop::Unsupported, error.to_string())),
+                let model: &'static CpuModel = match migrate.to.as_str() {
+                    OTHER_VENDOR => match self.host.model().map(|model| model.vendor) {
+                        Some(Vendor::Amd) => models::default_for(Vendor::Intel),
+                        // Where there is no guest any more the move fails all the same.
+                        Some(Vendor::Intel) | None => models::default_for(Vendor::Amd),
+                    },
+                    name => match models::find(name) {
+                        Ok(model) => model,
+                        Err(error) => return Some(Ending::new(Stop::Unsupported, error.to_string())),
+                    },
                 };
                 if let Err(message) = self.host.migrate(model, policy, sink) {
                     return Some(Ending::new(Stop::Unsupported, format!("the machine cannot move: {message}")));
@@ -537,6 +563,12 @@ impl Director<'_> {
             }
             Action::Interrupt(interrupt) => self.host.interrupt(interrupt.vcpu, interrupt.vector),
             Action::Nmi(nmi) => self.host.nmi(nmi.vcpu),
+            Action::Exception(exception) => {
+                let code = exception.error_code.as_ref().map(|code| value(code) as u32);
+                let address = exception.address.as_ref().map_or(0, value);
+                self.host.exception(exception.vcpu, exception.vector, code, address);
+            }
+            Action::CounterOverflow(counter) => self.host.counter_overflow(counter.vcpu),
             Action::Write(write) => {
                 // Loading has checked the bytes and the address.
                 self.host.write_memory(value(&write.address), &hex_bytes(&write.bytes).unwrap_or_default());

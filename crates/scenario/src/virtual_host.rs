@@ -60,6 +60,7 @@ impl VirtualHost {
         let guest_cpu = config.guest_cpu.unwrap_or(config.cpu);
         let mut vm = AnyVm::new(&VmConfig {
             guest_model: config.guest_cpu,
+            levelling: config.levelling,
             cpu_count: config.vcpus,
             memory_size: config.memory,
             seed: config.seed,
@@ -173,6 +174,10 @@ impl Host for VirtualHost {
         Totals { instructions: vm.instructions(), cycles: vm.cycles(), exits: statistics.exits, hypercalls: statistics.hypercalls }
     }
 
+    fn model(&self) -> Option<&'static CpuModel> {
+        self.vm.as_ref().map(AnyVm::model)
+    }
+
     fn vcpus(&self) -> u32 {
         self.vcpus
     }
@@ -249,6 +254,18 @@ impl Host for VirtualHost {
     fn nmi(&mut self, vcpu: u32) {
         if let Some(vm) = &mut self.vm {
             vm.nmi(vcpu);
+        }
+    }
+
+    fn exception(&mut self, vcpu: u32, vector: u8, error_code: Option<u32>, address: u64) {
+        if let (Some(vm), Some(vector)) = (&mut self.vm, isa::exception::Vector::from_number(vector)) {
+            vm.exception(vcpu, vector, error_code, address);
+        }
+    }
+
+    fn counter_overflow(&mut self, vcpu: u32) {
+        if let Some(vm) = &mut self.vm {
+            vm.counter_overflow(vcpu);
         }
     }
 

@@ -1,22 +1,9 @@
-//! The catalogue of edge cases: every one is shown by a scenario that says so with `shows`, or says why it is not.
-//!
-//! docs/edge-cases.md is this table with the scenarios; `UPDATE_DOCS=1 cargo test -p trapline-scenario --test edge_cases` writes it anew.
+//! The catalogue of edge cases, docs/edge-cases.md: `UPDATE_DOCS=1 cargo test -p trapline-scenario --test edge_cases` writes it anew.
 
-use scenario::load::Scenario;
-use scenario::snapshot;
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+mod catalogue;
 
-/// Why a case has no scenario.
-enum Status {
-    /// It has.
-    Shown,
-    /// What would be needed.
-    Missing(&'static str),
-}
-
-use Status::{Missing, Shown};
+use catalogue::Catalogue;
+use catalogue::Status::{self, Missing, Shown};
 
 const CONFIDENTIAL: Status = Missing("confidential guests are not modelled");
 const NESTED: Status = Missing("guests that are hypervisors themselves run on the bare machine only");
@@ -65,78 +52,27 @@ const CASES: &[(&str, &str, Status)] = &[
     ),
 ];
 
-fn root(directory: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(directory)
-}
-
-/// Names of the scenarios by the case they show.
-fn shown() -> BTreeMap<String, Vec<String>> {
-    let root = root("scenarios");
-    let mut shown: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for file in snapshot::scenario_files(&root).expect("there is a corpus") {
-        let scenario = Scenario::load(&file).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-        for case in scenario.file.shows {
-            shown.entry(case).or_default().push(snapshot::story_name(&root, &file));
-        }
-    }
-    shown
-}
+const CATALOGUE: Catalogue = Catalogue {
+    letter: 'E',
+    cases: CASES,
+    page: "docs/edge-cases.md",
+    head: "# Edge cases\n\nWhat a hypercall can meet, and the scenarios that show it: in their key `shows` they say so. What happens is said for \
+           KVM of today.",
+    directory: "scenarios/edge-cases",
+    test: "edge_cases",
+};
 
 #[test]
 fn every_edge_case_is_shown_or_says_why_not() {
-    let shown = shown();
-    let mut wrong = String::new();
-    for case in shown.keys() {
-        if !CASES.iter().any(|(name, ..)| name == case) {
-            let _ = writeln!(wrong, "{:?} show {case}, which is no case of the catalogue", shown[case]);
-        }
-    }
-    for (name, _, status) in CASES {
-        match (status, shown.get(*name)) {
-            (Shown, None) => writeln!(wrong, "no scenario shows {name}").expect("a String takes all"),
-            (Missing(_), Some(scenarios)) => writeln!(wrong, "{scenarios:?} show {name} after all").expect("a String takes all"),
-            _ => {}
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
+    CATALOGUE.check_cases();
 }
 
-/// A file named after a case shows it.
 #[test]
 fn names_and_keys_agree() {
-    for (case, scenarios) in shown() {
-        for story in scenarios {
-            let file = story.rsplit('/').next().unwrap_or_default();
-            let number = file.strip_prefix('e').and_then(|rest| rest.split('-').next()).and_then(|digits| digits.parse::<u32>().ok());
-            assert!(number.is_none_or(|number| case == format!("E{number}")), "{story} shows {case}");
-        }
-    }
-    for file in snapshot::scenario_files(&root("scenarios/edge-cases")).expect("there are edge cases") {
-        let scenario = Scenario::load(&file).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-        assert!(!scenario.file.shows.is_empty(), "{} does not say what it shows", file.display());
-    }
+    CATALOGUE.check_names();
 }
 
 #[test]
 fn the_page_of_edge_cases_is_current() {
-    let shown = shown();
-    let mut page = String::from(
-        "# Edge cases\n\nWhat a hypercall can meet, and the scenarios that show it: in their key `shows` they say so. What happens is said for \
-         KVM of today.\nThis page is written by a test: `UPDATE_DOCS=1 cargo test -p trapline-scenario --test edge_cases`.\n\n\
-         | case | what happens | scenarios |\n|---|---|---|\n",
-    );
-    for (name, what, status) in CASES {
-        let scenarios = shown.get(*name).map(|list| list.iter().map(|story| format!("`{story}`")).collect::<Vec<_>>().join(", "));
-        let cell = match status {
-            Shown => scenarios.unwrap_or_default(),
-            Missing(why) => format!("none: {why}"),
-        };
-        let _ = writeln!(page, "| {name} | {what} | {cell} |");
-    }
-    let file = root("docs/edge-cases.md");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&file, &page).expect("the page can be written");
-    }
-    let current = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(current == page, "docs/edge-cases.md is not current: UPDATE_DOCS=1 cargo test -p trapline-scenario --test edge_cases");
+    CATALOGUE.check_page();
 }

@@ -64,6 +64,9 @@ impl Host for Interrupted {
     fn totals(&self) -> Totals {
         self.host.totals()
     }
+    fn model(&self) -> Option<&'static models::CpuModel> {
+        self.host.model()
+    }
     fn vcpus(&self) -> u32 {
         self.host.vcpus()
     }
@@ -96,6 +99,12 @@ impl Host for Interrupted {
     }
     fn nmi(&mut self, vcpu: u32) {
         self.host.nmi(vcpu);
+    }
+    fn exception(&mut self, vcpu: u32, vector: u8, error_code: Option<u32>, address: u64) {
+        self.host.exception(vcpu, vector, error_code, address);
+    }
+    fn counter_overflow(&mut self, vcpu: u32) {
+        self.host.counter_overflow(vcpu);
     }
     fn hold(&mut self, cycles: u64, sink: &mut dyn Sink) -> Result<(), String> {
         self.host.hold(cycles, sink)

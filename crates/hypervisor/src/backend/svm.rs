@@ -93,6 +93,8 @@ pub struct SvmBackend {
     flush: TlbControl,
     scales_tsc: bool,
     flush_by_asid: bool,
+    /// The upper halves of SYSENTER_ESP and SYSENTER_EIP, for a guest that expects them; AMD's registers have none.
+    sysenter_high: Option<[u64; 2]>,
 }
 
 /// What a checkpoint keeps of a virtual CPU beside its VMCB.
@@ -105,11 +107,17 @@ pub struct SvmBackendRecord {
     nmi_blocked: bool,
     virtual_interrupt: u64,
     tlb_control: u8,
+    sysenter_high: Option<[u64; 2]>,
 }
 
 /// Lets a closure use the silicon of a processor that has it.
 fn with<T>(cpu: &mut Cpu, call: impl FnOnce(&mut Svm, &mut Cpu) -> T) -> Option<T> {
     cpu.with_extension(|extension, cpu| extension.as_any().downcast_mut::<Svm>().map(|svm| call(svm, cpu)))?
+}
+
+/// One bit stands for two kinds of blocking; as in KVM it is taken for the one that blocks more.
+fn shadow_of(state: InterruptState) -> Shadow {
+    if state.interrupt_shadow() { Shadow::MovSs } else { Shadow::None }
 }
 
 fn nested_page(address: u64, large: bool, writable: bool) -> u64 {
@@ -215,6 +223,7 @@ impl Backend for SvmBackend {
             flush: TlbControl::FLUSH_ALL,
             scales_tsc: features.tsc_rate_msr(),
             flush_by_asid: features.flush_by_asid(),
+            sysenter_high: (setup.guest_vendor == Vendor::Intel).then_some([0; 2]),
         })
     }
 
@@ -224,7 +233,18 @@ impl Backend for SvmBackend {
 
     /// VMRUN takes every state that a guest can bring about.
     fn record(&self) -> SvmBackendRecord {
-        let Self { vmcb: _, rip, intercepts, injected, nmi_blocked, virtual_interrupt, flush, scales_tsc: _, flush_by_asid: _ } = self;
+        let Self {
+            vmcb: _,
+            rip,
+            intercepts,
+            injected,
+            nmi_blocked,
+            virtual_interrupt,
+            flush,
+            scales_tsc: _,
+            flush_by_asid: _,
+            sysenter_high,
+        } = self;
         SvmBackendRecord {
             rip: *rip,
             intercepts: intercepts.0,
@@ -232,17 +252,19 @@ impl Backend for SvmBackend {
             nmi_blocked: *nmi_blocked,
             virtual_interrupt: virtual_interrupt.into_bits(),
             tlb_control: flush.0,
+            sysenter_high: *sysenter_high,
         }
     }
 
     fn restore(&mut self, record: SvmBackendRecord) {
-        let SvmBackendRecord { rip, intercepts, injected, nmi_blocked, virtual_interrupt, tlb_control } = record;
+        let SvmBackendRecord { rip, intercepts, injected, nmi_blocked, virtual_interrupt, tlb_control, sysenter_high } = record;
         self.rip = rip;
         self.intercepts = Intercepts(intercepts);
         self.injected = injected;
         self.nmi_blocked = nmi_blocked;
         self.virtual_interrupt = VirtualInterrupt::from_bits(virtual_interrupt);
         self.flush = TlbControl(tlb_control);
+        self.sysenter_high = sysenter_high;
     }
 
     fn refuses(&mut self, _cpu: &mut Cpu) -> bool {
@@ -408,7 +430,7 @@ impl Backend for SvmBackend {
     }
 
     fn shadow(&mut self, cpu: &mut Cpu) -> Shadow {
-        if self.interrupt_state(cpu).interrupt_shadow() { Shadow::Sti } else { Shadow::None }
+        shadow_of(self.interrupt_state(cpu))
     }
 
     fn set_shadow(&mut self, cpu: &mut Cpu, shadow: Shadow) {
@@ -455,6 +477,9 @@ impl Backend for SvmBackend {
         self.rip = registers.rip;
         self.nmi_blocked = registers.nmi_blocked;
         registers.put_shared(cpu);
+        if let Some(high) = &mut self.sysenter_high {
+            *high = [registers.msrs.sysenter_esp, registers.msrs.sysenter_eip].map(|value| value & !0xffff_ffff);
+        }
         cpu.regs[..16].copy_from_slice(&registers.gprs);
         let mut block = self.block(cpu);
         fill_save_area(&mut block.save, registers);
@@ -475,9 +500,19 @@ impl Backend for SvmBackend {
         let block = self.block(cpu);
         let mut registers = Registers::of(cpu);
         read_save_area(&block.save, &mut registers);
-        registers.shadow = if block.control.interrupt_state.interrupt_shadow() { Shadow::Sti } else { Shadow::None };
+        if let Some([esp, eip]) = self.sysenter_high {
+            registers.msrs.sysenter_esp |= esp;
+            registers.msrs.sysenter_eip |= eip;
+        }
+        registers.shadow = shadow_of(block.control.interrupt_state);
         registers.nmi_blocked = self.nmi_blocked;
         registers.pending_debug = 0;
+        // APM 15.25.10 "Legacy PAE Mode": every walk reads them; guest-physical addresses are host-physical ones.
+        registers.pdptes = [0; 4];
+        if registers.pae_paging() {
+            let table = registers.cr3 & 0xffff_ffe0;
+            registers.pdptes = [0, 8, 16, 24].map(|at| cpu.read_physical(table + at, 8));
+        }
         registers
     }
 

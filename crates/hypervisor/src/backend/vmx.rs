@@ -456,6 +456,9 @@ impl Backend for VmxBackend {
         let mut registers = Registers::of(cpu);
         with(cpu, |vmx, cpu| save_fields(vmx, cpu, &mut registers));
         self.show(&mut registers);
+        if !registers.pae_paging() {
+            registers.pdptes = [0; 4];
+        }
         registers
     }
 

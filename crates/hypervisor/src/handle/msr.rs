@@ -1,7 +1,7 @@
 //! RDMSR and WRMSR.
 //!
 //! Modelled: what the virtual local APIC, the time-stamp counter and EFER need; every other register by executing the instruction on the
-//! spare processor, whose rules it is. Those of [`PASSED`] never exit: the silicon or the processor itself keeps them for the guest.
+//! spare processor, whose rules it is. Those of [`passed`] never exit: the silicon or the processor itself keeps them for the guest.
 
 use super::PROTECTION;
 use super::memory::apic_name;
@@ -15,13 +15,34 @@ use isa::control::Efer;
 use isa::cpuid::Feature;
 use isa::msr;
 use isa::register::Gpr;
+use models::Vendor;
 use trace::{Event, Sink};
 
-/// MSRs that the guest accesses without an exit.
-pub const PASSED: &[u32] = &[
+/// MSRs that a guest accesses without an exit. AMD's SYSENTER registers have 32 bits: for a guest that expects 64 the hypervisor keeps the
+/// upper halves.
+pub(crate) const fn passed(host: Vendor, guest: Vendor) -> &'static [u32] {
+    match (host, guest) {
+        (Vendor::Amd, Vendor::Intel) => PASSED,
+        _ => PASSED_WITH_SYSENTER,
+    }
+}
+
+/// With the addresses of SYSENTER, which the silicon keeps as the guest expects.
+const PASSED_WITH_SYSENTER: &[u32] = &{
+    let mut all = [0; PASSED.len() + 2];
+    let mut index = 0;
+    while index < PASSED.len() {
+        all[index] = PASSED[index];
+        index += 1;
+    }
+    all[index] = msr::IA32_SYSENTER_ESP;
+    all[index + 1] = msr::IA32_SYSENTER_EIP;
+    all
+};
+
+/// Those that always are. IA32_TSC_AUX is not among them: what its upper half does is for the guest's vendor to say.
+const PASSED: &[u32] = &[
     msr::IA32_SYSENTER_CS,
-    msr::IA32_SYSENTER_ESP,
-    msr::IA32_SYSENTER_EIP,
     msr::IA32_PAT,
     msr::IA32_STAR,
     msr::IA32_LSTAR,
@@ -30,7 +51,6 @@ pub const PASSED: &[u32] = &[
     msr::IA32_FS_BASE,
     msr::IA32_GS_BASE,
     msr::IA32_KERNEL_GS_BASE,
-    msr::IA32_TSC_AUX,
 ];
 
 /// What came of an access.
@@ -175,7 +195,7 @@ impl<B: Backend> Vm<B> {
     /// SDM vol 3, 2.2.1 "Extended Feature Enable Register"; APM vol 2, 3.1.7 "Extended Feature Enable Register (EFER)": reserved bits and a
     /// change of LME with paging on are #GP(0).
     fn write_efer(&mut self, vcpu: usize, value: Efer) -> Answer {
-        let allowed = self.common.guest_model.supported_efer().with_svme(false).into_bits() | Efer::new().with_lma(true).into_bits();
+        let allowed = models::efer_of(self.common.guest_features).into_bits() | Efer::new().with_lma(true).into_bits();
         let mut registers = self.silicon(vcpu, |backend, cpu| backend.save(cpu));
         let old = registers.efer;
         if value.into_bits() & !allowed != 0 || registers.cr0.pg() && value.lme() != old.lme() {

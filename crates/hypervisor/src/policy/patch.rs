@@ -16,7 +16,11 @@ pub(crate) enum Kind {
     Vmcall,
     /// VMMCALL.
     Vmmcall,
-    /// One that KVM emulates on #UD because the other vendor has it: system calls, RSM, RDPID, MOVBE.
+    /// SYSENTER.
+    Sysenter,
+    /// SYSEXIT.
+    Sysexit,
+    /// Another that KVM emulates on #UD because the other vendor has it, or some processor: SYSCALL, RSM, RDPID, MOVBE.
     Other,
     /// None that would be emulated.
     Unknown,
@@ -50,7 +54,9 @@ pub(crate) fn decode(bytes: &[u8], is_64bit: bool) -> Decoded {
     let kind = match &bytes[at..] {
         [0x0f, 0x01, 0xc1, ..] => Kind::Vmcall,
         [0x0f, 0x01, 0xd9, ..] => Kind::Vmmcall,
-        [0x0f, 0x05 | 0x34 | 0x35 | 0xaa, ..] | [0x0f, 0x38, 0xf0 | 0xf1, ..] => Kind::Other,
+        [0x0f, 0x34, ..] => Kind::Sysenter,
+        [0x0f, 0x35, ..] => Kind::Sysexit,
+        [0x0f, 0x05 | 0xaa, ..] | [0x0f, 0x38, 0xf0 | 0xf1, ..] => Kind::Other,
         [0x0f, 0xc7, form, ..] if repeat && form >> 3 & 7 == 7 && form >> 6 == 3 => Kind::Other,
         _ => Kind::Unknown,
     };
@@ -139,13 +145,15 @@ mod tests {
 
     #[test]
     fn prefixes_belong_to_the_instruction() {
-        let rows: [(&[u8], bool, Kind, usize, bool); 8] = [
+        let rows: [(&[u8], bool, Kind, usize, bool); 10] = [
             (&[0x0f, 0x01, 0xc1], true, Kind::Vmcall, 3, false),
             (&[0x48, 0x0f, 0x01, 0xd9], true, Kind::Vmmcall, 4, false),
             (&[0x48, 0x0f, 0x01, 0xd9], false, Kind::Unknown, 3, false),
             (&[0xf0, 0x0f, 0x01, 0xd9], true, Kind::Vmmcall, 4, true),
             (&[0xf3, 0x0f, 0xc7, 0xf8], true, Kind::Other, 4, false),
             (&[0x0f, 0x05], true, Kind::Other, 2, false),
+            (&[0x0f, 0x34], false, Kind::Sysenter, 2, false),
+            (&[0x48, 0x0f, 0x35], true, Kind::Sysexit, 3, false),
             (&[0x0f, 0x0b], true, Kind::Unknown, 2, false),
             (&[0x0f, 0x01], true, Kind::Unknown, 2, false),
         ];

@@ -12,6 +12,7 @@ use crate::state::Registers;
 use crate::vm::Vm;
 use cpu::state::Shadow;
 use cpu::trap::Exception;
+use models::Vendor;
 use trace::Sink;
 
 /// KVM's forced emulation prefix: UD2 and the letters `kvm`.
@@ -55,7 +56,13 @@ impl<B: Backend> Vm<B> {
                 Ok(())
             }
             None if call => self.fix_hypercall(vcpu, registers, decoded.kind, (length as u8, forced), sink),
-            None => self.step_emulation(vcpu, registers, sink),
+            None => {
+                if decoded.kind == Kind::Sysexit {
+                    // KVM's emulator asks nobody's vendor before it.
+                    self.emulator.follow(Vendor::Intel);
+                }
+                self.step_emulation(vcpu, registers, sink)
+            }
         }
     }
 
@@ -131,6 +138,8 @@ pub(crate) fn checked(registers: &Registers, decoded: Decoded, forced: bool) -> 
         Kind::Unknown if !forced => Some(UNDEFINED),
         Kind::Vmcall | Kind::Vmmcall if decoded.lock => Some(UNDEFINED),
         Kind::Vmmcall if !protected => Some(UNDEFINED),
+        // KVM's emulator has "not been tested" with SYSENTER and SYSEXIT in 64-bit mode; of the two it refuses the first there.
+        Kind::Sysenter if registers.is_64bit() => Some(UNDEFINED),
         Kind::Vmcall if registers.cpl != 0 => Some(PROTECTION),
         _ => None,
     }

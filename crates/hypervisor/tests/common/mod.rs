@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use board::loader::{FlatOptions, Kind, LoadOptions, Mode, load};
+use hypervisor::guest_cpu::Levelling;
 use hypervisor::{AnyVm, Limits, Options, Policy, Stop, VmConfig};
 use models::{CpuModel, SKYLAKE_SERVER, ZEN3};
 use trace::Record;
@@ -49,12 +50,22 @@ pub struct Guest<'a> {
     pub policy: Policy,
     pub options: Options,
     pub guest_model: Option<&'static CpuModel>,
+    pub levelling: Levelling,
     pub seed: u64,
 }
 
 impl<'a> Guest<'a> {
     pub fn new(source: &'a str) -> Self {
-        Self { source, mode: Mode::Long64, cpus: 1, policy: Policy::TrapAndPatch, options: Options::default(), guest_model: None, seed: 0 }
+        Self {
+            source,
+            mode: Mode::Long64,
+            cpus: 1,
+            policy: Policy::TrapAndPatch,
+            options: Options::default(),
+            guest_model: None,
+            levelling: Levelling::NONE,
+            seed: 0,
+        }
     }
 
     pub fn policy(self, policy: Policy) -> Self {
@@ -77,6 +88,7 @@ impl<'a> Guest<'a> {
             policy: self.policy,
             options: self.options,
             guest_model: self.guest_model,
+            levelling: self.levelling,
             seed: self.seed,
             ..VmConfig::new(side.model)
         };

@@ -33,8 +33,8 @@ pub(super) fn fill_save_area(save: &mut SaveArea, registers: &Registers) {
     save.sfmask = registers.msrs.fmask;
     save.kernel_gs_base = registers.msrs.kernel_gs_base;
     save.sysenter_cs = registers.msrs.sysenter_cs;
-    save.sysenter_esp = registers.msrs.sysenter_esp;
-    save.sysenter_eip = registers.msrs.sysenter_eip;
+    save.sysenter_esp = registers.msrs.sysenter_esp & 0xffff_ffff;
+    save.sysenter_eip = registers.msrs.sysenter_eip & 0xffff_ffff;
     save.g_pat = registers.msrs.pat;
 }
 

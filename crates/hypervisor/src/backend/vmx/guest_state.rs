@@ -2,7 +2,7 @@
 
 use super::controls::entry_controls;
 use super::{read, write};
-use crate::state::{Registers, fit_vmx, fit_vmx_tr};
+use crate::state::{Registers, fit_vmx, fit_vmx_tr, fitted};
 use ::vmx::Vmx;
 use cpu::state::{Cpu, Shadow};
 use isa::control::{Cr0, Cr4, Efer};
@@ -68,22 +68,6 @@ pub(super) fn save_segment(vmx: &mut Vmx, cpu: &mut Cpu, fields: [F; 4]) -> Segm
     }
 }
 
-/// A data or code segment as VM entry takes it. SDM 27.3.1.2 "Checks on Guest Segment Registers": in virtual-8086 mode each has the form
-/// of that mode; the DPL of SS is the privilege level.
-pub(super) fn fitted(registers: &Registers, index: usize) -> SegmentRegister {
-    let segment = registers.segments[index];
-    if registers.rflags.vm() && registers.cr0.pe() {
-        let base = u64::from(segment.selector.into_bits()) << 4;
-        return SegmentRegister { base, limit: 0xffff, attributes: Attributes::from_bits(0xf3), ..segment };
-    }
-    let mut segment = fit_vmx(segment);
-    if index == Segment::Ss as usize {
-        let level = if registers.cr0.pe() { registers.cpl } else { 0 };
-        segment.attributes = segment.attributes.with_dpl(level);
-    }
-    segment
-}
-
 /// Loads the guest's registers; where they differ, the processor gets those of `real`, and the shadows show the guest's own.
 pub(super) fn load_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &Registers, real: &Registers, restricted: bool) {
     let (fixed_cr0, fixed_cr4, entry) = {
@@ -119,7 +103,7 @@ pub(super) fn load_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &Registers, r
     write(vmx, cpu, F::GuestRsp, registers.gprs[Gpr::Rsp.number()]);
     write(vmx, cpu, F::GuestRflags, registers.rflags.normalized().into_bits());
     write(vmx, cpu, F::GuestDr7, registers.dr7.into_bits() & 0xffff_ffff);
-    write(vmx, cpu, F::GuestDebugctl, registers.msrs.debugctl);
+    write(vmx, cpu, F::GuestDebugctl, registers.msrs.debugctl & cpu.model.last_branches.debugctl);
     write(vmx, cpu, F::GuestPat, registers.msrs.pat);
     write(vmx, cpu, F::GuestSysenterCs, registers.msrs.sysenter_cs);
     write(vmx, cpu, F::GuestSysenterEsp, registers.msrs.sysenter_esp);

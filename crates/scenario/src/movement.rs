@@ -1,0 +1,395 @@
+//! Whether a guest survives a move to another CPU model at any point: the same scenario again and again, moved there and back at other
+//! moments, and each end compared with the end at home.
+//!
+//! A guest is comparable if it comes to the same end wholly at home and wholly abroad, told of the same processor both times, with the
+//! features that both models have: what it does then depends on nothing that the models do differently. Compared are why it stopped, the
+//! registers, all memory but the bytes that the hypervisor patched, serial output, and its hypercalls.
+//! Not compared: how long it took, and which exits there were.
+
+use crate::file::{Access, Action, Policy, Stop};
+use crate::host::{Host, Pause, Totals, Until};
+use crate::load::{Scenario, Variant};
+use crate::register::{Place, Register};
+use crate::run::{Options, Report, run_on};
+use crate::verdict::{Registers, stop_name};
+use models::CpuModel;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::rc::Rc;
+use trace::{Event, Sink};
+
+/// The longest guest, in instructions: every journey runs all of them.
+pub const MAX_INSTRUCTIONS: u64 = 100_000;
+/// The most moves of one journey.
+const MAX_MOVES: u64 = 100;
+
+/// How many moves are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// At most so many exits at which a guest moves, spread over all there are.
+    pub exits: u64,
+    /// So many instructions, at random.
+    pub instructions: u64,
+    /// The seed of that.
+    pub seed: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It came to the same end from every moment.
+    Survives,
+    /// It did not.
+    Differs(Vec<Finding>),
+    /// There is nothing to compare, for this reason.
+    NotComparable(String),
+}
+
+/// A journey that ended otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// When the guest moved.
+    pub journey: String,
+    /// What was different at the end.
+    pub differences: Vec<String>,
+}
+
+/// What came of a scenario on one of its machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// How many journeys there were.
+    pub journeys: u64,
+    /// How many moves they made.
+    pub moves: u64,
+}
+
+/// The end of a run.
+struct End {
+    report: Report,
+    memory: Vec<u8>,
+    hypercalls: Vec<[u64; 5]>,
+    patched: BTreeSet<u64>,
+    exits: u64,
+    moves: u64,
+}
+
+/// When a guest moves, there and back by turns.
+#[derive(Clone, Debug)]
+enum Journey {
+    /// Never.
+    None,
+    /// At each exit.
+    EveryExit,
+    /// At these exits.
+    Exits(u64, u64),
+    /// Before these instructions.
+    Instructions(u64, u64),
+}
+
+impl Journey {
+    fn words(&self) -> String {
+        match self {
+            Self::None => "at home".to_owned(),
+            Self::EveryExit => "there and back at every exit".to_owned(),
+            Self::Exits(there, back) => format!("there at exit {there}, back at exit {back}"),
+            Self::Instructions(there, back) => format!("there at instruction {there}, back at instruction {back}"),
+        }
+    }
+
+    /// The bound of the next move behind `made` of them.
+    fn bound(&self, made: u64, totals: &Totals) -> (u64, u64) {
+        match *self {
+            Self::EveryExit if made < MAX_MOVES => (totals.exits + 1, u64::MAX),
+            Self::Exits(there, _) if made == 0 => (there, u64::MAX),
+            Self::Exits(_, back) if made == 1 => (back.max(totals.exits + 1), u64::MAX),
+            Self::Instructions(there, _) if made == 0 => (u64::MAX, there),
+            Self::Instructions(_, back) if made == 1 => (u64::MAX, back.max(totals.instructions + 1)),
+            _ => (u64::MAX, u64::MAX),
+        }
+    }
+}
+
+/// A host whose guest moves at moments that the script knows nothing of.
+struct Traveller {
+    host: Box<dyn Host>,
+    journey: Journey,
+    /// The next bound: exits, instructions.
+    bound: (u64, u64),
+    home: &'static CpuModel,
+    abroad: &'static CpuModel,
+    policy: Policy,
+    memory: u64,
+    /// What is looked at when all is over.
+    end: Rc<RefCell<(Vec<u8>, u64)>>,
+}
+
+impl Traveller {
+    /// Moves, if it is time. Whether it was.
+    fn travel(&mut self, limits: &Totals, sink: &mut dyn Sink) -> Result<bool, String> {
+        let totals = self.host.totals();
+        let due = totals.exits >= self.bound.0 && totals.exits < limits.exits
+            || totals.instructions >= self.bound.1 && totals.instructions < limits.instructions;
+        if due {
+            let made = self.end.borrow().1;
+            let to = if made.is_multiple_of(2) { self.abroad } else { self.home };
+            self.host.migrate(to, self.policy, sink)?;
+            self.end.borrow_mut().1 = made + 1;
+            self.bound = self.journey.bound(made + 1, &self.host.totals());
+        }
+        Ok(due)
+    }
+}
+
+impl Host for Traveller {
+    fn run(&mut self, limits: &Totals, until: Option<Until>, sink: &mut dyn Sink) -> Pause {
+        loop {
+            let bounds = Totals { exits: limits.exits.min(self.bound.0), instructions: limits.instructions.min(self.bound.1), ..*limits };
+            let pause = self.host.run(&bounds, until, sink);
+            if matches!(pause, Pause::Limit(Stop::ExitLimit | Stop::InstructionLimit)) {
+                match self.travel(limits, sink) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(message) => {
+                        return Pause::Over(crate::host::Ending::new(Stop::Unsupported, format!("the machine cannot move: {message}")));
+                    }
+                }
+            }
+            if !matches!(pause, Pause::Moment) {
+                let mut memory = vec![0; self.memory as usize];
+                self.host.read_memory(0, &mut memory);
+                self.end.borrow_mut().0 = memory;
+            }
+            return pause;
+        }
+    }
+
+    fn checkpoint(&mut self, writer: &mut stream::Writer<&mut dyn std::io::Write>) -> Result<(), crate::checkpoint::Error> {
+        self.host.checkpoint(writer)
+    }
+    fn interrupt_at(&mut self, moment: Option<Until>) {
+        self.host.interrupt_at(moment);
+    }
+    fn totals(&self) -> Totals {
+        self.host.totals()
+    }
+    fn model(&self) -> Option<&'static models::CpuModel> {
+        self.host.model()
+    }
+    fn vcpus(&self) -> u32 {
+        self.host.vcpus()
+    }
+    fn refused_entries(&mut self) -> Vec<(u32, audit::State)> {
+        self.host.refused_entries()
+    }
+    fn registers(&mut self, vcpu: u32) -> Registers {
+        self.host.registers(vcpu)
+    }
+    fn set_register(&mut self, place: Place, value: u64) {
+        self.host.set_register(place, value);
+    }
+    fn read_memory(&self, address: u64, into: &mut [u8]) -> bool {
+        self.host.read_memory(address, into)
+    }
+    fn write_memory(&mut self, address: u64, from: &[u8]) -> bool {
+        self.host.write_memory(address, from)
+    }
+    fn protect(&mut self, range: Range<u64>, access: Access) -> Result<(), String> {
+        self.host.protect(range, access)
+    }
+    fn take_serial(&mut self) -> Vec<u8> {
+        self.host.take_serial()
+    }
+    fn serial_input(&mut self, bytes: &[u8]) {
+        self.host.serial_input(bytes);
+    }
+    fn interrupt(&mut self, vcpu: u32, vector: u8) {
+        self.host.interrupt(vcpu, vector);
+    }
+    fn nmi(&mut self, vcpu: u32) {
+        self.host.nmi(vcpu);
+    }
+    fn exception(&mut self, vcpu: u32, vector: u8, error_code: Option<u32>, address: u64) {
+        self.host.exception(vcpu, vector, error_code, address);
+    }
+    fn counter_overflow(&mut self, vcpu: u32) {
+        self.host.counter_overflow(vcpu);
+    }
+    fn hold(&mut self, cycles: u64, sink: &mut dyn Sink) -> Result<(), String> {
+        self.host.hold(cycles, sink)
+    }
+    fn fork(&mut self) -> Box<dyn Host> {
+        self.host.fork()
+    }
+    fn migrate(&mut self, to: &'static CpuModel, policy: Policy, sink: &mut dyn Sink) -> Result<(), String> {
+        self.host.migrate(to, policy, sink)
+    }
+}
+
+/// Keeps the hypercalls and the places of patches.
+#[derive(Default)]
+struct Calls {
+    hypercalls: Vec<[u64; 5]>,
+    patched: BTreeSet<u64>,
+    exits: u64,
+}
+
+/// The most places of memory that a finding names.
+const MAX_PLACES: usize = 4;
+/// The most hypercalls that are compared one by one.
+const MAX_CALLS: usize = 4096;
+
+impl Sink for Calls {
+    fn emit(&mut self, _: u64, _: u32, event: Event) {
+        match event {
+            Event::Hypercall { nr, a0, a1, a2, a3 } if self.hypercalls.len() < MAX_CALLS => self.hypercalls.push([nr, a0, a1, a2, a3]),
+            Event::Patch { gpa, new, .. } => self.patched.extend((0..new.as_slice().len() as u64).map(|at| gpa + at)),
+            Event::Exit { .. } => self.exits += 1,
+            _ => {}
+        }
+    }
+}
+
+/// Why a scenario's machine cannot be asked.
+fn incomparable(scenario: &Scenario, variant: &Variant, to: &'static CpuModel) -> Option<String> {
+    if variant.policy == Policy::None {
+        return Some("without a hypervisor a machine cannot move".to_owned());
+    }
+    if let Err(error) = hypervisor::check_model(to) {
+        return Some(error.to_string());
+    }
+    if variant.cpu.name == to.name {
+        return Some(format!("it is on {} already", to.name));
+    }
+    let counts = |step: &crate::file::Step| step.at.exit.is_some() || step.at.cycle.is_some() || step.at.instruction.is_some();
+    if scenario.file.script.iter().any(counts) {
+        return Some("its script counts exits, cycles or instructions, which moves change".to_owned());
+    }
+    let moves = |action: &Action| matches!(action, Action::Migrate(_) | Action::Pause(_));
+    if scenario.file.script.iter().flat_map(|step| &step.actions).any(moves) {
+        return Some("its script moves or holds the machine itself".to_owned());
+    }
+    None
+}
+
+/// Asks whether a scenario's guest survives moves to a model and back.
+pub fn survives(scenario: &Scenario, variant: &Variant, to: &'static CpuModel, effort: Effort, options: &Options) -> Verdict {
+    let none = |why: String, journeys| Verdict { outcome: Outcome::NotComparable(why), journeys, moves: 0 };
+    if let Some(why) = incomparable(scenario, variant, to) {
+        return none(why, 0);
+    }
+    // The same guest everywhere: told of its home, with what both models have.
+    let mut scenario = scenario.clone();
+    let told = &mut scenario.file.hypervisor;
+    told.guest_cpu.get_or_insert_with(|| variant.cpu.name.to_owned());
+    told.levelling.common.extend([variant.cpu.name.to_owned(), to.name.to_owned()]);
+    let limits = &mut scenario.file.limits;
+    limits.instructions = Some(limits.instructions.unwrap_or(MAX_INSTRUCTIONS).min(MAX_INSTRUCTIONS));
+    let run = |cpu: &'static CpuModel, journey: Journey| {
+        let variant = Variant { cpu, ..variant.clone() };
+        travel(&scenario, &variant, to, journey, options)
+    };
+    let home = run(variant.cpu, Journey::None);
+    if home.report.stop == Stop::InstructionLimit {
+        return none(format!("it executes {MAX_INSTRUCTIONS} instructions and more"), 1);
+    }
+    let abroad = run(to, Journey::None);
+    let differences = compare(&home, &abroad);
+    if !differences.is_empty() {
+        return none(format!("it is another guest on {}: {}", to.name, differences.join("; ")), 2);
+    }
+    let mut journeys = vec![Journey::EveryExit];
+    let step = home.exits.div_ceil(effort.exits.max(1)).max(1);
+    if effort.exits > 0 {
+        journeys.extend((1..=home.exits).step_by(step as usize).map(|exit| Journey::Exits(exit, exit + 1)));
+    }
+    let mut random = effort.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = |bound: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 16) % bound.max(1)
+    };
+    for _ in 0..effort.instructions {
+        let there = next(home.report.instructions);
+        journeys.push(Journey::Instructions(there, there + 1 + next(16)));
+    }
+    let (mut findings, mut moves) = (Vec::new(), 0);
+    let count = journeys.len() as u64;
+    for journey in journeys {
+        let words = journey.words();
+        let end = run(variant.cpu, journey);
+        moves += end.moves;
+        let differences = compare(&home, &end);
+        if !differences.is_empty() {
+            findings.push(Finding { journey: words, differences });
+        }
+    }
+    let outcome = if findings.is_empty() { Outcome::Survives } else { Outcome::Differs(findings) };
+    Verdict { outcome, journeys: count, moves }
+}
+
+fn travel(scenario: &Scenario, variant: &Variant, to: &'static CpuModel, journey: Journey, options: &Options) -> End {
+    let end = Rc::new(RefCell::new((Vec::new(), 0)));
+    let mut calls = Calls::default();
+    let memory = scenario.file.machine.memory.map_or(crate::meaning::DEFAULT_MEMORY, |size| size.0);
+    let (shared, home, policy) = (Rc::clone(&end), variant.cpu, variant.policy);
+    let report = run_on(scenario, variant, options, Some(&mut calls), |host| {
+        let bound = journey.bound(0, &Totals { instructions: 0, cycles: 0, exits: 0, hypercalls: 0 });
+        Box::new(Traveller { host, journey, bound, home, abroad: to, policy, memory, end: shared })
+    });
+    let (memory, moves) = std::mem::take(&mut *end.borrow_mut());
+    End { report, memory, hypercalls: calls.hypercalls, patched: calls.patched, exits: calls.exits, moves }
+}
+
+/// What is different at the end of two runs.
+fn compare(home: &End, other: &End) -> Vec<String> {
+    let mut differences = Vec::new();
+    let (one, two) = (&home.report, &other.report);
+    if (one.stop, one.exit_code) != (two.stop, two.exit_code) {
+        differences.push(format!("it stopped with {} ({}) instead of {}", stop_name(two.stop), two.detail, stop_name(one.stop)));
+    }
+    for (vcpu, (registers, others)) in one.registers.iter().zip(&two.registers).enumerate() {
+        for register in Register::all().filter(|register| !matches!(register, Register::Low(_))) {
+            let (value, changed) = (registers.get(register), others.get(register));
+            if value != changed {
+                let place = if vcpu == 0 { String::new() } else { format!("cpu{vcpu}.") };
+                differences.push(format!("{place}{} is {changed:#x} instead of {value:#x}", register.name()));
+            }
+        }
+    }
+    if one.serial != two.serial {
+        differences.push("the serial output is another".to_owned());
+    }
+    if home.hypercalls != other.hypercalls {
+        differences.push(format!("{} hypercalls instead of {}, or others", other.hypercalls.len(), home.hypercalls.len()));
+    }
+    let places = changed_places(home, other);
+    if !places.is_empty() {
+        differences.push(format!("memory at {} is another", places.join(", ")));
+    }
+    differences
+}
+
+/// The first places where two memories differ and nobody patched.
+fn changed_places(home: &End, other: &End) -> Vec<String> {
+    const PAGE: usize = 4096;
+    let mut places = Vec::new();
+    for (number, (one, two)) in home.memory.chunks(PAGE).zip(other.memory.chunks(PAGE)).enumerate() {
+        if one == two {
+            continue;
+        }
+        for at in (0..one.len()).filter(|&at| one[at] != two[at]) {
+            let address = (number * PAGE + at) as u64;
+            if !home.patched.contains(&address) && !other.patched.contains(&address) {
+                places.push(format!("{address:#x}"));
+                if places.len() == MAX_PLACES {
+                    return places;
+                }
+            }
+        }
+    }
+    places
+}
