@@ -127,3 +127,23 @@ fn damage_is_told_with_its_section() {
     let (code, _, error) = trapline(&["restore", STORY]);
     assert!(code == 2 && error.contains("begins with") && error.contains("`trapline checkpoint` writes one"), "{error}");
 }
+
+#[test]
+fn files_of_earlier_versions_are_read() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(&golden).expect("there are some").map(|entry| entry.expect("readable").path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "tlcp"));
+    files.sort();
+    assert!(files.len() >= 2);
+    for file in files {
+        let (code, rest, error) = trapline(&["restore", &file.display().to_string(), "--quiet"]);
+        assert_eq!((code, rest.as_str()), (0, ""), "{}: {error}", file.display());
+        let (code, json, _) = trapline(&["restore", &file.display().to_string(), "--format", "json"]);
+        let report: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let run = &report["runs"][0];
+        // What the version that wrote it made of the run; changes of the cost model may change the cycles, and only those.
+        assert_eq!((code, &run["stop"], &run["instructions"]), (0, &"halted".into(), &"34".into()), "{}", file.display());
+        assert_eq!(run["registers"][1]["rax"], "0xfffffffffffffc18", "{}", file.display());
+    }
+}

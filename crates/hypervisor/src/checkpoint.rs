@@ -171,6 +171,10 @@ impl<B: Backend> Vm<B> {
             options: Options { prefault: false, ..record.options },
         };
         let mut vm = Self::new(&config).map_err(|error| Error::impossible(HYPERVISOR, error))?;
+        let Statistics { exits, hypercalls, patches, migrations } = record.statistics;
+        if [exits, hypercalls, patches, migrations, record.instructions].iter().any(|count| *count >= 1 << 56) {
+            return Err(Error::impossible(HYPERVISOR, "counts that no run reaches"));
+        }
         let memory = from.take_memory()?;
         if memory.size() < vm.memory.size() || memory.size() > 2 * MAXIMUM_MEMORY {
             return Err(Error::impossible("memory", format!("{:#x} bytes for a guest that has {:#x}", memory.size(), record.memory_size)));

@@ -28,7 +28,6 @@ impl Interrupt for Keep {
 }
 
 #[test]
-#[ignore = "not yet run on this state of the tree"]
 fn a_checkpoint_with_any_value_in_it_ends_in_an_error_or_a_stop() {
     let cases = std::env::var("TRAPLINE_DAMAGE").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
     let (mut refused, mut ran, mut panics) = (0, 0, Vec::new());

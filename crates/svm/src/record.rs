@@ -160,8 +160,8 @@ impl Svm {
         if record.nested.is_some_and(|nested| !(2..=4).contains(&nested.levels) || nested.physical_bits > 52) {
             return Err(Impossible("nested tables of a format that there is not".to_owned()));
         }
-        if cpu.nested_paging && record.nested.is_none() {
-            return Err(Impossible("nested paging without nested tables".to_owned()));
+        if cpu.nested_paging && (record.nested.is_none() || !cpu.guest_mode) {
+            return Err(Impossible("nested paging without nested tables, or without a guest".to_owned()));
         }
         if record.vmcb & 0xfff != 0 || record.vmcb >> 52 != 0 {
             return Err(Impossible(format!("a VMCB at {:#x}", record.vmcb)));

@@ -167,6 +167,9 @@ impl Vmx {
         if (record.operation == Operation::NonRoot) != cpu.guest_mode {
             return impossible("VMX non-root operation without a guest, or the reverse");
         }
+        if cpu.nested_paging && !cpu.guest_mode {
+            return impossible("EPT without a guest");
+        }
         if record.operation == Operation::NonRoot && record.current.is_none() {
             return impossible("VMX non-root operation without a current VMCS");
         }

@@ -416,7 +416,7 @@ impl Cpu {
         want(sregs.cpl <= 3, "a privilege level above 3")?;
         want(xsave.fpu.registers.iter().all(|register| register >> 80 == 0), "an x87 register of more than 80 bits")?;
         want(guest.features & !(self.model.features() | Feature::Hypervisor.bit()) == 0, "features that the model lacks")?;
-        want(progress.now <= i64::MAX as u64, "a time that no run reaches")?;
+        want(progress.now <= i64::MAX as u64 && progress.instructions < 1 << 48, "a time that no run reaches")?;
         want(regs.rflags == Rflags::from_bits(regs.rflags).normalized().into_bits(), "reserved bits of RFLAGS")?;
         let r = regs;
         self.regs = [r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, 0];
