@@ -165,7 +165,10 @@ fn msr_values_that_are_refused() {
             let outcome = machine.with(|cpu| cpu.write_msr(number, value));
             assert_eq!(fault(outcome), refused.then_some((13, Some(0))), "{} {number:#x} = {value:#x}", model.name);
             if !refused && number != msr::IA32_EFER {
-                assert_eq!(machine.with(|cpu| cpu.read_msr(number)).unwrap(), value, "{number:#x}");
+                // AMD's registers have 32 bits there, and ignore the others.
+                let halved = model.name == ZEN3.name && matches!(number, msr::IA32_SYSENTER_EIP | msr::IA32_TSC_AUX);
+                let kept = if halved { value & 0xffff_ffff } else { value };
+                assert_eq!(machine.with(|cpu| cpu.read_msr(number)).unwrap(), kept, "{number:#x}");
             }
         }
     }
