@@ -386,6 +386,8 @@ impl<B: Backend> Vm<B> {
         let mut others = self.vcpus.iter().zip(&self.cpus).enumerate().filter(|(other, _)| *other != vcpu);
         let others_behind = others.any(|(_, (other, cpu))| other.software.activity == Activity::Running && cpu.now() < pause);
         let until = if others_behind { turn.until } else { turn.until.min(pause) };
+        // The limit may be an earlier one than when the turn began.
+        let until = until.min(limits.cycles.saturating_mul(TICKS_PER_CYCLE));
         let ended = self.turn_until(vcpu, until, limits, sink);
         let broken_off = match &ended {
             Ok(Ended::BrokenOff) | Err(Stop::Paused(_)) => self.cpus[vcpu].now() < turn.until,

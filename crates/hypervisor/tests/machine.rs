@@ -301,6 +301,37 @@ fn limits_end_a_guest_that_does_not() {
     }
 }
 
+#[test]
+fn a_turn_that_was_broken_off_ends_at_an_earlier_limit_too() {
+    // Long enough for the longest instruction and the exit behind it.
+    const SLACK: u64 = 20_000;
+    let text = "mov ecx, 20000\n spin: loop spin\n mov eax, 1\n NATIVE\n mov ecx, 20000\n again: loop again\n hlt";
+    for side in VENDORS {
+        let mut whole = Guest::new(text).on(&side);
+        assert_eq!(whole.run(), Stop::Halted);
+        let mut story = Guest::new(text).on(&side);
+        let pause = story.vm().pause_at(Moment::Instruction(500));
+        // The turn that is broken off here could last until the guest halts.
+        assert_eq!(story.run(), Stop::Paused(pause));
+        let mut stops = 0;
+        loop {
+            let now = story.vm().cycles();
+            let vm = story.vm.as_mut().unwrap();
+            match vm.run(&mut story.trace, &Limits { cycles: now + 1000, ..Limits::NONE }) {
+                Stop::CycleLimit => assert!((now + 1000..now + 1000 + SLACK).contains(&vm.cycles()), "{now}: {}", vm.cycles()),
+                other => {
+                    assert_eq!(other, Stop::Halted);
+                    break;
+                }
+            }
+            stops += 1;
+        }
+        assert!(stops >= 10, "{stops}");
+        assert_eq!(story.trace, whole.trace, "limits change nothing");
+        assert_eq!(story.vm().registers(0), whole.vm().registers(0));
+    }
+}
+
 /// Two virtual CPUs: the first starts the second at 0x8000 by INIT and start-up message, both call at one site.
 const TWO_CPUS: &str = r"
     mov edi, 0xfee00000
