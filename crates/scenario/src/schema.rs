@@ -180,6 +180,14 @@ impl<'a> Checker<'a> {
                     self.report(node, format!("{what} is {value}, but should be {allowed}"), None);
                 }
             }
+            NodeKind::String(text) => {
+                let length = text.chars().count() as u64;
+                let (minimum, maximum) = (schema["minLength"].as_u64().unwrap_or(0), schema["maxLength"].as_u64().unwrap_or(u64::MAX));
+                if !(minimum..=maximum).contains(&length) {
+                    let allowed = if minimum == maximum { minimum.to_string() } else { format!("{minimum} to {maximum}") };
+                    self.report(node, format!("{what} has {length} characters, but should have {allowed}"), None);
+                }
+            }
             NodeKind::Array(elements) => {
                 for element in elements {
                     self.check(&schema["items"], element, &format!("an element of {what}"));

@@ -90,7 +90,7 @@ fn the_schema_uses_only_keywords_that_are_checked() {
                 "properties" | "$defs" => waiting.extend(value.as_object().into_iter().flat_map(|map| map.values().cloned())),
                 "items" | "additionalProperties" => waiting.push(value.clone()),
                 "anyOf" | "oneOf" => waiting.extend(value.as_array().cloned().unwrap_or_default()),
-                "type" | "enum" | "const" | "required" | "minimum" | "maximum" | "format" | "$ref" => {}
+                "type" | "enum" | "const" | "required" | "minimum" | "maximum" | "minLength" | "maxLength" | "format" | "$ref" => {}
                 "$schema" | "title" | "description" | "default" => {}
                 other => {
                     unknown.insert(other.to_owned());
