@@ -163,6 +163,10 @@ impl Svm {
         if cpu.nested_paging && (record.nested.is_none() || !cpu.guest_mode) {
             return Err(Impossible("nested paging without nested tables, or without a guest".to_owned()));
         }
+        // No processor lives to count so many, and a counter that ran over would be a defect of ours.
+        if record.exits >> 62 != 0 {
+            return Err(Impossible(format!("{:#x} exits", record.exits)));
+        }
         if record.vmcb & 0xfff != 0 || record.vmcb >> 52 != 0 {
             return Err(Impossible(format!("a VMCB at {:#x}", record.vmcb)));
         }

@@ -161,6 +161,10 @@ impl Vmx {
     /// The record is of a state that VMX cannot be in.
     pub fn restore(&mut self, cpu: &Cpu, record: &VmxRecord) -> Result<(), Impossible> {
         let impossible = |what: &str| Err(Impossible(what.to_owned()));
+        // No processor lives to count so many, and a counter that ran over would be a defect of ours.
+        if record.exits >> 62 != 0 {
+            return Err(Impossible(format!("{:#x} exits", record.exits)));
+        }
         if record.current.is_some() != record.current_pointer.is_some() || record.current_pointer == Some(NO_VMCS) {
             return impossible("a current VMCS without its address, or the reverse");
         }
