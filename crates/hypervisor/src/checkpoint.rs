@@ -96,6 +96,9 @@ pub(crate) struct ProgressRecord {
 
 impl<B: Backend> Vm<B> {
     fn checkpoint<W: Write>(&mut self, writer: &mut Writer<W>) -> Result<(), Error> {
+        if self.absent.is_some() {
+            return Err(Error::impossible(HYPERVISOR, "pages of its memory are still on another host"));
+        }
         self.code.take_writes(&mut self.memory);
         // A new part of the guest has to be placed here: in a section, or among what follows from others.
         let Common {

@@ -21,6 +21,7 @@
 //! | `dirty` | which pages of memory were written |
 //! | `ledger` | what a move costs: losses now, losses that may come, levelling against them |
 //! | `guest_cpu` | what a guest is told of its processor, and whose rules it expects |
+//! | `live`, `absent` | a guest on its way between two hosts, and memory that has not arrived |
 //! | `migrate` | the move to another processor model |
 //!
 //! # How it is used
@@ -41,6 +42,7 @@
 //! // vm.board_mut().serial_input(bytes), vm.take_serial(), vm.registers(vcpu), vm.set_registers(vcpu, ..), vm.statistics().
 //! ```
 
+mod absent;
 mod any;
 pub mod backend;
 mod checkpoint;
@@ -53,6 +55,7 @@ pub mod guest_cpu;
 mod handle;
 pub mod hypercall;
 pub mod ledger;
+pub mod live;
 pub mod migrate;
 pub mod nested;
 pub mod policy;

@@ -86,6 +86,15 @@ pub enum Stop {
     ExitLimit,
     /// A moment that was asked for has come.
     Paused(PauseId),
+    /// A virtual CPU waits for a page that is absent.
+    PageWanted {
+        /// Which virtual CPU.
+        vcpu: u32,
+        /// The page, by number.
+        frame: u64,
+    },
+    /// Nothing can happen before a page arrives that is absent.
+    Waiting,
 }
 
 /// A moment of a run.
@@ -250,6 +259,9 @@ impl<B: Backend> Vm<B> {
             if let Some(pause) = self.due_pause() {
                 return Stop::Paused(pause);
             }
+            if let Some(wanted) = self.next_wanted() {
+                return wanted;
+            }
             if self.instructions() >= limits.instructions {
                 return Stop::InstructionLimit;
             }
@@ -290,13 +302,14 @@ impl<B: Backend> Vm<B> {
                 }
                 // Nothing but what waits for a cycle can happen any more.
                 Turn::Dead if stop_at < end => self.advance(stop_at),
+                Turn::Dead if self.somebody_waits() => return Stop::Waiting,
                 Turn::Dead => return Stop::Halted,
             }
         }
     }
 
     fn candidate(&mut self, vcpu: usize) -> Candidate {
-        let runnable = self.wakes(vcpu);
+        let runnable = self.vcpus[vcpu].waits.is_none() && self.wakes(vcpu);
         let wakes = self.vcpus[vcpu].software.apic.next_event().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
         Candidate { now: self.cpus[vcpu].now(), runnable, wakes }
     }
@@ -399,9 +412,16 @@ impl<B: Backend> Vm<B> {
 
     fn turn_until(&mut self, vcpu: usize, until: u64, limits: &Limits, sink: &mut dyn Sink) -> Result<Ended, Stop> {
         loop {
+            // An exit that met an absent page waits for it, and is handled again.
+            if self.vcpus[vcpu].waits.is_some() {
+                return Ok(Ended::Over);
+            }
             if !self.cpus[vcpu].guest_mode {
                 if self.vcpus[vcpu].unhandled.is_some() {
                     self.handle_exit(vcpu, sink)?;
+                    if self.vcpus[vcpu].waits.is_some() {
+                        return Ok(Ended::Over);
+                    }
                     if let Some(ended) = self.turn_ends(vcpu, until, limits) {
                         return Ok(ended);
                     }
@@ -422,7 +442,11 @@ impl<B: Backend> Vm<B> {
                     return Err(Stop::Paused(pause));
                 }
                 if self.restricted && self.silicon(vcpu, |backend, cpu| backend.refuses(cpu)) {
-                    self.emulate_refused(vcpu, sink)?;
+                    if self.absent.is_none() {
+                        self.emulate_refused(vcpu, sink)?;
+                    } else if !self.attempt(vcpu, sink, |trial, sink| trial.emulate_refused(vcpu, sink))? {
+                        return Ok(Ended::Over);
+                    }
                     let bound = limits.instructions.min(self.common.pauses.next_instruction());
                     if let Some(ended) = self.turn_ends(vcpu, until, limits) {
                         return Ok(ended);
@@ -565,8 +589,18 @@ impl<B: Backend> Vm<B> {
 
     /// Handles an exit that was told of.
     fn handle_noted(&mut self, vcpu: usize, report: &Report, sink: &mut dyn Sink) -> Result<(), Stop> {
-        self.common.statistics.exits += 1;
-        self.handle(vcpu, report, sink)?;
+        if self.absent.is_none() {
+            self.common.statistics.exits += 1;
+            self.handle(vcpu, report, sink)?;
+        } else {
+            if !self.try_handle(vcpu, report, sink)? {
+                return Ok(());
+            }
+            self.common.statistics.exits += 1;
+            if self.vcpus[vcpu].waits.is_some() {
+                return Ok(());
+            }
+        }
         self.check_progress(vcpu, report)
     }
 

@@ -145,6 +145,9 @@ impl Host for VirtualHost {
                 hypervisor::Stop::Userspace { vcpu, reason } => {
                     Ending::new(Stop::UserspaceExit, format!("user space has no part for {reason} of CPU {vcpu}"))
                 }
+                hypervisor::Stop::PageWanted { .. } | hypervisor::Stop::Waiting => {
+                    Ending::new(Stop::Unsupported, "the guest waits for memory that is on another host, and nobody brings it")
+                }
                 hypervisor::Stop::Livelock { vcpu, rip, reason } => {
                     Ending::new(Stop::Livelock, format!("CPU {vcpu} stays at {rip:#x} for ever, with {reason}"))
                 }
