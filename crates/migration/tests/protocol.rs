@@ -141,7 +141,7 @@ impl World {
         for (session, order) in self.orders.iter().cloned() {
             for number in 0..2 {
                 add(format!("{order:?} of {session:?} at {number}"), &|world| {
-                    world.destination_takes(number, destination::Input::Order(session, order.clone()))
+                    world.destination_takes(number, destination::Input::Order(session, order))
                 });
             }
         }
