@@ -23,7 +23,7 @@
 //!   says so.
 //! - It dies after the commit was sent, and before the answer came: the source stays paused for ever, because the destination may run. If the
 //!   commit was lost, both are paused. Nothing is lost, and nobody runs: as soon as there is a link again the commit is repeated, and until
-//!   then only a person who has made sure that one side is off for good may give the other the right ([`Input::PeerIsOff`],
+//!   then only a person who has made sure that one side is off for good may give the other the right ([`source::Input::PeerIsOff`],
 //!   [`destination::Input::PeerIsOff`]).
 
 pub mod destination;
