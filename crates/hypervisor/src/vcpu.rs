@@ -1,8 +1,8 @@
 //! A virtual CPU as software keeps it: its local APIC, what it waits for, and the events that wait for it.
 
 use crate::checkpoint::ProgressRecord;
-use crate::exit::Report;
 use crate::state::Registers;
+use crate::steps::{Job, Stage, Waits};
 use cpu::apic::LocalApic;
 use cpu::trap::{Event, Exception};
 use serde::{Deserialize, Serialize};
@@ -124,8 +124,14 @@ pub(crate) struct Vcpu<B> {
     pub backend: B,
     pub software: Software,
     pub progress: Progress,
-    /// An exit that was told of, and waits for its handling.
-    pub unhandled: Option<Report>,
+    /// An exit that was told of, and how far its handling is.
+    pub job: Option<Job>,
+    /// What the piece of handling at hand leaves for later.
+    pub next: Option<Stage>,
+    /// Its thread waits for a lock.
+    pub waits: Waits,
+    /// It has waited, and has the lock now.
+    pub granted: bool,
 }
 
 /// A virtual CPU in no vendor's format: what a move carries.
