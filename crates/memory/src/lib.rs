@@ -385,6 +385,73 @@ impl Memory {
         self.clone()
     }
 
+    /// The bytes of a page, or `None` where it was never touched, and so is zero, or lies outside RAM.
+    pub fn page_bytes(&self, frame: u64) -> Option<&[u8; PAGE_BYTES as usize]> {
+        if frame >= self.size / PAGE_BYTES {
+            return None;
+        }
+        self.page(frame).map(|page| page.bytes())
+    }
+
+    fn page_address(&self, frame: u64) -> Result<u64, OutOfRange> {
+        let address = frame.saturating_mul(PAGE_BYTES);
+        self.check(address, PAGE_BYTES).map(|()| address)
+    }
+
+    /// Replaces a whole page.
+    ///
+    /// # Errors
+    /// It lies outside RAM.
+    pub fn set_page(&mut self, frame: u64, bytes: &[u8; PAGE_BYTES as usize]) -> Result<(), OutOfRange> {
+        let address = self.page_address(frame)?;
+        self.write(address, bytes)
+    }
+
+    /// Makes a page zero. One that was never touched stays so.
+    ///
+    /// # Errors
+    /// It lies outside RAM.
+    pub fn clear_page(&mut self, frame: u64) -> Result<(), OutOfRange> {
+        let address = self.page_address(frame)?;
+        if self.page(frame).is_some() { self.write(address, &[0; PAGE_BYTES as usize]) } else { Ok(()) }
+    }
+
+    /// Makes a page equal to another. The two share their bytes until one is written.
+    ///
+    /// # Errors
+    /// One of them lies outside RAM.
+    pub fn share_page(&mut self, source: u64, frame: u64) -> Result<(), OutOfRange> {
+        self.page_address(source)?;
+        let address = self.page_address(frame)?;
+        let Some(page) = self.page(source).cloned() else { return self.clear_page(frame) };
+        if self.has_code(frame) || self.page(frame).is_some() {
+            // Somebody may hold pointers to it, or has to be told.
+            let bytes = *page.bytes();
+            return self.write(address, &bytes);
+        }
+        self.note_write(frame);
+        // Pointers for writing to the source are void.
+        self.generation += 1;
+        let leaf = self.leaves[frame as usize / LEAF].get_or_insert_with(|| Box::new([const { None }; LEAF]));
+        leaf[frame as usize % LEAF] = Some(page);
+        Ok(())
+    }
+
+    /// The frames in the dirty log, in ascending order, without taking them; `None` when no log is kept.
+    pub fn dirty_log(&self) -> Option<Vec<u64>> {
+        self.dirty.as_ref().map(|dirty| dirty.iter_ones().map(|frame| frame as u64).collect())
+    }
+
+    /// Starts a dirty log in which these frames are dirty; those outside RAM are left out.
+    pub fn restore_dirty_log(&mut self, frames: &[u64]) {
+        self.start_dirty_log();
+        if let Some(dirty) = &mut self.dirty {
+            for frame in frames.iter().filter(|frame| **frame < self.size / PAGE_BYTES) {
+                dirty.set(*frame as usize, true);
+            }
+        }
+    }
+
     /// Frames that exist, in ascending order: all others are zero.
     pub fn touched_frames(&self) -> impl Iterator<Item = u64> + '_ {
         self.leaves.iter().enumerate().filter_map(|(at, leaf)| Some((at, leaf.as_ref()?))).flat_map(|(at, leaf)| {
@@ -438,6 +505,24 @@ mod tests {
         assert_ne!(memory.generation(), before);
         memory.forget(700, u64::MAX);
         assert_eq!(memory.read_u8(700 << 12), Ok(0));
+    }
+
+    #[test]
+    fn pages_are_set_cleared_and_shared() {
+        let mut memory = Memory::new(0x4000);
+        memory.start_dirty_log();
+        memory.set_page(1, &[7; 4096]).unwrap();
+        memory.share_page(1, 3).unwrap();
+        memory.write(0x1000, &[9]).unwrap();
+        assert_eq!((memory.read_u16(0x1000), memory.read_u16(0x3000)), (Ok(0x709), Ok(0x707)), "shared until it is written");
+        memory.share_page(3, 1).unwrap();
+        memory.clear_page(3).unwrap();
+        memory.clear_page(2).unwrap();
+        assert_eq!((memory.read_u16(0x1000), memory.read_u16(0x3000)), (Ok(0x707), Ok(0)));
+        assert_eq!(memory.touched_frames().collect::<Vec<_>>(), [1, 3], "what is zero need not exist");
+        assert_eq!(memory.dirty_log(), Some(vec![1, 3]));
+        assert!(memory.page_bytes(2).is_none() && memory.page_bytes(4).is_none() && memory.page_bytes(1) == Some(&[7; 4096]));
+        assert!(memory.set_page(4, &[0; 4096]).is_err() && memory.share_page(1, u64::MAX).is_err() && memory.share_page(4, 1).is_err());
     }
 
     #[test]

@@ -35,6 +35,13 @@ impl Page {
         self.0.get().cast::<u8>()
     }
 
+    /// The bytes, for as long as whoever could write them is borrowed.
+    pub(crate) fn bytes(&self) -> &[u8; 4096] {
+        // SAFETY: pages are written by their `Memory` while it is borrowed mutably, or through pointers that it gave to whoever borrows it
+        // mutably while he uses them; the reference keeps it from being so.
+        unsafe { &*self.0.get() }
+    }
+
     /// Copies out. The caller keeps `offset + into.len()` within the page; more would panic.
     #[inline]
     pub(crate) fn read(&self, offset: usize, into: &mut [u8]) {
