@@ -34,6 +34,8 @@ pub enum Command {
     Test(Test),
     /// Boot an ELF or multiboot image, or flat code.
     Boot(Boot),
+    /// Move the guest of a scenario live to another CPU model in the middle of its run, and tell what that was like.
+    Migrate(Migrate),
     /// Assemble a file, and print a listing or write the code.
     Asm(Asm),
     /// Measure how fast this machine simulates.
@@ -142,6 +144,92 @@ pub struct Boot {
     /// How code is executed.
     #[command(flatten)]
     pub tiers: Tiers,
+}
+
+/// Options of `migrate`.
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// The scenario whose guest is moved; moves of its own script are left out.
+    pub file: PathBuf,
+    /// The CPU model to move to.
+    #[arg(long, value_name = "MODEL")]
+    pub to: String,
+    /// The hypercall policy there; the default is the one so far.
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Option<String>,
+    /// Only machines whose name (`zen3.trap-and-patch`) contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// When the move begins: `cycle:N`, `exit:N`, `instruction:N`, `hypercall:N` or `label:NAME`; the default is the middle of the run.
+    #[arg(long, value_name = "MOMENT", value_parser = moment)]
+    pub at: Option<serde_json::Value>,
+    /// How memory travels.
+    #[arg(long, value_enum, default_value_t = MoveModeName::PreCopy)]
+    pub mode: MoveModeName,
+    /// Bits a second of the link.
+    #[arg(long, value_name = "BITS", default_value = "10G")]
+    pub bandwidth: String,
+    /// From one end of the link to the other.
+    #[arg(long, value_name = "TIME", default_value = "50us")]
+    pub latency: String,
+    /// What a frame may take beyond the latency.
+    #[arg(long, value_name = "TIME", default_value = "0ns")]
+    pub jitter: String,
+    /// Chooses jitter and random faults.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// The longest pause that is allowed.
+    #[arg(long, value_name = "TIME", default_value = "300ms")]
+    pub downtime: String,
+    /// The most rounds of pre-copy.
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// What is done about a guest that writes faster than its memory travels.
+    #[arg(long, value_enum, default_value_t = ConvergeName::Throttle)]
+    pub converge: ConvergeName,
+    /// Something that goes wrong, such as `drop@commit`, `cut=2ms@ram:3`, `source-dies@commit`, `out-of-memory=100`; may be given several times.
+    #[arg(long = "fault", value_name = "FAULT")]
+    pub faults: Vec<String>,
+    /// Write the trace there as NDJSON.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// How code is executed.
+    #[command(flatten)]
+    pub tiers: Tiers,
+}
+
+/// How memory travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MoveModeName {
+    /// In rounds, while the guest runs at the source.
+    PreCopy,
+    /// One pass before the hand-over, and the rest after it.
+    PostCopy,
+}
+
+/// What is done about a guest that does not converge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConvergeName {
+    /// It is held for a growing share of the time; after the last round the move is given up.
+    Throttle,
+    /// After the last round the move is given up.
+    GiveUp,
+    /// After the last round it is paused, however long the rest takes.
+    Pause,
+    /// After the last round it is handed over, and the rest follows.
+    PostCopy,
+}
+
+impl ConvergeName {
+    /// As in scenarios.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Throttle => "throttle",
+            Self::GiveUp => "give-up",
+            Self::Pause => "pause",
+            Self::PostCopy => "post-copy",
+        }
+    }
 }
 
 /// Options of `explain`.
@@ -282,6 +370,20 @@ fn size(text: &str) -> Result<u64, String> {
 
 fn number(text: &str) -> Result<u64, String> {
     scenario::quantity::parse_number(text).ok_or_else(|| "write a number such as 4096 or 0x1000".to_owned())
+}
+
+/// A moment as the script of a scenario has it.
+fn moment(text: &str) -> Result<serde_json::Value, String> {
+    let wrong = || "write cycle:N, exit:N, instruction:N, hypercall:N or label:NAME".to_owned();
+    let (kind, value) = text.split_once(':').ok_or_else(wrong)?;
+    match kind {
+        "cycle" | "exit" | "instruction" | "hypercall" => {
+            let value = scenario::quantity::parse_number(value).ok_or_else(wrong)?;
+            Ok(serde_json::json!({ kind: value }))
+        }
+        "label" if !value.is_empty() => Ok(serde_json::json!({ "label": value })),
+        _ => Err(wrong()),
+    }
 }
 
 fn bits(text: &str) -> Result<u32, String> {

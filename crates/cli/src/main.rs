@@ -8,6 +8,7 @@ mod bench;
 mod boot;
 mod exit;
 mod explain;
+mod migrate;
 mod output;
 mod run;
 mod test;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Test(test) => test::test(test, &output),
         Command::Boot(boot) => boot::boot(boot, &output),
         Command::Asm(asm) => asm::asm(asm, &output),
+        Command::Migrate(options) => migrate::migrate(options, &output),
         Command::Bench(bench) => bench::bench(bench, &output),
         Command::Explain(options) => explain::explain(options, &output),
         Command::Schema(options) => {

@@ -4,6 +4,7 @@ use crate::backend::svm::SvmBackend;
 use crate::backend::vmx::VmxBackend;
 use crate::backend::{Backend, Unfit};
 use crate::dirty::DirtyPages;
+use crate::live::Departure;
 use crate::migrate::MigrationError;
 use crate::nested::{Rights, SlotError};
 use crate::policy::Policy;
@@ -16,6 +17,7 @@ use board::loader::Image;
 use isa::exception::Vector;
 use memory::{Memory, OutOfRange};
 use models::{CpuModel, Vendor};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use trace::Sink;
 
@@ -149,6 +151,28 @@ passed_on! {
     /// # Errors
     /// See there.
     fn stop_dirty_log((&mut self), sink: &mut dyn Sink) -> Result<(), Stop>;
+    /// See [`Vm::depart`].
+    ///
+    /// # Errors
+    /// See there.
+    fn depart((&mut self), sink: &mut dyn Sink) -> Result<Departure, Stop>;
+    /// See [`Vm::ram`].
+    fn ram((&self)) -> Vec<Range<u64>>;
+    /// See [`Vm::cycles_of`].
+    fn cycles_of((&self), vcpu: u32) -> u64;
+    /// See [`Vm::guest_model`].
+    fn guest_model((&self)) -> &'static CpuModel;
+    /// See [`Vm::guest_features`].
+    fn guest_features((&self)) -> Vec<String>;
+    /// See [`Vm::set_absent_pages`].
+    fn set_absent_pages((&mut self), frames: BTreeSet<u64>);
+    /// See [`Vm::absent_pages`].
+    fn absent_pages((&self)) -> u64;
+    /// See [`Vm::supply_page`].
+    ///
+    /// # Errors
+    /// There is no RAM.
+    fn supply_page((&mut self), frame: u64, bytes: &[u8; 4096], cycle: u64) -> Result<u64, OutOfRange>;
     /// See [`Vm::interrupt`].
     fn interrupt((&mut self), vcpu: u32, vector: u8);
     /// See [`Vm::nmi`].

@@ -35,7 +35,7 @@ pub struct DirtyPages {
 /// How writes are told, in words.
 const fn words(tracking: Tracking) -> &'static str {
     match tracking {
-        Tracking::None => "nothing",
+        Tracking::None | Tracking::Pages => "nothing",
         Tracking::Protection => "write protection",
         Tracking::DirtyFlags => "page-modification log",
     }

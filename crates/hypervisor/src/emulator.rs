@@ -17,6 +17,7 @@ use cpu::trap::{Access, ControlAccess, Event, Exception, Exit, NestedFault, NotM
 use cpu::{Cpu, RunExit, TaskSwitch};
 use memory::Memory;
 use models::CpuModel;
+use std::collections::BTreeSet;
 
 /// Bit of a physical address of the spare processor that marks a device access: above all RAM, and above every address of a guest.
 const DEVICE: u64 = 1 << 56;
@@ -26,6 +27,10 @@ const DEVICE: u64 = 1 << 56;
 struct SlotView {
     slots: Slots,
     ended: Option<Exit>,
+    /// Pages that are still on another host, by number.
+    absent: BTreeSet<u64>,
+    /// The first of them that was met.
+    met: Option<u64>,
 }
 
 impl Extension for SlotView {
@@ -59,6 +64,23 @@ impl Extension for SlotView {
     }
 
     fn translate(&mut self, _: &mut Cpu, guest_physical: u64, access: NestedAccess) -> Result<NestedPage, NestedFault> {
+        if !self.absent.is_empty() && self.absent.contains(&(guest_physical >> 12)) {
+            self.met.get_or_insert(guest_physical >> 12);
+            return Err(NestedFault {
+                guest_physical,
+                linear: access.linear,
+                access: access.access,
+                table_walk: access.table_walk,
+                user: access.user,
+                misconfiguration: false,
+                reserved: false,
+                present: false,
+                rights: 0,
+                guest: access.guest,
+                log_full: false,
+                nmi_unblocking: false,
+            });
+        }
         let slot = self.slots.at(guest_physical);
         let write = access.access == Access::Write;
         let ram = slot.is_some_and(|slot| !(write && slot.read_only));
@@ -176,7 +198,7 @@ pub(crate) struct Emulator {
 impl Emulator {
     /// A spare processor that behaves as `model`, the one the guest was told of.
     pub fn new(model: &'static CpuModel, slots: &Slots) -> Self {
-        let view = SlotView { slots: slots.clone(), ended: None };
+        let view = SlotView { slots: slots.clone(), ended: None, absent: BTreeSet::new(), met: None };
         let mut cpu = Cpu::new(model, 0, 1, Some(Box::new(view)));
         cpu.rust_host = true;
         // Globally disabled: every address of the guest's APIC is a device access.
@@ -193,6 +215,30 @@ impl Emulator {
     /// The slots have changed.
     pub fn set_slots(&mut self, slots: &Slots) {
         self.with_view(|view| view.slots = slots.clone());
+    }
+
+    /// Which pages are absent, by number.
+    pub fn set_absent(&mut self, frames: &BTreeSet<u64>) {
+        self.with_view(|view| view.absent.clone_from(frames));
+    }
+
+    /// A page is absent no more.
+    pub fn set_present(&mut self, frame: u64) {
+        self.with_view(|view| {
+            view.absent.remove(&frame);
+        });
+    }
+
+    /// Somebody else met an absent page.
+    pub fn note_absent(&mut self, frame: u64) {
+        self.with_view(|view| {
+            view.met.get_or_insert(frame);
+        });
+    }
+
+    /// The absent page that was met since the last call.
+    pub fn take_absent(&mut self) -> Option<u64> {
+        self.with_view(|view| view.met.take())
     }
 
     fn with_view<T: Default>(&mut self, call: impl FnOnce(&mut SlotView) -> T) -> T {

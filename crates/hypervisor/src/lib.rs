@@ -19,6 +19,7 @@
 //! | `emulator` | one instruction of the guest executed by software: the core again, with devices in front |
 //! | `state` | the table of what a virtual CPU consists of, and what each vendor cannot carry |
 //! | `dirty` | which pages of memory were written |
+//! | `live`, `absent` | a guest on its way between two hosts, and memory that has not arrived |
 //! | `migrate` | the move to another processor model |
 //!
 //! # How it is used
@@ -39,6 +40,7 @@
 //! // vm.board_mut().serial_input(bytes), vm.take_serial(), vm.registers(vcpu), vm.set_registers(vcpu, ..), vm.statistics().
 //! ```
 
+mod absent;
 mod any;
 pub mod backend;
 pub mod cpuid;
@@ -48,6 +50,7 @@ mod events;
 pub mod exit;
 mod handle;
 pub mod hypercall;
+pub mod live;
 pub mod migrate;
 pub mod nested;
 pub mod policy;

@@ -3,7 +3,7 @@
 //! Modelled: every virtual CPU is fetched out of its guest and saved as a record that belongs to no vendor; the destination is built anew
 //! and loads it; memory, board, virtual local APICs, pending events and time go on as they are. What a vendor cannot carry is in the
 //! ledger, sentence by sentence, and a restored record is read back and compared, so that nothing is lost without being told.
-//! Not modelled: copying memory over a link while the guest runs, and guests that are hypervisors themselves.
+//! Copying memory over a link while the guest runs is the business of the crate `migration`. Not modelled: guests that are hypervisors themselves.
 
 use crate::backend::{Backend, TscSetting, Unfit};
 use crate::run::Stop;

@@ -100,6 +100,11 @@ impl Slots {
         self.ram.iter().any(|slot| (slot.first..slot.end).contains(&guest_physical))
     }
 
+    /// The ranges of RAM, in order of address.
+    pub fn ram_ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        self.ram.iter().map(|slot| slot.first..slot.end)
+    }
+
     /// How many pages of RAM there are.
     pub fn ram_pages(&self) -> u64 {
         self.ram.iter().map(|slot| (slot.end - slot.first) >> 12).sum()

@@ -86,6 +86,15 @@ pub enum Stop {
     ExitLimit,
     /// A moment that was asked for has come.
     Paused(PauseId),
+    /// A virtual CPU waits for a page that is absent.
+    PageWanted {
+        /// Which virtual CPU.
+        vcpu: u32,
+        /// The page, by number.
+        frame: u64,
+    },
+    /// Nothing can happen before a page arrives that is absent.
+    Waiting,
 }
 
 /// A moment of a run.
@@ -214,6 +223,9 @@ impl<B: Backend> Vm<B> {
             if let Some(pause) = self.due_pause() {
                 return Stop::Paused(pause);
             }
+            if let Some(wanted) = self.next_wanted() {
+                return wanted;
+            }
             if self.instructions() >= limits.instructions {
                 return Stop::InstructionLimit;
             }
@@ -245,13 +257,14 @@ impl<B: Backend> Vm<B> {
                 }
                 // Nothing but what waits for a cycle can happen any more.
                 Turn::Dead if stop_at < end => self.advance(stop_at),
+                Turn::Dead if self.somebody_waits() => return Stop::Waiting,
                 Turn::Dead => return Stop::Halted,
             }
         }
     }
 
     fn candidate(&mut self, vcpu: usize) -> Candidate {
-        let runnable = self.wakes(vcpu);
+        let runnable = self.vcpus[vcpu].waits.is_none() && self.wakes(vcpu);
         let wakes = self.vcpus[vcpu].software.apic.next_event().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
         Candidate { now: self.cpus[vcpu].now(), runnable, wakes }
     }
@@ -333,10 +346,13 @@ impl<B: Backend> Vm<B> {
     fn turn(&mut self, vcpu: usize, until: u64, limits: &Limits, sink: &mut dyn Sink) -> Result<(), Stop> {
         self.run_timer(vcpu, self.cpus[vcpu].cycles());
         loop {
+            if self.vcpus[vcpu].waits.is_some() {
+                return Ok(());
+            }
             if !self.cpus[vcpu].guest_mode {
                 if self.vcpus[vcpu].unhandled.is_some() {
                     self.handle_exit(vcpu, sink)?;
-                    if self.turn_ends(limits) || self.cpus[vcpu].now() >= until {
+                    if self.vcpus[vcpu].waits.is_some() || self.turn_ends(limits) || self.cpus[vcpu].now() >= until {
                         return Ok(());
                     }
                 }
@@ -356,7 +372,11 @@ impl<B: Backend> Vm<B> {
                     return Err(Stop::Paused(pause));
                 }
                 if self.restricted && self.silicon(vcpu, |backend, cpu| backend.refuses(cpu)) {
-                    self.emulate_refused(vcpu, sink)?;
+                    if self.absent.is_none() {
+                        self.emulate_refused(vcpu, sink)?;
+                    } else if !self.attempt(vcpu, sink, |trial, sink| trial.emulate_refused(vcpu, sink))? {
+                        return Ok(());
+                    }
                     let bound = limits.instructions.min(self.common.pauses.next_instruction());
                     if self.turn_ends(limits) || self.cpus[vcpu].now() >= until || self.instructions() >= bound {
                         return Ok(());
@@ -494,8 +514,18 @@ impl<B: Backend> Vm<B> {
 
     /// Handles an exit that was told of.
     fn handle_noted(&mut self, vcpu: usize, report: &Report, sink: &mut dyn Sink) -> Result<(), Stop> {
-        self.common.statistics.exits += 1;
-        self.handle(vcpu, report, sink)?;
+        if self.absent.is_none() {
+            self.common.statistics.exits += 1;
+            self.handle(vcpu, report, sink)?;
+        } else {
+            if !self.try_handle(vcpu, report, sink)? {
+                return Ok(());
+            }
+            self.common.statistics.exits += 1;
+            if self.vcpus[vcpu].waits.is_some() {
+                return Ok(());
+            }
+        }
         self.check_progress(vcpu, report)
     }
 

@@ -114,6 +114,8 @@ pub(crate) struct Vcpu<B> {
     pub progress: Progress,
     /// An exit that was told of, and waits for its handling.
     pub unhandled: Option<Report>,
+    /// The absent page that it waits for.
+    pub waits: Option<u64>,
 }
 
 /// A virtual CPU in no vendor's format: what a move carries.

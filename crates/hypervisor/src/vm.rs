@@ -3,6 +3,7 @@
 //! Modelled: one host whose physical CPU *i* runs virtual CPU *i* and nothing else. Guest-physical addresses are host-physical ones; the
 //! hypervisor's own pages lie behind the guest's RAM, where no nested table leads.
 
+use crate::absent::Absent;
 use crate::backend::vmx::{IDENTITY_MAP, identity_map};
 use crate::backend::{Backend, PAGES_PER_VCPU, Setup, TscSetting, Unfit};
 use crate::cpuid::{self, CpuidTable};
@@ -178,6 +179,8 @@ pub struct Vm<B: Backend> {
     pub(crate) restricted: bool,
     /// The dirty log, while one is kept.
     pub(crate) dirty: Option<DirtyLog>,
+    /// Pages that are still on another host.
+    pub(crate) absent: Option<Absent>,
     pub(crate) common: Common,
 }
 
@@ -278,6 +281,7 @@ impl<B: Backend> Vm<B> {
             emulator,
             restricted,
             dirty: None,
+            absent: None,
             common,
         };
         vm.code.compile(vm.common.options.compile);
@@ -316,7 +320,7 @@ impl<B: Backend> Vm<B> {
             })?;
             cpu.set_now(now);
             vm.cpus.push(cpu);
-            vm.vcpus.push(Vcpu { backend, software, progress: Progress::new(), unhandled: None });
+            vm.vcpus.push(Vcpu { backend, software, progress: Progress::new(), unhandled: None, waits: None });
         }
         if vm.common.options.prefault {
             vm.map_everything();
@@ -338,6 +342,7 @@ impl<B: Backend> Vm<B> {
             emulator: self.emulator.fork(),
             restricted: self.restricted,
             dirty: self.dirty.clone(),
+            absent: self.absent.clone(),
             common: self.common.clone(),
         }
     }
@@ -407,6 +412,22 @@ impl<B: Backend> Vm<B> {
     /// The time in cycles of the virtual CPU that is furthest ahead.
     pub fn cycles(&self) -> u64 {
         self.cpus.iter().map(|cpu| cpu.cycles()).max().unwrap_or(0)
+    }
+
+    /// The time in cycles of one virtual CPU.
+    pub fn cycles_of(&self, vcpu: u32) -> u64 {
+        self.cpus[self.index(vcpu)].cycles()
+    }
+
+    /// The model that the guest's CPUID tells of.
+    pub fn guest_model(&self) -> &'static CpuModel {
+        self.common.guest_model
+    }
+
+    /// Names of the features that the guest's CPUID tells of.
+    pub fn guest_features(&self) -> Vec<String> {
+        let features = self.common.guest_features;
+        isa::cpuid::Feature::ALL.iter().filter(|feature| features & feature.bit() != 0).map(|feature| format!("{feature:?}")).collect()
     }
 
     /// What a virtual CPU is doing.

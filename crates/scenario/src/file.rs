@@ -266,7 +266,7 @@ pub enum Action {
     Stop(String),
 }
 
-/// Where to move.
+/// Where to move, and how.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigrateAction {
@@ -275,6 +275,71 @@ pub struct MigrateAction {
     /// The hypercall policy there. The default is the one so far.
     #[serde(default)]
     pub policy: Option<Policy>,
+    /// How memory travels. The default is `pause`.
+    #[serde(default)]
+    pub mode: Option<MoveMode>,
+    /// The link between the two hosts, of a live move.
+    #[serde(default)]
+    pub link: Option<Link>,
+    /// What goes wrong in a live move: `"drop@commit"`, `"cut=2ms@ram:3"`. docs/migration.md lists the forms.
+    #[serde(default)]
+    pub faults: Vec<String>,
+    /// The longest pause of a live move: `"300us"`. The default is 300ms.
+    #[serde(default)]
+    pub downtime: Option<String>,
+    /// The most rounds of a live move. The default is 30.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1000))]
+    pub rounds: Option<u32>,
+    /// What is done about a guest that writes faster than its memory travels. The default is `throttle`.
+    #[serde(default)]
+    pub converge: Option<Converge>,
+}
+
+/// How memory travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MoveMode {
+    /// Not at all: the guest is paused, and everything is there at once.
+    #[default]
+    Pause,
+    /// In rounds while the guest runs at the source.
+    PreCopy,
+    /// One pass while it runs at the source, and the rest while it runs at the destination.
+    PostCopy,
+}
+
+/// What is done about a guest that writes faster than its memory travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Converge {
+    /// Its CPUs are held for a growing share of the time; after the last round the move is given up.
+    #[default]
+    Throttle,
+    /// After the last round the move is given up.
+    GiveUp,
+    /// After the last round it is paused, however long the rest takes.
+    Pause,
+    /// After the last round it is handed over, and the rest follows.
+    PostCopy,
+}
+
+/// The link between two hosts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// Bits in a second: `"1G"`. The default is 10G.
+    #[serde(default)]
+    pub bandwidth: Option<String>,
+    /// From one end to the other: `"1ms"`. The default is 50us.
+    #[serde(default)]
+    pub latency: Option<String>,
+    /// What a frame may take beyond that. The default is 0ns.
+    #[serde(default)]
+    pub jitter: Option<String>,
+    /// Chooses jitter and random faults. The default is 1.
+    #[serde(default)]
+    pub seed: Option<u64>,
 }
 
 /// Which interrupt.
@@ -409,6 +474,46 @@ pub struct Expect {
     /// The guest-physical addresses the hypervisor patched, in order.
     #[serde(default)]
     pub patched: Option<Vec<Quantity>>,
+    /// What came of the live moves, in order.
+    #[serde(default)]
+    pub moves: Vec<MoveExpectation>,
+}
+
+/// What must have come of a live move.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoveExpectation {
+    /// Where the guest ended.
+    #[serde(default)]
+    pub outcome: Option<MoveOutcome>,
+    /// The longest time for which it ran nowhere: `"300us"`.
+    #[serde(default)]
+    pub downtime_at_most: Option<String>,
+    /// How many rounds there were.
+    #[serde(default)]
+    pub rounds: Option<u32>,
+    /// The most rounds.
+    #[serde(default)]
+    pub rounds_at_most: Option<u32>,
+    /// At least so many pages were fetched because the guest waited for them.
+    #[serde(default)]
+    pub fetched_at_least: Option<u64>,
+}
+
+/// Where a guest ended after a live move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MoveOutcome {
+    /// It runs at the destination, and the source knows it.
+    Moved,
+    /// It runs at the destination, and the source does not know it.
+    MovedInDoubt,
+    /// It goes on at the source.
+    Stayed,
+    /// It runs nowhere.
+    Stranded,
+    /// Its run was over before the move was.
+    Over,
 }
 
 /// Why a run stops.
@@ -439,6 +544,8 @@ pub enum Stop {
     UserspaceExit,
     /// A CPU exits, or is emulated, for ever at one place.
     Livelock,
+    /// After a live move that failed nobody may run the guest.
+    Stranded,
     /// The script ended it.
     Script,
 }

@@ -140,6 +140,13 @@ pub trait Host {
     fn hold(&mut self, cycles: u64, sink: &mut dyn Sink) -> Result<(), String>;
     /// A machine that goes on exactly as this one.
     fn fork(&mut self) -> Box<dyn Host>;
+    /// Moves the guest over a link while it runs, and tells how that went. An end, if it runs nowhere then.
+    fn move_live(
+        &mut self,
+        settings: &migration::Settings,
+        limits: &Totals,
+        sink: &mut dyn Sink,
+    ) -> (Option<migration::Report>, Option<Pause>);
     /// Moves the guest to another CPU model.
     ///
     /// # Errors
@@ -454,6 +461,10 @@ impl Host for BareHost {
 
     fn fork(&mut self) -> Box<dyn Host> {
         Box::new(Self { machine: self.machine.fork(), watch: self.watch.clone(), arrivals: self.arrivals.clone() })
+    }
+
+    fn move_live(&mut self, _: &migration::Settings, _: &Totals, _: &mut dyn Sink) -> (Option<migration::Report>, Option<Pause>) {
+        (None, Some(Pause::Over(Ending::new(Stop::Unsupported, "a machine without a hypervisor cannot move"))))
     }
 
     fn migrate(&mut self, _: &'static CpuModel, _: Policy, _: &mut dyn Sink) -> Result<(), String> {

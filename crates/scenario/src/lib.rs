@@ -9,6 +9,7 @@ pub mod environment;
 pub mod file;
 pub mod guest;
 pub mod host;
+pub mod live;
 pub mod load;
 mod meaning;
 pub mod observe;

@@ -143,6 +143,11 @@ impl Scenario {
         find(&self.tree, path)
     }
 
+    /// What the file says, as a value.
+    pub fn value(&self) -> serde_json::Value {
+        self.tree.to_value()
+    }
+
     /// Reads a scenario from a text; `name` is how messages call it.
     pub fn parse(name: &str, text: String, files: &dyn Files) -> Result<Self, Diagnostics> {
         let source = Arc::new(Source { name: name.to_owned(), text });

@@ -220,6 +220,10 @@ impl Checker<'_, '_> {
                 if self.variants.iter().any(|variant| variant.policy == Policy::None) || migrate.policy == Some(Policy::None) {
                     self.report(&path, "a machine without a hypervisor cannot move".to_owned(), None);
                 }
+                for (keys, message) in crate::live::mistakes(migrate) {
+                    let path: Vec<&str> = path.iter().copied().chain(keys.iter().map(String::as_str)).collect();
+                    self.report(&path, message, None);
+                }
             }
             Action::Interrupt(interrupt) => self.vcpu(interrupt.vcpu, &[path, &["interrupt", "vcpu"]].concat()),
             Action::Nmi(nmi) => self.vcpu(nmi.vcpu, &[path, &["nmi", "vcpu"]].concat()),
@@ -311,6 +315,16 @@ impl Checker<'_, '_> {
                     None => "events are named as in the trace: `kvm_exit`, `kvm_hypercall`, `trapline_patch`".to_owned(),
                 };
                 self.unknown_key(&below(&["events"]), name, "event", hint);
+            }
+        }
+        for (index, expected) in expect.moves.iter().enumerate() {
+            if let Some(text) = &expected.downtime_at_most
+                && let Err(message) = migration::parse_time(text)
+            {
+                let mut path = below(&["moves"]);
+                path.extend([index.to_string(), "downtime_at_most".to_owned()]);
+                let path: Vec<&str> = path.iter().map(String::as_str).collect();
+                self.report(&path, message, None);
             }
         }
         for (key, list) in [("hypercalls", &expect.hypercalls), ("patched", &expect.patched)] {

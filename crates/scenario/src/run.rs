@@ -4,7 +4,7 @@
 //! whose moment never comes is a failure of the run.
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::file::{Access, Action, Hypervisor, Limits, Moment, Policy, Stop};
+use crate::file::{Access, Action, Hypervisor, Limits, Moment, MoveMode, Policy, Stop};
 use crate::host::{BareHost, Ending, Host, HostConfig, Pause, Totals, Until, load};
 use crate::load::{Scenario, Variant};
 use crate::meaning::{DEFAULT_MEMORY, hex_bytes};
@@ -51,6 +51,8 @@ pub struct Report {
     pub transcript: Transcript,
     /// Counts and times.
     pub summary: Summary,
+    /// What the live moves were like.
+    pub moves: Vec<migration::Report>,
     /// For each CPU whose last VM entry or VMRUN broke a rule, which rules.
     pub refused: Vec<(u32, audit::Assessment)>,
     /// What did not come true.
@@ -127,6 +129,7 @@ impl Report {
             "trace_hash": (self.transcript.total() > 0).then(|| format!("{:#018x}", self.transcript.hash())),
             "registers": registers,
             "serial": String::from_utf8_lossy(&self.serial),
+            "moves": self.moves,
             "refused_entries": refused,
             "failures": failures,
         })
@@ -212,14 +215,15 @@ pub fn run_on(
         Ok(host) => through(host),
         Err(message) => return refused(scenario, variant, observer, message),
     };
-    let mut director = Director { scenario, variant, host: &mut *host, serial: Vec::new(), next: 0, policy: variant.policy };
+    let mut director =
+        Director { scenario, variant, host: &mut *host, serial: Vec::new(), next: 0, policy: variant.policy, moves: Vec::new() };
     let ending = director.run(&mut observer);
     let unreached = director.next;
-    let serial = director.serial;
+    let (serial, moves) = (director.serial, director.moves);
     let totals = host.totals();
     observer.emit(totals.cycles, 0, Event::Stop { reason: format!("{}: {}", stop_name(ending.stop), ending.detail) });
     let refused_entries = assess_refused(&mut *host);
-    let end = End { registers: (0..host.vcpus()).map(|vcpu| host.registers(vcpu)).collect(), host: &*host, serial, ending };
+    let end = End { registers: (0..host.vcpus()).map(|vcpu| host.registers(vcpu)).collect(), host: &*host, serial, moves, ending };
     let mut failures = verdict::judge(scenario, variant, &expectations, &observer, &end);
     for index in unreached..scenario.file.script.len() {
         let span = scenario.node(&["script", &index.to_string(), "at"]).span.clone();
@@ -234,6 +238,7 @@ pub fn run_on(
         cycles: totals.cycles,
         registers: end.registers,
         serial: end.serial,
+        moves: end.moves,
         transcript: observer.transcript,
         summary: observer.summary,
         refused: refused_entries,
@@ -258,6 +263,7 @@ fn refused(scenario: &Scenario, variant: &Variant, observer: Observer<'_>, messa
         cycles: 0,
         registers: Vec::new(),
         serial: Vec::new(),
+        moves: Vec::new(),
         transcript: observer.transcript,
         summary: observer.summary,
         refused: Vec::new(),
@@ -269,6 +275,7 @@ struct End<'h> {
     registers: Vec<Registers>,
     host: &'h dyn Host,
     serial: Vec<u8>,
+    moves: Vec<migration::Report>,
     ending: Ending,
 }
 
@@ -281,6 +288,9 @@ impl Final for End<'_> {
     }
     fn serial(&self) -> &[u8] {
         &self.serial
+    }
+    fn moves(&self) -> &[migration::Report] {
+        &self.moves
     }
     fn stop(&self) -> Stop {
         self.ending.stop
@@ -299,6 +309,8 @@ struct Director<'r> {
     /// The step of the script that is waited for.
     next: usize,
     policy: Policy,
+    /// What the live moves were like.
+    moves: Vec<migration::Report>,
 }
 
 impl Director<'_> {
@@ -319,8 +331,7 @@ impl Director<'_> {
             let step = steps.get(self.next);
             let pause = self.host.run(&limits, step.and_then(|step| self.until(&step.at)), sink);
             let output = self.host.take_serial();
-            let room = MAX_SERIAL - self.serial.len();
-            self.serial.extend(&output[..output.len().min(room)]);
+            self.keep_serial(&output);
             match (pause, step) {
                 (Pause::Over(ending), _) => return ending,
                 (Pause::Limit(stop), _) => return limit(stop, &limits),
@@ -335,6 +346,11 @@ impl Director<'_> {
                 }
             }
         }
+    }
+
+    fn keep_serial(&mut self, output: &[u8]) {
+        let room = MAX_SERIAL - self.serial.len();
+        self.serial.extend(&output[..output.len().min(room)]);
     }
 
     /// A moment with its labels resolved.
@@ -354,7 +370,14 @@ impl Director<'_> {
         let image = &self.variant.image;
         let value = |quantity| image.resolve(quantity).unwrap_or_default();
         let words = match action {
-            Action::Migrate(migrate) => format!("migrate to {}", migrate.to),
+            Action::Migrate(migrate) => {
+                let how = match migrate.mode.unwrap_or_default() {
+                    MoveMode::Pause => "",
+                    MoveMode::PreCopy => ", pre-copy",
+                    MoveMode::PostCopy => ", post-copy",
+                };
+                format!("migrate to {}{how}", migrate.to)
+            }
             Action::Interrupt(interrupt) => format!("interrupt {:#x} on CPU {}", interrupt.vector, interrupt.vcpu),
             Action::Nmi(nmi) => format!("NMI on CPU {}", nmi.vcpu),
             Action::Write(write) => format!("write {} to {:#x}", write.bytes, value(&write.address)),
@@ -380,6 +403,22 @@ impl Director<'_> {
                     Ok(model) => model,
                     Err(error) => return Some(Ending::new(Stop::Unsupported, error.to_string())),
                 };
+                if crate::live::is_live(migrate) {
+                    let settings = crate::live::settings(migrate, model, policy, self.moves.len() as u64 + 1);
+                    let limits = self.limits();
+                    let (report, pause) = self.host.move_live(&settings, &limits, sink);
+                    let output = self.host.take_serial();
+                    self.keep_serial(&output);
+                    if report.as_ref().is_some_and(|report| report.outcome.starts_with("moved")) {
+                        self.policy = policy;
+                    }
+                    self.moves.extend(report);
+                    return match pause {
+                        None | Some(Pause::Moment) => None,
+                        Some(Pause::Over(ending)) => Some(ending),
+                        Some(Pause::Limit(stop)) => Some(limit(stop, &limits)),
+                    };
+                }
                 if let Err(message) = self.host.migrate(model, policy, sink) {
                     return Some(Ending::new(Stop::Unsupported, format!("the machine cannot move: {message}")));
                 }

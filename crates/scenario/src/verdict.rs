@@ -72,6 +72,8 @@ pub trait Final {
     fn read_memory(&self, address: u64, into: &mut [u8]) -> bool;
     /// Everything the guest wrote to the serial port.
     fn serial(&self) -> &[u8];
+    /// What the live moves were like, in order.
+    fn moves(&self) -> &[migration::Report];
     /// Why the run stopped.
     fn stop(&self) -> Stop;
     /// What the guest wrote to the debug exit.
@@ -186,6 +188,13 @@ impl Judge<'_, '_> {
                     &["serial_contains", &number.to_string()],
                     format!("the serial output {:?} has no {text:?}", clip(&serial)),
                 );
+            }
+        }
+        for (number, expected) in expect.moves.iter().enumerate() {
+            let index = number.to_string();
+            for (key, message) in crate::live::judge(expected, self.end.moves().get(number)) {
+                let keys: Vec<&str> = ["moves", &index, key].into_iter().filter(|key| !key.is_empty()).collect();
+                self.fail(path, &keys, message);
             }
         }
         for (name, expected) in &expect.exits {

@@ -82,6 +82,32 @@ impl VirtualHost {
     }
 }
 
+/// Why a run of the guest gives control back, in words.
+fn pause_of(stop: hypervisor::Stop) -> Pause {
+    Pause::Over(match stop {
+        hypervisor::Stop::InstructionLimit => return Pause::Limit(Stop::InstructionLimit),
+        hypervisor::Stop::CycleLimit => return Pause::Limit(Stop::CycleLimit),
+        hypervisor::Stop::ExitLimit => return Pause::Limit(Stop::ExitLimit),
+        hypervisor::Stop::Outcome(outcome) => Ending::asked(outcome),
+        hypervisor::Stop::Halted => Ending::new(Stop::Halted, ASLEEP),
+        hypervisor::Stop::TripleFault { vcpu } => Ending::new(Stop::TripleFault, format!("triple fault on CPU {vcpu}")),
+        hypervisor::Stop::EntryFailure { vcpu, reasons } => {
+            Ending::new(Stop::EntryFailure, format!("VM entry of CPU {vcpu} failed: {}", reasons.join("; ")))
+        }
+        hypervisor::Stop::Userspace { vcpu, reason } => {
+            Ending::new(Stop::UserspaceExit, format!("user space has no part for {reason} of CPU {vcpu}"))
+        }
+        hypervisor::Stop::Livelock { vcpu, rip, reason } => {
+            Ending::new(Stop::Livelock, format!("CPU {vcpu} stays at {rip:#x} for ever, with {reason}"))
+        }
+        hypervisor::Stop::NotModelled { vcpu, what } => not_modelled(vcpu, &what),
+        hypervisor::Stop::Paused(_) => return Pause::Moment,
+        hypervisor::Stop::PageWanted { .. } | hypervisor::Stop::Waiting => {
+            Ending::new(Stop::Stranded, "the guest waits for memory that is on another host")
+        }
+    })
+}
+
 impl Host for VirtualHost {
     fn run(&mut self, limits: &Totals, until: Option<Until>, sink: &mut dyn Sink) -> Pause {
         let wanted = until.and_then(|until| self.pause(until));
@@ -90,31 +116,15 @@ impl Host for VirtualHost {
             let Some(vm) = &mut self.vm else {
                 return Pause::Over(Ending::new(Stop::Unsupported, "the guest was lost in a move"));
             };
-            let ending = match vm.run(sink, &limits) {
+            match vm.run(sink, &limits) {
                 hypervisor::Stop::Paused(pause) if Some(pause) == wanted => {
                     self.waiting = None;
                     return Pause::Moment;
                 }
                 // A moment that is waited for no more.
-                hypervisor::Stop::Paused(_) => continue,
-                hypervisor::Stop::InstructionLimit => return Pause::Limit(Stop::InstructionLimit),
-                hypervisor::Stop::CycleLimit => return Pause::Limit(Stop::CycleLimit),
-                hypervisor::Stop::ExitLimit => return Pause::Limit(Stop::ExitLimit),
-                hypervisor::Stop::Outcome(outcome) => Ending::asked(outcome),
-                hypervisor::Stop::Halted => Ending::new(Stop::Halted, ASLEEP),
-                hypervisor::Stop::TripleFault { vcpu } => Ending::new(Stop::TripleFault, format!("triple fault on CPU {vcpu}")),
-                hypervisor::Stop::EntryFailure { vcpu, reasons } => {
-                    Ending::new(Stop::EntryFailure, format!("VM entry of CPU {vcpu} failed: {}", reasons.join("; ")))
-                }
-                hypervisor::Stop::Userspace { vcpu, reason } => {
-                    Ending::new(Stop::UserspaceExit, format!("user space has no part for {reason} of CPU {vcpu}"))
-                }
-                hypervisor::Stop::Livelock { vcpu, rip, reason } => {
-                    Ending::new(Stop::Livelock, format!("CPU {vcpu} stays at {rip:#x} for ever, with {reason}"))
-                }
-                hypervisor::Stop::NotModelled { vcpu, what } => not_modelled(vcpu, &what),
-            };
-            return Pause::Over(ending);
+                hypervisor::Stop::Paused(_) => {}
+                stop => return pause_of(stop),
+            }
         }
     }
 
@@ -210,6 +220,30 @@ impl Host for VirtualHost {
 
     fn fork(&mut self) -> Box<dyn Host> {
         Box::new(Self { vm: self.vm.as_mut().map(AnyVm::fork), vcpus: self.vcpus, last: self.last, waiting: self.waiting })
+    }
+
+    fn move_live(
+        &mut self,
+        settings: &migration::Settings,
+        limits: &Totals,
+        sink: &mut dyn Sink,
+    ) -> (Option<migration::Report>, Option<Pause>) {
+        if let Err(error) = hypervisor::check_model(settings.to) {
+            return (None, Some(Pause::Over(Ending::new(Stop::Unsupported, format!("the machine cannot move: {error}")))));
+        }
+        self.last = self.totals();
+        let Some(vm) = self.vm.take() else {
+            return (None, Some(Pause::Over(Ending::new(Stop::Unsupported, "the guest was lost in a move"))));
+        };
+        let limits = Limits { instructions: limits.instructions, cycles: limits.cycles, exits: limits.exits };
+        let outcome = migration::migrate(vm, settings, &limits, sink);
+        self.vm = outcome.vm;
+        let pause = match outcome.ending {
+            migration::Ending::Moved | migration::Ending::MovedInDoubt | migration::Ending::Stayed => None,
+            migration::Ending::Stranded => Some(Pause::Over(Ending::new(Stop::Stranded, outcome.report.ending.clone()))),
+            migration::Ending::Over(stop) => Some(pause_of(stop)),
+        };
+        (Some(outcome.report), pause)
     }
 
     fn migrate(&mut self, to: &'static CpuModel, chosen: Policy, sink: &mut dyn Sink) -> Result<(), String> {

@@ -61,6 +61,15 @@ impl Host for Interrupted {
     fn vcpus(&self) -> u32 {
         self.host.vcpus()
     }
+    fn move_live(
+        &mut self,
+        settings: &migration::Settings,
+        limits: &Totals,
+        sink: &mut dyn Sink,
+    ) -> (Option<migration::Report>, Option<Pause>) {
+        self.host.move_live(settings, limits, sink)
+    }
+
     fn refused_entries(&mut self) -> Vec<(u32, audit::State)> {
         self.host.refused_entries()
     }

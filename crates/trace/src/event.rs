@@ -194,6 +194,49 @@ events! {
         cycles: u64,
     } |vcpu| "{action}, by {by}, pages {pages} cycles {cycles}";
 
+    /// A virtual CPU waits for a page of its memory that is still on another host.
+    PageWait = "trapline_page_wait" {
+        /// The page, by number.
+        #[serde(serialize_with = "hexadecimal")] gfn: u64,
+    } |vcpu| "vcpu {vcpu} gfn {gfn:x}";
+
+    /// Of a live move: a pass over the memory that the guest had written is over.
+    Round = "trapline_round" {
+        /// Its number, from one.
+        round: u32,
+        /// Pages sent.
+        pages: u64,
+        /// Bytes that they took on the link.
+        bytes: u64,
+        /// Cycles until the destination had them.
+        cycles: u64,
+        /// Pages written meanwhile.
+        remaining: u64,
+        /// Pages written in a second.
+        dirty_rate: u64,
+        /// Nanoseconds that the guest would be paused for the rest.
+        downtime: u64,
+        /// Percent of the time for which virtual CPUs are held.
+        throttle: u8,
+    } |vcpu| "{round} pages {pages} bytes {bytes} cycles {cycles} remaining {remaining} dirty {dirty_rate}/s expected downtime {} us throttle {throttle}%",
+        downtime / 1000;
+
+    /// Of a live move: what one side says or does.
+    Handover = "trapline_handover" {
+        /// `source`, `destination` or `both`.
+        side: &'static str,
+        /// What.
+        what: String,
+    } |vcpu| "{side}: {what}";
+
+    /// Of a live move: something went wrong on the link.
+    LinkFault = "trapline_link" {
+        /// `drop`, `cut` and so on.
+        what: &'static str,
+        /// The message that was struck.
+        message: String,
+    } |vcpu| "{what} {message}";
+
     /// The guest accessed a model-specific register.
     Msr = "kvm_msr" {
         /// WRMSR rather than RDMSR.

@@ -117,6 +117,9 @@ impl<B: Backend> Vm<B> {
         bytes[8..16].copy_from_slice(&(nanoseconds as u64).to_le_bytes());
         bytes[16..24].copy_from_slice(&self.guest_tsc(vcpu).to_le_bytes());
         let end = address.checked_add(CLOCK_PAIRING_BYTES as u64);
+        if self.must_wait(address, CLOCK_PAIRING_BYTES as u64) {
+            return errno::EFAULT;
+        }
         let writable = self.common.slots.at(address).is_some_and(|slot| !slot.read_only && end.is_some_and(|end| end <= slot.end));
         if writable && self.memory.write(address, &bytes).is_ok() { 0 } else { errno::EFAULT }
     }

@@ -18,6 +18,8 @@ pub enum Tracking {
     Protection,
     /// The dirty flag of a clean page is clear: the processor sets it, and logs the page.
     DirtyFlags,
+    /// Not at all, but every page is mapped by itself, because its neighbours may be absent.
+    Pages,
 }
 
 /// An entry that was armed, or disarmed.
@@ -74,6 +76,11 @@ impl NestedTables {
         }
     }
 
+    /// Begins it for mappings to come; the caller drops those that there are.
+    pub fn begin_tracking(&mut self, tracking: Tracking) {
+        self.tracking = tracking;
+    }
+
     /// Ends it: what is mapped stays as it is, and new mappings are plain ones.
     pub fn stop_tracking(&mut self) {
         self.tracking = Tracking::None;
@@ -100,7 +107,7 @@ impl NestedTables {
     /// Arms an entry of the lowest level.
     fn arm(&self, memory: &mut Memory, place: u64, entry: u64) -> Armed {
         let new = match self.tracking {
-            Tracking::None => entry,
+            Tracking::None | Tracking::Pages => entry,
             Tracking::Protection => entry & !self.format.writable,
             Tracking::DirtyFlags => entry & !self.format.dirty,
         };

@@ -24,11 +24,17 @@ impl<B: Backend> Vm<B> {
         if address & 0xfff != 0 || self.common.slots.at(address).is_none() {
             return false;
         }
+        if self.must_wait(address, 24) {
+            return false;
+        }
         let Ok(guest_version) = self.memory.read_u32(address) else { return false };
         if guest_version > VERSION {
             return self.memory.write_u32(address + 12, EINVAL as u32).is_ok();
         }
         let Ok(page) = self.memory.read_u64(address + 16) else { return false };
+        if self.must_wait(page, 4) {
+            return false;
+        }
         let [a, b, c] = B::HYPERCALL;
         let stub = [a, b, c, RET];
         if self.common.slots.at(page).is_none_or(|slot| page.checked_add(4).is_none_or(|end| end > slot.end)) {

@@ -1,0 +1,150 @@
+//! Memory that is still on another host: what touches it waits until it has arrived.
+//!
+//! Modelled: pages that no nested table maps, so that the guest's first access is a fault; the virtual CPU then waits, as a thread does whose
+//! page `userfaultfd` has to bring, and the others run on. The hypervisor's own accesses for the guest wait in the same way: an exit whose
+//! handling meets an absent page is handled again from its beginning when that has come.
+//! Not modelled: pages of which a part is absent.
+
+use crate::backend::Backend;
+use crate::exit::{Exit, Report};
+use crate::nested::Tracking;
+use crate::run::Stop;
+use crate::vm::Vm;
+use memory::OutOfRange;
+use std::collections::{BTreeSet, VecDeque};
+use timing::TICKS_PER_CYCLE;
+use trace::{Event, Record, Sink};
+
+/// The pages that are absent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Absent {
+    frames: BTreeSet<u64>,
+    /// Who asked for what, and nobody was told yet.
+    wanted: VecDeque<(u32, u64)>,
+}
+
+impl<B: Backend> Vm<B> {
+    /// Says which pages are absent, by number. The nested tables map every page by itself until all have arrived.
+    pub fn set_absent_pages(&mut self, frames: BTreeSet<u64>) {
+        self.emulator.set_absent(&frames);
+        self.absent = Some(Absent { frames, wanted: VecDeque::new() });
+        self.nested.begin_tracking(Tracking::Pages);
+        self.zap();
+    }
+
+    /// Puts a page where it was absent, at a cycle; virtual CPUs that wait for it go on then. The answer is how many cycles they have waited,
+    /// together. A page that is here already is left as it is.
+    ///
+    /// # Errors
+    /// There is no RAM.
+    pub fn supply_page(&mut self, frame: u64, bytes: &[u8; 4096], cycle: u64) -> Result<u64, OutOfRange> {
+        let Some(absent) = &mut self.absent else { return Ok(0) };
+        if !absent.frames.remove(&frame) {
+            return Ok(0);
+        }
+        let all_here = absent.frames.is_empty();
+        self.emulator.set_present(frame);
+        // A page that was never touched stays so.
+        if bytes.iter().any(|byte| *byte != 0) {
+            self.memory.write(frame << 12, bytes)?;
+        }
+        let mut waited = 0;
+        for (vcpu, cpu) in self.vcpus.iter_mut().zip(&mut self.cpus) {
+            if vcpu.waits == Some(frame) {
+                vcpu.waits = None;
+                let now = cpu.now();
+                let then = cycle.saturating_mul(TICKS_PER_CYCLE).max(now);
+                waited += (then - now) / TICKS_PER_CYCLE;
+                cpu.set_now(then);
+            }
+        }
+        if all_here {
+            self.absent = None;
+            self.nested.stop_tracking();
+            self.zap();
+            if self.common.options.prefault {
+                self.map_everything();
+            }
+        }
+        Ok(waited)
+    }
+
+    /// How many pages are absent.
+    pub fn absent_pages(&self) -> u64 {
+        self.absent.as_ref().map_or(0, |absent| absent.frames.len() as u64)
+    }
+
+    /// Whether a page is absent.
+    pub(crate) fn is_absent(&self, guest_physical: u64) -> bool {
+        self.absent.as_ref().is_some_and(|absent| absent.frames.contains(&(guest_physical >> 12)))
+    }
+
+    /// Software is about to touch bytes of the guest's memory: whether it has to wait for them.
+    pub(crate) fn must_wait(&mut self, guest_physical: u64, length: u64) -> bool {
+        let last = guest_physical.saturating_add(length.saturating_sub(1));
+        let missing = [guest_physical, last].into_iter().find(|address| self.is_absent(*address));
+        if let Some(address) = missing {
+            self.emulator.note_absent(address >> 12);
+        }
+        missing.is_some()
+    }
+
+    /// A virtual CPU waits for a page from now on.
+    pub(crate) fn wait_for(&mut self, vcpu: usize, frame: u64, sink: &mut dyn Sink) {
+        self.vcpus[vcpu].waits = Some(frame);
+        self.emit(vcpu, sink, Event::PageWait { gfn: frame });
+        if let Some(absent) = &mut self.absent {
+            absent.wanted.push_back((vcpu as u32, frame));
+        }
+        self.common.look = true;
+    }
+
+    /// The page that somebody asked for since the last call.
+    pub(crate) fn next_wanted(&mut self) -> Option<Stop> {
+        let (vcpu, frame) = self.absent.as_mut()?.wanted.pop_front()?;
+        Some(Stop::PageWanted { vcpu, frame })
+    }
+
+    /// Whether a virtual CPU waits for a page.
+    pub(crate) fn somebody_waits(&self) -> bool {
+        self.vcpus.iter().any(|vcpu| vcpu.waits.is_some())
+    }
+
+    /// Handles an exit while pages are absent: on a copy of everything, which is thrown away if it met one. `false` then.
+    pub(crate) fn try_handle(&mut self, vcpu: usize, report: &Report, sink: &mut dyn Sink) -> Result<bool, Stop> {
+        if let Exit::NestedFault { guest_physical, error_code, malformed: false, .. } = report.exit
+            && self.is_absent(guest_physical)
+        {
+            self.emit(vcpu, sink, Event::PageFault { rip: report.rip, address: guest_physical, error_code });
+            self.wait_for(vcpu, guest_physical >> 12, sink);
+            return Ok(true);
+        }
+        self.attempt(vcpu, sink, |trial, sink| trial.handle(vcpu, report, sink)).map(|done| {
+            if !done {
+                self.vcpus[vcpu].unhandled = Some(*report);
+            }
+            done
+        })
+    }
+
+    /// Does something on a copy of everything. If it met an absent page the copy is thrown away, and the virtual CPU waits: `false`.
+    pub(crate) fn attempt(
+        &mut self,
+        vcpu: usize,
+        sink: &mut dyn Sink,
+        act: impl FnOnce(&mut Self, &mut dyn Sink) -> Result<(), Stop>,
+    ) -> Result<bool, Stop> {
+        let mut told: Vec<Record> = Vec::new();
+        let mut trial = self.fork();
+        let done = act(&mut trial, &mut told);
+        if let Some(frame) = trial.emulator.take_absent() {
+            self.wait_for(vcpu, frame, sink);
+            return Ok(false);
+        }
+        *self = trial;
+        for Record { cycle, vcpu, event } in told {
+            sink.emit(cycle, vcpu, event);
+        }
+        done.map(|()| true)
+    }
+}

@@ -1,0 +1,21 @@
+; Two CPUs count up one number together, each for itself in rbx; together they have counted as often as the number says.
+    mov esi, 0x400000
+again:
+    lock inc qword ptr [rsi]
+    inc rbx
+    lea r9, [rdi + 1]
+    shl r9, 14
+    mov [rsi + r9], rbx
+    mov r8d, 50
+wait:
+    dec r8d
+    jnz wait
+    cmp ebx, 4000
+    jne again
+    lock inc qword ptr [rsi + 8]
+stay:
+    pause
+    cmp qword ptr [rsi + 8], 2
+    jne stay
+    mov rax, [rsi]
+    hlt
