@@ -7,7 +7,7 @@ use crate::dirty::DirtyPages;
 use crate::ledger::Check;
 use crate::live::Departure;
 use crate::migrate::MigrationError;
-use crate::nested::{Rights, SlotError};
+use crate::mmu::nested::{Rights, SlotError};
 use crate::policy::Policy;
 use crate::run::{Limits, Moment, PauseId, Stop};
 use crate::state::Registers;

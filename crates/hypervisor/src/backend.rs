@@ -24,7 +24,7 @@ mod tests;
 pub mod vmx;
 
 use crate::exit::Report;
-use crate::nested::Format;
+use crate::mmu::nested::Format;
 use crate::state::Registers;
 use cpu::state::{Cpu, Shadow};
 use cpu::trap::Event;

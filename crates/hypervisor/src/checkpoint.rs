@@ -9,7 +9,7 @@ use crate::backend::{Backend, TscSetting};
 use crate::cpuid::{CpuidTable, HYPERVISOR_LEAF, Running};
 use crate::dirty::DirtyLog;
 use crate::guest_cpu::{GuestCpu, Levelling, LevellingRecord};
-use crate::nested::{NestedRecord, Slots};
+use crate::mmu::nested::{NestedRecord, Slots};
 use crate::policy::Policy;
 use crate::run::{Pauses, Unfinished};
 use crate::vcpu::{Progress, Software};

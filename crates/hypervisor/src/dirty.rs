@@ -8,7 +8,7 @@
 //! Not modelled: logs of single memory slots, the dirty ring, and the lock that a reader of the log holds meanwhile.
 
 use crate::backend::Backend;
-use crate::nested::{Slot, Tracking};
+use crate::mmu::nested::{Slot, Tracking};
 use crate::run::Stop;
 use crate::vm::Vm;
 use cpu::trap::Access;

@@ -6,7 +6,7 @@
 //! Not modelled: emulation of more than one instruction at a time.
 
 use crate::guest_cpu::GuestCpu;
-use crate::nested::Slots;
+use crate::mmu::nested::Slots;
 use crate::state::Registers;
 use cpu::access::Privilege;
 use cpu::apic::IcrMessage;

@@ -16,6 +16,7 @@
 //! | `handle/*` | one handler for each kind of exit |
 //! | `policy`, `policy/*` | what happens to hypercalls and to #UD |
 //! | `hypercall` | the table of KVM's hypercalls |
+//! | `mmu`, `mmu/*` | memory slots, and the tables that the processor walks for the guest |
 //! | `emulator` | one instruction of the guest executed by software: the core again, with devices in front |
 //! | `state` | the table of what a virtual CPU consists of, and what each vendor cannot carry |
 //! | `dirty` | which pages of memory were written |
@@ -57,7 +58,7 @@ pub mod hypercall;
 pub mod ledger;
 pub mod live;
 pub mod migrate;
-pub mod nested;
+pub mod mmu;
 pub mod policy;
 mod run;
 pub mod state;
@@ -67,7 +68,7 @@ mod vm;
 pub use any::{AnyVm, check_model};
 pub use dirty::DirtyPages;
 pub use migrate::MigrationError;
-pub use nested::{Rights, SlotError};
+pub use mmu::nested::{Rights, SlotError};
 pub use policy::Policy;
 pub use run::{Limits, Moment, PauseId, Stop};
 pub use state::Registers;

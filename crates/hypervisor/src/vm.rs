@@ -10,7 +10,7 @@ use crate::cpuid::{self, CpuidTable};
 use crate::dirty::DirtyLog;
 use crate::emulator::{DeviceBus, Emulator, NoDevices};
 use crate::guest_cpu::{GuestCpu, Levelling};
-use crate::nested::{NestedTables, Rights, SlotError, Slots};
+use crate::mmu::nested::{NestedTables, Rights, SlotError, Slots};
 use crate::policy::Policy;
 use crate::run::{Moment, PauseId, Pauses, Unfinished};
 use crate::state::Registers;

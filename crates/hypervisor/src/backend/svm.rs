@@ -9,7 +9,7 @@ mod guest_state;
 
 use super::{Backend, EntryRefused, Setup, TscSetting, Unfit, Window};
 use crate::exit::{Exit, ExitInfo, Port, Report, TaskSwitch};
-use crate::nested::Format;
+use crate::mmu::nested::Format;
 use crate::state::Registers;
 use ::svm::{Svm, Vmrun};
 use cpu::extension::Extension;

@@ -11,7 +11,7 @@ pub(crate) use restricted::{IDENTITY_MAP, identity_map};
 
 use super::{Backend, EntryRefused, Setup, TscSetting, Unfit, Window};
 use crate::exit::{Exit, ExitInfo, Port, Report, TaskSwitch};
-use crate::nested::Format;
+use crate::mmu::nested::Format;
 use crate::state::Registers;
 use ::vmx::{EntryOutcome, Vmx};
 use controls::{capabilities, entry_controls, exit_controls, pin_based, primary, secondary, write_msr_bitmap};
