@@ -211,6 +211,9 @@ pub struct Boot {
     /// The hypercall policy, or `none` for the bare machine.
     #[arg(long, value_name = "POLICY", default_value = "none")]
     pub hypervisor: String,
+    /// Under a hypervisor: `nested` or `shadow` paging. The default is nested where the CPU model has it.
+    #[arg(long, value_name = "KIND", requires = "hypervisor")]
+    pub paging: Option<String>,
     /// Write the trace there as NDJSON (`-` for text on the standard output).
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,

@@ -59,6 +59,7 @@ fn attempt(arguments: &Boot, output: &Output) -> Result<Exit, String> {
         modules,
         cpu,
         policy,
+        paging: arguments.paging.as_deref().map(|paging| word(paging, "kind of paging")).transpose()?,
         vcpus: arguments.vcpus,
         memory: arguments.memory,
         deliveries: policy == Policy::None || arguments.deliveries,

@@ -303,6 +303,11 @@ impl Cpu {
             return self.device_store(physical, bytes, value);
         }
         let environment = self.environment();
+        if environment.memory.is_watched(physical >> 12) {
+            // Nothing is kept of the page, so that the next write comes this way, too.
+            self.write_physical(physical, bytes, value);
+            return Ok(());
+        }
         let has_code = environment.memory.has_code(physical >> 12);
         let Some(pointer) = environment.memory.write_pointer(physical >> 12) else {
             return self.device_store(physical, bytes, value);

@@ -7,12 +7,13 @@ use crate::dirty::DirtyPages;
 use crate::ledger::Check;
 use crate::live::Departure;
 use crate::migrate::MigrationError;
+use crate::mmu::Paging;
 use crate::mmu::nested::{Rights, SlotError};
 use crate::policy::Policy;
 use crate::run::{Limits, Moment, PauseId, Stop};
 use crate::state::Registers;
 use crate::vcpu::Activity;
-use crate::vm::{CreateError, Statistics, Vm, VmConfig};
+use crate::vm::{CreateError, Options, Statistics, Vm, VmConfig, tables};
 use board::Board;
 use board::loader::Image;
 use cpu::block::Compile;
@@ -32,14 +33,22 @@ pub enum AnyVm {
     Svm(Vm<SvmBackend>),
 }
 
-/// Whether processors of a model can run guests.
+/// Whether processors of a model can run guests, with the paging that is asked for.
 ///
 /// # Errors
 /// See [`Unfit`].
-pub fn check_model(model: &'static CpuModel) -> Result<(), Unfit> {
+pub fn check_model(model: &'static CpuModel, paging: Option<Paging>) -> Result<(), Unfit> {
     match model.vendor {
-        Vendor::Intel => VmxBackend::nested_format(model).map(drop),
-        Vendor::Amd => SvmBackend::nested_format(model).map(drop),
+        Vendor::Intel => tables::<VmxBackend>(model, paging).map(drop),
+        Vendor::Amd => tables::<SvmBackend>(model, paging).map(drop),
+    }
+}
+
+/// Whether guests run under shadow paging on processors of a model.
+pub(crate) fn shadows(model: &'static CpuModel, paging: Option<Paging>) -> bool {
+    match model.vendor {
+        Vendor::Intel => matches!(tables::<VmxBackend>(model, paging), Ok(None)),
+        Vendor::Amd => matches!(tables::<SvmBackend>(model, paging), Ok(None)),
     }
 }
 
@@ -83,6 +92,10 @@ passed_on! {
     fn run((&mut self), sink: &mut dyn Sink, limits: &Limits) -> Stop;
     /// See [`Vm::model`].
     fn model((&self)) -> &'static CpuModel;
+    /// See [`Vm::paging`].
+    fn paging((&self)) -> Paging;
+    /// See [`Vm::options`].
+    fn options((&self)) -> Options;
     /// See [`Vm::cpu_count`].
     fn cpu_count((&self)) -> u32;
     /// See [`Vm::policy`].
@@ -223,7 +236,7 @@ impl AnyVm {
         policy: Option<Policy>,
         sink: &mut dyn Sink,
     ) -> Result<(Self, Vec<String>), MigrationError> {
-        check_model(model)?;
+        check_model(model, self.options().paging)?;
         match self {
             Self::Vmx(vm) => migrate(vm, model, policy, sink),
             Self::Svm(vm) => migrate(vm, model, policy, sink),

@@ -15,9 +15,11 @@
 //! | when does NMI blocking end | the processor knows ("virtual NMIs", NMI-window exiting) | the hypervisor intercepts IRET |
 //! | what blocks for one instruction | two bits, STI and MOV SS | one bit |
 //! | which pages were written | a log that the processor keeps, or EPT violations | nested page faults |
-//! | how are stale translations dropped | INVEPT | TLB_CONTROL at the next VMRUN |
+//! | how are stale translations dropped | INVEPT, or INVVPID; by themselves without VPIDs | TLB_CONTROL at the next VMRUN |
+//! | what else exits under shadow paging | #PF, MOV to and from CR3, INVLPG; the masks keep CR0 and CR4 | #PF, MOV to and from CR3, INVLPG, reads of CR0 and CR4 where they differ |
 //! | what is the scale of the time-stamp counter | 16.48 in the VMCS | 8.32 in an MSR |
 
+mod shadowed;
 pub mod svm;
 #[cfg(test)]
 mod tests;
@@ -42,8 +44,8 @@ pub const PAGES_PER_VCPU: u64 = 8;
 pub struct Setup {
     /// Host-physical pages for control structures, all zero: [`PAGES_PER_VCPU`] of them.
     pub pages: Range<u64>,
-    /// Host-physical address of the top nested table.
-    pub nested_root: u64,
+    /// Host-physical address of the top nested table; `None` for shadow paging.
+    pub nested_root: Option<u64>,
     /// Number of the virtual CPU, from zero.
     pub number: u32,
     /// Do without unrestricted guests, where the vendor has them.
@@ -61,7 +63,7 @@ pub enum Unfit {
     #[error("the CPU model `{0}` has neither VMX nor SVM")]
     NoExtension(&'static str),
     /// Nested paging is missing.
-    #[error("the CPU model `{0}` has no nested paging (EPT or NPT); shadow paging, which it would need, is not implemented")]
+    #[error("the CPU model `{0}` has no nested paging (EPT or NPT): leave the choice open, or ask for shadow paging")]
     NoNestedPaging(&'static str),
     /// Something else that this hypervisor relies on is missing.
     #[error("the CPU model `{model}` lacks {feature}, which this hypervisor relies on")]
@@ -113,6 +115,8 @@ pub trait Backend: Sized + Clone + std::fmt::Debug {
 
     /// What nested tables look like on a model; an error where it cannot run guests. `check_processor_compatibility`
     fn nested_format(model: &'static CpuModel) -> Result<Format, Unfit>;
+    /// Whether a model can run guests under shadow paging; an error where it cannot run any. `check_processor_compatibility`
+    fn fit_for_shadow_paging(model: &'static CpuModel) -> Result<(), Unfit>;
     /// Turns virtualization on and sets up the control structures; [`Backend::load`] comes next. `vcpu_create`, `hardware_enable`
     fn create(cpu: &mut Cpu, setup: &Setup) -> Result<Self, Unfit>;
     /// Turns virtualization off. `vcpu_free`, `hardware_disable`
@@ -164,10 +168,16 @@ pub trait Backend: Sized + Clone + std::fmt::Debug {
 
     // ---- Policy ---------------------------------------------------------------------------------------------------------------------
 
-    /// Which exceptions exit, one bit for each vector. `update_exception_bitmap`
+    /// Which exceptions exit, one bit for each vector, beside those that paging needs. `update_exception_bitmap`
     fn intercept_exceptions(&mut self, cpu: &mut Cpu, vectors: u32);
-    /// Drops every translation that came from the nested tables. `flush_tlb_all`
+    /// Drops every translation that came from the nested or shadow tables. `flush_tlb_all`
     fn flush(&mut self, cpu: &mut Cpu);
+    /// Drops the translations of a linear address. `flush_tlb_gva`
+    fn invalidate(&mut self, cpu: &mut Cpu, linear: u64);
+    /// Under shadow paging: whether registers were loaded since the last call, so that the tables may have to be others. `load_mmu_pgd`
+    fn paging_changed(&mut self) -> bool;
+    /// Under shadow paging: has the processor walk other tables from the next entry on. `load_mmu_pgd`
+    fn set_root(&mut self, cpu: &mut Cpu, root: u64);
     /// Sets the guest's time-stamp counter; `false` where the ratio is not one and the processor cannot scale. `write_tsc_offset`,
     /// `write_tsc_multiplier`
     fn set_tsc(&mut self, cpu: &mut Cpu, setting: TscSetting) -> bool;

@@ -9,7 +9,9 @@ use crate::backend::{Backend, TscSetting};
 use crate::cpuid::{CpuidTable, HYPERVISOR_LEAF, Running};
 use crate::dirty::DirtyLog;
 use crate::guest_cpu::{GuestCpu, Levelling, LevellingRecord};
+use crate::mmu::Mmu;
 use crate::mmu::nested::{NestedRecord, Slots};
+use crate::mmu::shadow::ShadowRecord;
 use crate::policy::Policy;
 use crate::run::{Pauses, Unfinished};
 use crate::vcpu::{Progress, Software};
@@ -100,6 +102,7 @@ impl<B: Backend> Vm<B> {
             return Err(Error::impossible(HYPERVISOR, "pages of its memory are still on another host"));
         }
         self.code.take_writes(&mut self.memory);
+        self.follow_shadowed_writes();
         // A new part of the guest has to be placed here: in a section, or among what follows from others.
         let Common {
             guest_model,
@@ -141,7 +144,10 @@ impl<B: Backend> Vm<B> {
         };
         writer.value(HYPERVISOR, VERSION, &record)?;
         writer.value("slots", VERSION, slots)?;
-        writer.value("nested", VERSION, &self.nested.record())?;
+        match &self.mmu {
+            Mmu::Nested(tables) => writer.value("nested", VERSION, &tables.record())?,
+            Mmu::Shadow(tables) => writer.value("shadow", VERSION, &tables.record())?,
+        }
         writer.value("board", VERSION, board)?;
         for (number, (vcpu, cpu)) in self.vcpus.iter().zip(&mut self.cpus).enumerate() {
             let section =
@@ -188,8 +194,16 @@ impl<B: Backend> Vm<B> {
             return Err(Error::impossible("slots", "memory slots outside of RAM, or in disorder"));
         }
         vm.emulator.set_slots(&slots);
-        let nested: NestedRecord = from.take("nested", VERSION)?;
-        vm.nested.restore(&nested).map_err(|what| Error::impossible("nested", what))?;
+        match &mut vm.mmu {
+            Mmu::Nested(tables) => {
+                let record: NestedRecord = from.take("nested", VERSION)?;
+                tables.restore(&record).map_err(|what| Error::impossible("nested", what))?;
+            }
+            Mmu::Shadow(tables) => {
+                let record: ShadowRecord = from.take("shadow", VERSION)?;
+                tables.restore(&mut vm.memory, record).map_err(|what| Error::impossible("shadow", what))?;
+            }
+        }
         let apic = apic_features(&guest);
         let mut unhandled = Vec::new();
         for number in 0..record.cpu_count {

@@ -8,6 +8,7 @@
 //! Not modelled: logs of single memory slots, the dirty ring, and the lock that a reader of the log holds meanwhile.
 
 use crate::backend::Backend;
+use crate::mmu::Paging;
 use crate::mmu::nested::{Slot, Tracking};
 use crate::run::Stop;
 use crate::vm::Vm;
@@ -64,19 +65,23 @@ impl<B: Backend> Vm<B> {
     /// # Errors
     /// A virtual CPU could not be fetched out of its guest.
     pub fn start_dirty_log(&mut self, sink: &mut dyn Sink) -> Result<u64, Stop> {
-        let by_processor = self.common.options.page_modification_log && B::logs_writes(self.model);
+        // The page-modification log is part of EPT.
+        let nested = self.mmu.paging() == Paging::Nested;
+        let by_processor = nested && self.common.options.page_modification_log && B::logs_writes(self.model);
         let tracking = if by_processor { Tracking::DirtyFlags } else { Tracking::Protection };
         self.fetch_out_all(sink)?;
         let slots: Vec<Slot> = self.common.slots.iter().copied().collect();
         let mut divided = Vec::new();
         for slot in &slots {
-            self.nested.track(&mut self.memory, slot, tracking, &mut |address, entry, level| divided.push((address >> 12, entry, level)));
+            self.mmu.track(&mut self.memory, slot, tracking, &mut |address, entry, level| divided.push((address >> 12, entry, level)));
         }
         for &(gfn, spte, level) in &divided {
             self.emit(0, sink, Event::SplitHugePage { gfn, spte, level });
         }
-        for vcpu in 0..self.vcpus.len() {
-            self.silicon(vcpu, |backend, cpu| backend.log_writes(cpu, by_processor));
+        if nested {
+            for vcpu in 0..self.vcpus.len() {
+                self.silicon(vcpu, |backend, cpu| backend.log_writes(cpu, by_processor));
+            }
         }
         self.flush_charged();
         self.dirty = Some(DirtyLog::default());
@@ -104,7 +109,7 @@ impl<B: Backend> Vm<B> {
         self.take_journal();
         let frames: Vec<u64> = self.dirty.as_mut().map(|log| std::mem::take(&mut log.frames)).unwrap_or_default().into_iter().collect();
         for frame in &frames {
-            self.nested.clean(&mut self.memory, frame << 12);
+            self.mmu.clean(&mut self.memory, frame << 12);
         }
         // Writes to the tables themselves are no business of the guest's.
         self.memory.take_journal();
@@ -114,7 +119,7 @@ impl<B: Backend> Vm<B> {
         let costs = self.model.costs;
         let words_looked_at = self.common.slots.ram_pages().div_ceil(64);
         let taken = cycles(&costs.dirty_log_word, words_looked_at) + cycles(&costs.dirty_log_page, frames.len() as u64);
-        let by = words(self.nested.tracking());
+        let by = words(self.mmu.tracking());
         self.emit(0, sink, Event::DirtyLog { action: "read", by, pages: frames.len() as u64, cycles: taken });
         Ok(DirtyPages { frames, cycles: taken })
     }
@@ -128,15 +133,17 @@ impl<B: Backend> Vm<B> {
             return Ok(());
         }
         self.fetch_out_all(sink)?;
-        let by = words(self.nested.tracking());
+        let by = words(self.mmu.tracking());
         for vcpu in 0..self.vcpus.len() {
             self.empty_log(vcpu);
-            self.silicon(vcpu, |backend, cpu| backend.log_writes(cpu, false));
+            if self.mmu.paging() == Paging::Nested {
+                self.silicon(vcpu, |backend, cpu| backend.log_writes(cpu, false));
+            }
         }
         self.take_journal();
         self.memory.open_journal(false);
         let pages = self.dirty.take().map_or(0, |log| log.frames.len() as u64);
-        self.nested.stop_tracking();
+        self.mmu.stop_tracking();
         self.zap();
         if self.common.options.prefault {
             self.map_everything();
@@ -169,7 +176,7 @@ impl<B: Backend> Vm<B> {
 
     /// After an exit: takes over what the processor logged.
     pub(crate) fn empty_log(&mut self, vcpu: usize) {
-        if self.nested.tracking() != Tracking::DirtyFlags || self.dirty.is_none() {
+        if self.mmu.tracking() != Tracking::DirtyFlags || self.dirty.is_none() {
             return;
         }
         let logged = self.silicon(vcpu, |backend, cpu| backend.take_logged(cpu));
@@ -193,10 +200,10 @@ impl<B: Backend> Vm<B> {
 
     /// A write to a page that is mapped and protected by the log alone: lets it happen. `false` where something else is the matter.
     pub(crate) fn allow_logged_write(&mut self, vcpu: usize, guest_physical: u64, access: Access, sink: &mut dyn Sink) -> bool {
-        if self.nested.tracking() != Tracking::Protection {
+        if self.mmu.tracking() != Tracking::Protection {
             return false;
         }
-        let Some(armed) = self.nested.allow_write(&mut self.memory, guest_physical) else { return false };
+        let Some(armed) = self.mmu.allow_write(&mut self.memory, guest_physical) else { return false };
         let costs = self.model.costs;
         self.charge(vcpu, &costs.dirty_fault_fix);
         self.note_written(guest_physical);
@@ -208,15 +215,15 @@ impl<B: Backend> Vm<B> {
         true
     }
 
-    /// A page was mapped because of a write.
+    /// A page was mapped because of a write, in a nested table.
     pub(crate) fn note_mapped_write(&mut self, guest_physical: u64) {
-        if self.nested.tracking() == Tracking::Protection {
-            self.nested.allow_write(&mut self.memory, guest_physical);
+        if self.mmu.tracking() == Tracking::Protection {
+            self.mmu.allow_write(&mut self.memory, guest_physical);
             self.note_written(guest_physical);
         }
     }
 
-    fn note_written(&mut self, guest_physical: u64) {
+    pub(crate) fn note_written(&mut self, guest_physical: u64) {
         if let Some(log) = &mut self.dirty {
             log.frames.insert(guest_physical >> 12);
         }

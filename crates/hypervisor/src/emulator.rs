@@ -199,13 +199,13 @@ pub(crate) struct Emulator {
 }
 
 impl Emulator {
-    /// A spare processor that behaves as the one the guest was told of, but for the entries of PAE paging: the host's silicon says whether
-    /// those are in registers.
-    pub fn new(guest: &GuestCpu, host: Vendor, slots: &Slots) -> Self {
+    /// A spare processor that behaves as the one the guest was told of, but for the entries of PAE paging: `walks_pdptes` as for
+    /// [`Cpu::walks_pdptes`], since that is the affair of the processors that the guest runs on.
+    pub fn new(guest: &GuestCpu, walks_pdptes: bool, slots: &Slots) -> Self {
         let view = SlotView { slots: slots.clone(), ended: None, absent: BTreeSet::new(), met: None };
         let mut cpu = Cpu::new(guest.model, 0, 1, Some(Box::new(view)));
         cpu.vendor = guest.vendor();
-        cpu.walks_pdptes = host == Vendor::Amd;
+        cpu.walks_pdptes = walks_pdptes;
         cpu.rust_host = true;
         // Globally disabled: every address of the guest's APIC is a device access.
         let disabled = cpu.apic.set_base(0);
@@ -281,10 +281,22 @@ impl Emulator {
 
     /// Where a linear address leads in the name of the program that was put in.
     pub fn translate(&mut self, memory: &mut Memory, code: &mut CodeCache, linear: u64, access: Access) -> Result<Place, Trap> {
+        let privilege = if self.cpu.cpl == 3 { Privilege::User } else { Privilege::Supervisor };
+        self.translate_as(memory, code, linear, access, privilege)
+    }
+
+    /// Where a linear address leads for an access of any privilege.
+    pub fn translate_as(
+        &mut self,
+        memory: &mut Memory,
+        code: &mut CodeCache,
+        linear: u64,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<Place, Trap> {
         let mut devices = NoDevices;
         let mut bus = DeviceBus(&mut devices);
         self.cpu.with_environment(&mut Environment { memory, code, bus: &mut bus }, |cpu| {
-            let privilege = if cpu.cpl == 3 { Privilege::User } else { Privilege::Supervisor };
             if cpu.long_mode() && !isa::paging::is_canonical(linear) {
                 return Err(Trap::GP0);
             }
@@ -360,12 +372,17 @@ impl Emulator {
 
     /// Delivers an event through the interrupt table of the program that was put in.
     pub fn deliver(&mut self, memory: &mut Memory, code: &mut CodeCache, event: Event) -> Step {
+        self.with_view(|view| view.ended = None);
         self.cpu.inject = Some(event);
         let begun = self.cpu.instructions();
         let mut devices = NoDevices;
         let mut bus = DeviceBus(&mut devices);
         match self.cpu.run(&mut Environment { memory, code, bus: &mut bus }, u64::MAX, begun) {
             RunExit::Instructions => Step::Done { debug: None },
+            RunExit::HostEntry => match self.with_view(|view| view.ended.take()) {
+                Some(Exit::Exception(exception)) => Step::Fault(exception),
+                _ => Step::Failed,
+            },
             RunExit::NotModelled(what) => Step::NotModelled(what),
             _ => Step::Failed,
         }

@@ -55,6 +55,11 @@ pub enum Exit {
     },
     /// The log of modified pages is full (VMX); it was emptied after the exit.
     LogFull,
+    /// INVLPG or INVPCID, under shadow paging.
+    Invalidate {
+        /// The linear address of INVLPG, where the silicon tells it.
+        linear: Option<u64>,
+    },
     /// The guest can take an interrupt now.
     InterruptWindow,
     /// The guest can take an NMI now.

@@ -7,11 +7,13 @@ mod memory;
 pub(crate) mod msr;
 mod port;
 mod refused;
+mod shadow;
 mod task;
 
 use crate::backend::Backend;
 use crate::emulator::Step;
 use crate::exit::{Exit, Report};
+use crate::mmu::Paging;
 use crate::run::Stop;
 use crate::state::Registers;
 use crate::vcpu::Activity;
@@ -20,7 +22,7 @@ use cpu::apic::register;
 use cpu::state::Shadow;
 use cpu::trap::{Exception, Trap};
 use isa::debug::Dr6;
-use isa::exception::Vector;
+use isa::exception::{PageFaultCode, Vector};
 use isa::register::Segment;
 use models::DecodeRules;
 use trace::{ByteString, Event, Name, Sink};
@@ -83,6 +85,9 @@ impl<B: Backend> Vm<B> {
         match report.exit {
             Exit::Hypercall => self.native_hypercall(vcpu, report, sink),
             Exit::Exception { vector: 6, .. } => self.undefined_opcode(vcpu, sink),
+            Exit::Exception { vector: 14, error_code, detail } if self.mmu.paging() == Paging::Shadow => {
+                self.shadow_fault(vcpu, report, detail, PageFaultCode::from_bits(error_code.unwrap_or(0)), sink)
+            }
             Exit::Exception { vector, error_code, detail } => {
                 let vector = Vector::from_number(vector).unwrap_or(Vector::GeneralProtection);
                 let (address, debug) = if vector == Vector::PageFault { (detail, 0) } else { (0, detail) };
@@ -100,6 +105,7 @@ impl<B: Backend> Vm<B> {
             Exit::NestedFault { guest_physical, access, writes, error_code, .. } => {
                 self.nested_fault(vcpu, report, guest_physical, (access, writes), error_code, sink)
             }
+            Exit::Invalidate { linear } => self.invalidate(vcpu, report, linear, sink),
             // What waits is injected at the entry.
             Exit::InterruptWindow | Exit::NmiWindow => Ok(()),
             // Every exit empties the log.

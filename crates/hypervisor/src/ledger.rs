@@ -91,6 +91,8 @@ pub struct Move<'a> {
     pub from: &'static CpuModel,
     /// The model that it goes to.
     pub to: &'static CpuModel,
+    /// It will run under shadow paging there, where the hypervisor keeps what nested paging leaves to the processor.
+    pub to_shadow: bool,
     /// The guest's memory.
     pub memory: &'a Memory,
 }
@@ -104,7 +106,7 @@ impl Move<'_> {
 
     /// Which page-directory-pointer-table entries are not as memory has them.
     pub(crate) fn changed_pdptes(&self) -> Option<String> {
-        if !self.registers.pae_paging() {
+        if self.to_shadow || !self.registers.pae_paging() {
             return None;
         }
         let table = self.registers.cr3 & 0xffff_ffe0;
@@ -536,7 +538,7 @@ pub fn table(guest: &GuestCpu, from: &'static CpuModel, to: &'static CpuModel) -
         to: to.name,
         guest_cpu: guest.model.name,
         guest_vendor: String::from_utf8_lossy(&guest.signature()).into_owned(),
-        unfit: crate::any::check_model(to).err().map(|error| error.to_string()),
+        unfit: crate::any::check_model(to, None).err().map(|error| error.to_string()),
         rows: ROWS.iter().map(row).collect(),
         only_from: names(from.features() & !to.features()),
         only_to: names(to.features() & !from.features()),
@@ -576,7 +578,7 @@ mod tests {
     fn losses(registers: &Registers, software: &Software, guest: &GuestCpu, to: &'static CpuModel) -> Vec<String> {
         let memory = Memory::new(0);
         let from = guest.model;
-        Move { registers, software, guest, from, to, memory: &memory }.losses().iter().map(ToString::to_string).collect()
+        Move { registers, software, guest, from, to, to_shadow: false, memory: &memory }.losses().iter().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! The software side: a small KVM over VMX and SVM.
 //!
 //! Modelled: what Linux KVM does for a guest on x86, from VM exit to VM entry, with its hypercall scheme of every age ([`policy`]), an
-//! in-kernel local APIC for each virtual CPU, the board as its user-space half, nested paging, and the move of a running guest to a
-//! processor of the other vendor ([`migrate`]). Not modelled: shadow paging (models without nested paging are refused), nested
-//! virtualization, several guests at once.
+//! in-kernel local APIC for each virtual CPU, the board as its user-space half, nested or shadow paging ([`mmu`]), and the move of a running
+//! guest to a processor of the other vendor ([`migrate`]). Not modelled: nested virtualization, several guests at once.
 //!
 //! # The parts
 //!
@@ -68,6 +67,7 @@ mod vm;
 pub use any::{AnyVm, check_model};
 pub use dirty::DirtyPages;
 pub use migrate::MigrationError;
+pub use mmu::Paging;
 pub use mmu::nested::{Rights, SlotError};
 pub use policy::Policy;
 pub use run::{Limits, Moment, PauseId, Stop};

@@ -5,6 +5,7 @@
 //! ledger, sentence by sentence, and a restored record is read back and compared, so that nothing is lost without being told.
 //! Copying memory over a link while the guest runs is the business of the crate `migration`. Not modelled: guests that are hypervisors themselves.
 
+use crate::any::shadows;
 use crate::backend::{Backend, TscSetting, Unfit};
 use crate::guest_cpu::GuestCpu;
 use crate::ledger::{self, Check, Entry, Move};
@@ -39,10 +40,16 @@ pub(crate) struct Parcel {
 }
 
 /// What is lost of every virtual CPU.
-fn losses(records: &[VcpuRecord], guest: &GuestCpu, from: &'static CpuModel, to: &'static CpuModel, memory: &Memory) -> Vec<Entry> {
+fn losses(
+    records: &[VcpuRecord],
+    guest: &GuestCpu,
+    from: &'static CpuModel,
+    (to, to_shadow): (&'static CpuModel, bool),
+    memory: &Memory,
+) -> Vec<Entry> {
     let several = records.len() > 1;
     let of = |(number, record): (usize, &VcpuRecord)| {
-        let losses = Move { registers: &record.registers, software: &record.software, guest, from, to, memory }.losses();
+        let losses = Move { registers: &record.registers, software: &record.software, guest, from, to, to_shadow, memory }.losses();
         losses.into_iter().map(move |entry| Entry { vcpu: several.then_some(number as u32), ..entry })
     };
     records.iter().enumerate().flat_map(of).collect()
@@ -121,9 +128,9 @@ impl<B: Backend> Vm<B> {
             .map(|vcpu| VcpuRecord { registers: self.registers(vcpu as u32), software: self.vcpus[vcpu].software.clone() })
             .collect();
         let guest = self.common.guest();
-        let now = losses(&records, &guest, self.model, to, &self.memory);
+        let now = losses(&records, &guest, self.model, (to, shadows(to, self.common.options.paging)), &self.memory);
         let (possible, levelling) = ledger::possible(&guest, self.common.board.config().cycles_per_second, to);
-        let unfit = crate::any::check_model(to).err().map(|error| error.to_string());
+        let unfit = crate::any::check_model(to, self.common.options.paging).err().map(|error| error.to_string());
         Check { from: self.model.name, to: to.name, unfit, now, possible, levelling }
     }
 
@@ -135,7 +142,7 @@ impl<B: Backend> Vm<B> {
         told: &mut Vec<String>,
     ) -> Result<Self, CreateError> {
         let guest = parcel.common.guest();
-        let losses = losses(&parcel.records, &guest, from, model, &parcel.memory);
+        let losses = losses(&parcel.records, &guest, from, (model, shadows(model, parcel.common.options.paging)), &parcel.memory);
         let clocks = ledger::clocks(&guest, parcel.common.board.config().cycles_per_second, model);
         told.extend(losses.iter().map(ToString::to_string));
         told.extend(ledger::missing_in_words(&guest, model));

@@ -530,6 +530,7 @@ impl<B: Backend> Vm<B> {
         let bound = limits.instructions.min(self.common.pauses.next_instruction());
         let own = self.cpus[vcpu].instructions();
         let left = if bound == u64::MAX { u64::MAX } else { bound.saturating_sub(self.instructions()) };
+        self.follow_shadowed_writes();
         let steps = self.common.pauses.addresses;
         let allowed = own.saturating_add(if steps { left.min(1) } else { left });
         let journal = self.memory.open_journal(false);
@@ -554,6 +555,7 @@ impl<B: Backend> Vm<B> {
     /// Enters the guest. `true` where there was an exit at once, which is handled already.
     fn enter(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<bool, Stop> {
         self.complete_userspace(vcpu);
+        self.turn_tables(vcpu);
         self.inject_pending(vcpu, sink);
         let backend = &self.vcpus[vcpu].backend;
         let (intr_info, error_code) = backend.injected();
@@ -601,6 +603,7 @@ impl<B: Backend> Vm<B> {
                 return Ok(());
             }
         }
+        self.follow_shadowed_writes();
         self.check_progress(vcpu, report)
     }
 

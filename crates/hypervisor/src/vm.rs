@@ -10,7 +10,9 @@ use crate::cpuid::{self, CpuidTable};
 use crate::dirty::DirtyLog;
 use crate::emulator::{DeviceBus, Emulator, NoDevices};
 use crate::guest_cpu::{GuestCpu, Levelling};
-use crate::mmu::nested::{NestedTables, Rights, SlotError, Slots};
+use crate::mmu::nested::{Format, NestedTables, Rights, SlotError, Slots};
+use crate::mmu::shadow::ShadowTables;
+use crate::mmu::{Mmu, Paging};
 use crate::policy::Policy;
 use crate::run::{Moment, PauseId, Pauses, Unfinished};
 use crate::state::Registers;
@@ -36,6 +38,8 @@ use trace::{Event, Sink};
 
 /// The most memory a guest may have: 64 GiB.
 pub const MAXIMUM_MEMORY: u64 = 64 << 30;
+/// The most pages of a pool of shadow pages: 256 MiB of them.
+pub const MAXIMUM_SHADOW_PAGES: u32 = 1 << 16;
 /// Vector of the physical interrupt that fetches a processor out of its guest, as another host processor would.
 pub const KICK_VECTOR: u8 = 0xfd;
 /// Vector of the host's own timer.
@@ -58,6 +62,10 @@ pub struct Options {
     /// KVM's `unrestricted_guest`: VM entry takes a guest in real mode or without paging, and in the states in between. Intel only; AMD's
     /// always does.
     pub unrestricted_guest: bool,
+    /// Nested or shadow paging; `None`: nested where the processors have it.
+    pub paging: Option<Paging>,
+    /// Pages of the pool that shadow tables are made of; KVM had 1024 in 2007. No fewer are taken than four for each virtual CPU and 16.
+    pub shadow_pages: u32,
     /// Tell of what the guest's processors deliver through the guest's own IDT.
     pub deliveries: bool,
     /// KVM's `pml`: the dirty log is the processor's own page-modification log, where it has one. Intel only.
@@ -77,6 +85,8 @@ impl Default for Options {
             enforce_features: false,
             hidden_features: 0,
             unrestricted_guest: true,
+            paging: None,
+            shadow_pages: 1024,
             deliveries: false,
             page_modification_log: true,
             livelock: 10_000,
@@ -131,6 +141,12 @@ pub enum CreateError {
     /// Too much memory, or none.
     #[error("{0:#x} bytes of memory: a guest has whole pages, at least one and at most {MAXIMUM_MEMORY:#x} bytes")]
     MemorySize(u64),
+    /// Shadow paging with more memory than fits below the device hole together with the tables.
+    #[error(
+        "{0:#x} bytes of memory are too much for shadow paging: its tables lie behind memory, and a processor outside of long mode reaches \
+         none above 4 GiB; give the guest less than 3 GiB, or nested paging"
+    )]
+    TooMuchToShadow(u64),
     /// Too many processors, or none.
     #[error("{0} virtual CPUs: a guest has at least 1 and at most {max}", max = machine::MAXIMUM_CPUS)]
     CpuCount(u32),
@@ -200,7 +216,7 @@ pub struct Vm<B: Backend> {
     pub(crate) vcpus: Vec<Vcpu<B>>,
     pub(crate) memory: Memory,
     pub(crate) code: CodeCache,
-    pub(crate) nested: NestedTables,
+    pub(crate) mmu: Mmu,
     pub(crate) emulator: Emulator,
     /// The processors do without unrestricted guests.
     pub(crate) restricted: bool,
@@ -209,6 +225,15 @@ pub struct Vm<B: Backend> {
     /// Pages that are still on another host.
     pub(crate) absent: Option<Absent>,
     pub(crate) common: Common,
+}
+
+/// Nested tables and their format, or shadow tables: what was asked for, else what a model has.
+pub(crate) fn tables<B: Backend>(model: &'static CpuModel, paging: Option<Paging>) -> Result<Option<Format>, Unfit> {
+    let shadow = || B::fit_for_shadow_paging(model).map(|()| None);
+    match (paging, B::nested_format(model)) {
+        (Some(Paging::Shadow), _) | (None, Err(Unfit::NoNestedPaging(_))) => shadow(),
+        (_, format) => format.map(Some),
+    }
 }
 
 /// Where the hypervisor's own pages begin: behind RAM, and behind the device hole if they do not fit below it.
@@ -288,25 +313,37 @@ impl<B: Backend> Vm<B> {
         memory: Memory,
         now: u64,
     ) -> Result<Self, CreateError> {
-        let format = B::nested_format(model)?;
-        let count = software.len() as u64;
-        let (table_pages, vcpu_pages) = (NestedTables::pages(common.slots.end()), count * PAGES_PER_VCPU);
-        let restricted = B::VENDOR == Vendor::Intel && !common.options.unrestricted_guest;
-        let bytes = (table_pages + vcpu_pages + u64::from(restricted)) << 12;
+        let format = tables::<B>(model, common.options.paging)?;
+        let (count, shadow) = (software.len() as u64, format.is_none());
+        let pool = common.options.shadow_pages.clamp(4 * count as u32 + 16, MAXIMUM_SHADOW_PAGES);
+        let table_pages = if shadow { ShadowTables::pages(pool, software.len()) } else { NestedTables::pages(common.slots.end()) };
+        let vcpu_pages = count * PAGES_PER_VCPU;
+        // "Unrestricted guest" needs EPT.
+        let restricted = B::VENDOR == Vendor::Intel && (shadow || !common.options.unrestricted_guest);
+        let identity_mapped = restricted && !shadow;
+        let bytes = (table_pages + vcpu_pages + u64::from(identity_mapped)) << 12;
         let first = own_pages(common.slots.end(), bytes);
-        let memory = if memory.size() >= first + bytes { memory } else { grow(&memory, first + bytes) };
+        if shadow && first + bytes > DEVICE_HOLE_START {
+            return Err(CreateError::TooMuchToShadow(common.slots.end()));
+        }
+        let mut memory = if memory.size() >= first + bytes { memory } else { grow(&memory, first + bytes) };
+        // Tables of a former host.
+        memory.unwatch_all();
         let tables = first + (vcpu_pages << 12);
         let identity = tables + (table_pages << 12);
-        let fixed = restricted.then_some((IDENTITY_MAP, identity));
-        let nested = NestedTables::new(format, tables..identity, fixed);
-        let emulator = Emulator::new(&common.guest(), B::VENDOR, &common.slots);
+        let fixed = identity_mapped.then_some((IDENTITY_MAP, identity));
+        let mmu = match format {
+            Some(format) => Mmu::Nested(NestedTables::new(format, tables..identity, fixed)),
+            None => Mmu::Shadow(Box::new(ShadowTables::new(tables..identity, software.len()))),
+        };
+        let emulator = Emulator::new(&common.guest(), B::VENDOR == Vendor::Amd && !shadow, &common.slots);
         let mut vm = Self {
             model,
             cpus: Vec::new(),
             vcpus: Vec::new(),
             memory,
             code: CodeCache::new(),
-            nested,
+            mmu,
             emulator,
             restricted,
             dirty: None,
@@ -316,10 +353,14 @@ impl<B: Backend> Vm<B> {
         vm.code.compile(vm.common.options.compile);
         // Whatever a former host left there.
         vm.memory.forget(first >> 12, (first + bytes) >> 12);
-        if restricted {
+        if identity_mapped {
             let _ = vm.memory.write(identity, &identity_map());
         }
-        vm.nested.map_fixed(&mut vm.memory);
+        let mut nested_root = None;
+        if let Mmu::Nested(nested) = &mut vm.mmu {
+            nested.map_fixed(&mut vm.memory);
+            nested_root = Some(nested.root());
+        }
         for (number, (software, registers)) in software.into_iter().zip(registers).enumerate() {
             let number = number as u32;
             let mut cpu = Cpu::new(model, number, count as u32, machine::extension_of(model));
@@ -331,7 +372,7 @@ impl<B: Backend> Vm<B> {
             let start = first + u64::from(number) * (PAGES_PER_VCPU << 12);
             let setup = Setup {
                 pages: start..start + (PAGES_PER_VCPU << 12),
-                nested_root: vm.nested.root(),
+                nested_root,
                 number,
                 restricted,
                 passed_msrs: crate::handle::msr::passed(B::VENDOR, vm.common.guest().vendor()),
@@ -368,7 +409,7 @@ impl<B: Backend> Vm<B> {
             vcpus: self.vcpus.clone(),
             memory: self.memory.snapshot(),
             code: self.code.fork(),
-            nested: self.nested.clone(),
+            mmu: self.mmu.clone(),
             emulator: self.emulator.fork(),
             restricted: self.restricted,
             dirty: self.dirty.clone(),
@@ -378,8 +419,9 @@ impl<B: Backend> Vm<B> {
     }
 
     pub(crate) fn map_everything(&mut self) {
+        let Mmu::Nested(nested) = &mut self.mmu else { return };
         for slot in self.common.slots.iter() {
-            self.nested.map_slot(&mut self.memory, slot);
+            nested.map_slot(&mut self.memory, slot);
         }
     }
 
@@ -412,6 +454,16 @@ impl<B: Backend> Vm<B> {
     /// Tells of an event on a virtual CPU now.
     pub(crate) fn emit(&self, vcpu: usize, sink: &mut dyn Sink, event: Event) {
         sink.emit(self.cpus[vcpu].cycles(), vcpu as u32, event);
+    }
+
+    /// Which kind of tables the guest runs with.
+    pub fn paging(&self) -> Paging {
+        self.mmu.paging()
+    }
+
+    /// What was chosen besides the policy.
+    pub fn options(&self) -> Options {
+        self.common.options
     }
 
     /// The model of the physical processors.
@@ -573,7 +625,7 @@ impl<B: Backend> Vm<B> {
 
     /// Drops every mapping, on every processor; how many there were.
     pub(crate) fn zap(&mut self) -> u64 {
-        let mappings = self.nested.zap(&mut self.memory);
+        let mappings = self.mmu.zap(&mut self.memory);
         self.flush_all();
         mappings
     }

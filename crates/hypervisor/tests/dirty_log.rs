@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Guest, Side, Story, VENDORS};
-use hypervisor::{Moment, Options, Stop};
+use hypervisor::{Moment, Options, Paging, Stop};
 use std::collections::BTreeSet;
 
 /// Every way in which writes are told.
@@ -82,6 +82,24 @@ fn every_written_page_is_in_the_log_and_no_other() {
         let protects = name.starts_with("write");
         assert_eq!(story.count("fast_page_fault") > 0, protects, "{name}: {}", story.text());
         assert_eq!(story.count("kvm_mmu_split_huge_page") > 0, options.prefault, "{name}: the RAM was mapped by large pages");
+    }
+}
+
+#[test]
+fn shadow_tables_tell_writes_by_faults() {
+    for side in VENDORS {
+        let name = side.model.name;
+        let mut story = story(WRITER, &side, Options { paging: Some(Paging::Shadow), ..Options::default() }, 1);
+        start(&mut story);
+        let mut before = content(&mut story);
+        for round in 1..6_u64 {
+            let log = step(&mut story, &mut before, name);
+            let data: BTreeSet<u64> = log.iter().copied().filter(|frame| *frame >= 0x400).collect();
+            let expected: BTreeSet<u64> = (0..round).map(|page| 0x400 + 3 * page).collect();
+            assert_eq!(data, expected, "{name}, round {round}");
+            // Beside them only the guest's own tables, whose flags the hypervisor sets.
+            assert!(log.len() <= data.len() + 8, "{name}: {log:x?}");
+        }
     }
 }
 

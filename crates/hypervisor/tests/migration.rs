@@ -5,7 +5,7 @@ mod common;
 use common::{Guest, VENDORS};
 use hypervisor::guest_cpu::Levelling;
 use hypervisor::ledger::Verdict;
-use hypervisor::{AnyVm, CreateError, Moment, Policy, Stop, VmConfig, check_model};
+use hypervisor::{AnyVm, CreateError, Moment, Options, Paging, Policy, Stop, VmConfig, check_model};
 use isa::cpuid::Feature;
 use models::{K8_REV_F, MEROM, SKYLAKE_SERVER, Vendor, ZEN3};
 
@@ -138,15 +138,21 @@ fn the_time_stamp_counter_goes_on() {
 }
 
 #[test]
-fn models_without_nested_paging_are_refused() {
+fn models_without_nested_paging_have_shadow_paging() {
+    let with = |model, paging| VmConfig { options: Options { paging, ..Options::default() }, ..VmConfig::new(model) };
     for model in [&MEROM, &K8_REV_F] {
-        let error = AnyVm::new(&VmConfig::new(model)).unwrap_err();
+        let error = AnyVm::new(&with(model, Some(Paging::Nested))).unwrap_err();
         assert!(matches!(error, CreateError::Unfit(_)) && error.to_string().contains("nested paging"), "{error}");
-        assert!(check_model(model).is_err());
+        assert!(check_model(model, Some(Paging::Nested)).is_err() && check_model(model, None).is_ok());
+        assert_eq!(AnyVm::new(&with(model, None)).unwrap().paging(), Paging::Shadow);
     }
     for model in [&SKYLAKE_SERVER, &ZEN3] {
-        assert!(check_model(model).is_ok());
+        assert_eq!(AnyVm::new(&with(model, None)).unwrap().paging(), Paging::Nested);
+        assert_eq!(AnyVm::new(&with(model, Some(Paging::Shadow))).unwrap().paging(), Paging::Shadow);
     }
+    let large = VmConfig { memory_size: 3 << 30, ..with(&ZEN3, Some(Paging::Shadow)) };
+    let error = AnyVm::new(&large).unwrap_err();
+    assert!(error.to_string().contains("4 GiB"), "{error}");
 }
 
 #[test]
@@ -223,5 +229,8 @@ fn a_check_foretells_the_move() {
         assert!(check.possible.iter().all(|entry| entry.tag != "feature" && entry.verdict != Verdict::Lost), "{check:?}");
     }
     let mut story = Guest::new("hlt").on(&VENDORS[0]);
+    assert!(story.vm().check(&K8_REV_F).unfit.is_none());
+    let options = Options { paging: Some(Paging::Nested), ..Options::default() };
+    let mut story = Guest { options, ..Guest::new("hlt") }.on(&VENDORS[0]);
     assert!(story.vm().check(&K8_REV_F).unfit.is_some());
 }

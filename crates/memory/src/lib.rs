@@ -1,8 +1,8 @@
 //! Physical memory of a simulated machine: sparse copy-on-write pages and a dirty log.
 //!
 //! What is modelled: RAM from address 0 up to a size, 4-KiB pages that come into being when first touched, snapshots that share pages until
-//! one side writes, a log of pages written, and marks on pages whose bytes somebody has decoded as code. What is not: anything that is not
-//! RAM; devices answer through the bus of the `cpu` crate.
+//! one side writes, a log of pages written, and marks on pages whose bytes somebody has decoded as code, or made other tables from. What is
+//! not: anything that is not RAM; devices answer through the bus of the `cpu` crate.
 
 mod page;
 
@@ -35,7 +35,7 @@ pub struct OutOfRange {
     pub size: u64,
 }
 
-/// A write to a page that holds decoded code, reported to whoever caches the decoding.
+/// A write to a page that holds decoded code or is watched, reported to whoever keeps what follows from its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CodeWrite {
     /// First physical byte written.
@@ -86,6 +86,9 @@ pub struct Memory {
     generation: u64,
     code: BitVec<u64>,
     code_writes: Vec<CodeWrite>,
+    /// Frames whose writes are reported one by one.
+    watched: BTreeSet<u64>,
+    watched_writes: Vec<CodeWrite>,
     dirty: Option<BitVec<u64>>,
     journal: Journal,
 }
@@ -108,6 +111,8 @@ impl Memory {
             generation: 1,
             code: BitVec::repeat(false, pages),
             code_writes: Vec::new(),
+            watched: BTreeSet::new(),
+            watched_writes: Vec::new(),
             dirty: None,
             journal: Journal::default(),
         }
@@ -165,8 +170,8 @@ impl Memory {
 
     /// Host pointer to the 4096 bytes of a page, for reading and writing; `None` outside RAM. Marks the page dirty.
     ///
-    /// Good until [`Memory::generation`] changes or the memory is dropped. Writes through it bypass the code marks: take none for a page
-    /// with [`Memory::has_code`].
+    /// Good until [`Memory::generation`] changes or the memory is dropped. Writes through it bypass the marks: take none for a page with
+    /// [`Memory::has_code`] or [`Memory::is_watched`].
     pub fn write_pointer(&mut self, frame: u64) -> Option<*mut u8> {
         if frame >= self.size / PAGE_BYTES {
             return None;
@@ -181,12 +186,12 @@ impl Memory {
         (address < self.size).then(|| PageReader(self.page(address / PAGE_BYTES).map(Arc::as_ref)))
     }
 
-    /// A page to write into; `None` outside RAM, and where the page holds decoded code, so that somebody has to be told of each write. Marks
-    /// the page dirty.
+    /// A page to write into; `None` outside RAM, and where the page holds decoded code or is watched, so that somebody has to be told of each
+    /// write. Marks the page dirty.
     #[inline]
     pub fn page_writer(&mut self, address: u64) -> Option<PageWriter<'_>> {
         let frame = address / PAGE_BYTES;
-        if address >= self.size || self.has_code(frame) {
+        if address >= self.size || self.has_code(frame) || self.is_watched(frame) {
             return None;
         }
         self.note_write(frame);
@@ -229,6 +234,9 @@ impl Memory {
             if self.code[frame as usize] {
                 self.code_writes.push(CodeWrite { address, length: part.len() as u64 });
             }
+            if self.is_watched(frame) {
+                self.watched_writes.push(CodeWrite { address, length: part.len() as u64 });
+            }
             self.own_page(frame).write(offset, part);
             address += part.len() as u64;
             from = rest;
@@ -250,6 +258,10 @@ impl Memory {
         if self.code[frame as usize] {
             let writes = pieces.iter().map(|(offset, bytes)| CodeWrite { address: address + *offset as u64, length: bytes.len() as u64 });
             self.code_writes.extend(writes);
+        }
+        if self.is_watched(frame) {
+            let writes = pieces.iter().map(|(offset, bytes)| CodeWrite { address: address + *offset as u64, length: bytes.len() as u64 });
+            self.watched_writes.extend(writes);
         }
         let page = self.own_page(frame);
         for (offset, bytes) in pieces {
@@ -326,6 +338,41 @@ impl Memory {
     /// The writes to pages with code since the last call.
     pub fn take_code_writes(&mut self) -> Vec<CodeWrite> {
         std::mem::take(&mut self.code_writes)
+    }
+
+    /// Has every write to a page reported: pointers for writing handed out before are void.
+    pub fn watch(&mut self, frame: u64) {
+        if self.watched.insert(frame) {
+            self.generation += 1;
+        }
+    }
+
+    /// Ends that.
+    pub fn unwatch(&mut self, frame: u64) {
+        self.watched.remove(&frame);
+    }
+
+    /// Ends that for every page, and forgets what was not taken.
+    pub fn unwatch_all(&mut self) {
+        self.watched.clear();
+        self.watched_writes.clear();
+    }
+
+    /// Whether writes to the page are reported.
+    #[inline]
+    pub fn is_watched(&self, frame: u64) -> bool {
+        !self.watched.is_empty() && self.watched.contains(&frame)
+    }
+
+    /// Whether [`Memory::take_watched_writes`] would return anything.
+    #[inline]
+    pub fn has_watched_writes(&self) -> bool {
+        !self.watched_writes.is_empty()
+    }
+
+    /// The writes to watched pages since the last call, in their order.
+    pub fn take_watched_writes(&mut self) -> Vec<CodeWrite> {
+        std::mem::take(&mut self.watched_writes)
     }
 
     /// Starts a dirty log in which every page is clean.
@@ -599,5 +646,21 @@ mod tests {
         memory.write(0xffe, &[0; 4]).unwrap();
         assert_eq!(memory.take_code_writes(), [CodeWrite { address: 0x1000, length: 2 }]);
         assert!(!memory.has_code_writes());
+    }
+
+    #[test]
+    fn writes_to_watched_pages_are_reported_one_by_one() {
+        let mut memory = Memory::new(0x10000);
+        let before = memory.generation();
+        memory.watch(1);
+        assert_ne!(before, memory.generation(), "pointers for writing are void");
+        assert!(memory.page_writer(0x1008).is_none(), "no way around the report");
+        memory.write(0xffe, &[0; 4]).unwrap();
+        memory.write_pieces(0x1000, &[(8, &[1, 2])]).unwrap();
+        let seen = memory.take_watched_writes();
+        assert_eq!(seen, [CodeWrite { address: 0x1000, length: 2 }, CodeWrite { address: 0x1008, length: 2 }]);
+        memory.unwatch(1);
+        memory.write_u32(0x1000, 7).unwrap();
+        assert!(!memory.has_watched_writes() && memory.page_writer(0x1000).is_some());
     }
 }

@@ -3,7 +3,7 @@
 //! The serial output is handed on while the guest runs. Only counts are kept of the events, so that a long run costs what it must; whoever
 //! wants the events passes a sink.
 
-use crate::file::{Mode, Policy, Start, Stop, Vendor};
+use crate::file::{Mode, Paging, Policy, Start, Stop, Vendor};
 use crate::guest::Program;
 use crate::host::{Ending, HostConfig, Loaded, Pause, Totals, load_program};
 use crate::meaning::{MAX_MEMORY, MIN_MEMORY};
@@ -52,6 +52,8 @@ pub struct BootOptions {
     pub cpu: &'static CpuModel,
     /// The hypercall policy, or [`Policy::None`].
     pub policy: Policy,
+    /// Nested or shadow paging under the hypervisor; `None`: what the CPU model has.
+    pub paging: Option<Paging>,
     /// How many CPUs.
     pub vcpus: u32,
     /// Bytes of RAM.
@@ -148,7 +150,11 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         vcpus: options.vcpus,
         memory: options.memory,
         seed: 0,
-        hypervisor: hypervisor::Options { deliveries: also.is_some() && options.deliveries, ..hypervisor::Options::default() },
+        hypervisor: hypervisor::Options {
+            deliveries: also.is_some() && options.deliveries,
+            paging: options.paging.map(Into::into),
+            ..hypervisor::Options::default()
+        },
         compile: options.compile,
         // Watching costs a call for every instruction: only where somebody wants the events.
         watch: also.is_some(),

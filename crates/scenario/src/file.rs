@@ -180,7 +180,11 @@ pub struct Hypervisor {
     /// The default is true.
     #[serde(default)]
     pub unrestricted_guest: Option<bool>,
-    /// Whether all memory is mapped at the start, rather than when it is touched. The default is true.
+    /// Whether the processor walks the guest's own tables behind nested ones, or shadow tables instead of them. The default is nested paging
+    /// where the CPU model has it (EPT or NPT), else shadow paging.
+    #[serde(default)]
+    pub paging: Option<Paging>,
+    /// Whether all memory is mapped at the start, rather than when it is touched, under nested paging. The default is true.
     #[serde(default)]
     pub prefault: Option<bool>,
 }
@@ -200,6 +204,25 @@ pub struct Levelling {
     #[serde(default)]
     #[schemars(length(equal = 12))]
     pub vendor: Option<String>,
+}
+
+/// What the processor walks for a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Paging {
+    /// EPT or NPT.
+    Nested,
+    /// Tables of the hypervisor that stand for the guest's.
+    Shadow,
+}
+
+impl From<Paging> for hypervisor::Paging {
+    fn from(paging: Paging) -> Self {
+        match paging {
+            Paging::Nested => Self::Nested,
+            Paging::Shadow => Self::Shadow,
+        }
+    }
 }
 
 /// What a hypervisor does about hypercalls.

@@ -257,7 +257,7 @@ fn incomparable(scenario: &Scenario, variant: &Variant, to: &'static CpuModel) -
     if variant.policy == Policy::None {
         return Some("without a hypervisor a machine cannot move".to_owned());
     }
-    if let Err(error) = hypervisor::check_model(to) {
+    if let Err(error) = hypervisor::check_model(to, scenario.file.hypervisor.paging.map(Into::into)) {
         return Some(error.to_string());
     }
     if variant.cpu.name == to.name {

@@ -168,6 +168,7 @@ fn options_of(file: &Hypervisor) -> hypervisor::Options {
         enforce_features: file.enforce_features.unwrap_or(default.enforce_features),
         hidden_features: hidden,
         unrestricted_guest: file.unrestricted_guest.unwrap_or(default.unrestricted_guest),
+        paging: file.paging.map(Into::into),
         ..default
     }
 }

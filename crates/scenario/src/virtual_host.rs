@@ -288,7 +288,8 @@ impl Host for VirtualHost {
     }
 
     fn migrate(&mut self, to: &'static CpuModel, chosen: Policy, sink: &mut dyn Sink) -> Result<(), String> {
-        hypervisor::check_model(to).map_err(|error| error.to_string())?;
+        let options = self.vm.as_ref().ok_or("the guest was lost in a move")?.options();
+        hypervisor::check_model(to, options.paging).map_err(|error| error.to_string())?;
         self.last = self.totals();
         let vm = self.vm.take().ok_or("the guest was lost in a move")?;
         let (vm, _) = vm.migrate(to, policy(chosen), sink).map_err(|error| error.to_string())?;

@@ -98,6 +98,7 @@ fn guests_of_random_bytes_end_with_a_reason() {
             modules: Vec::new(),
             cpu: model(None, Some([Vendor::Intel, Vendor::Amd][random.below(2)])).expect("both vendors have a model"),
             policy: policies[random.below(policies.len())],
+            paging: None,
             vcpus: 1 + random.below(3) as u32,
             memory: 2 << 20,
             max_instructions: 3000,

@@ -120,6 +120,7 @@ impl Workload {
             modules: Vec::new(),
             cpu: scenario::boot::model(Some(cpu), None)?,
             policy: self.policy,
+            paging: None,
             vcpus: 1,
             memory: 64 << 20,
             deliveries: false,

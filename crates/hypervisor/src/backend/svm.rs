@@ -1,12 +1,13 @@
 //! A virtual CPU on SVM: what its VMCB says, reached as the memory that it is.
 //!
-//! Modelled: nested paging, one ASID for each virtual CPU, permission maps, masking of physical interrupts with V_TPR for CR8, TSC offset
+//! Modelled: nested or shadow paging, one ASID for each virtual CPU, permission maps, masking of physical interrupts with V_TPR for CR8, TSC offset
 //! and ratio, NMI blocking by an IRET intercept. FS, GS, LDTR, TR and the MSRs of system calls stay in the processor between two entries,
 //! since the Rust host uses none of them; VMLOAD and VMSAVE move them when registers are loaded or saved.
 //! Not used: AVIC, virtual GIF, clean bits.
 
 mod guest_state;
 
+use super::shadowed::Shadowed;
 use super::{Backend, EntryRefused, Setup, TscSetting, Unfit, Window};
 use crate::exit::{Exit, ExitInfo, Port, Report, TaskSwitch};
 use crate::mmu::nested::Format;
@@ -80,6 +81,9 @@ const ALWAYS: &[ExitCode] = &[
     ExitCode::CR8_WRITE,
 ];
 
+/// What is intercepted besides under shadow paging.
+const WITH_SHADOW_PAGING: &[ExitCode] = &[ExitCode::CR3_READ, ExitCode::CR3_WRITE, ExitCode::INVLPG, ExitCode::INVPCID, ExitCode::EXCP_PF];
+
 /// A virtual CPU on SVM.
 #[derive(Clone, Debug)]
 pub struct SvmBackend {
@@ -95,6 +99,8 @@ pub struct SvmBackend {
     flush_by_asid: bool,
     /// The upper halves of SYSENTER_ESP and SYSENTER_EIP, for a guest that expects them; AMD's registers have none.
     sysenter_high: Option<[u64; 2]>,
+    /// Under shadow paging: what the guest has and the processor has not.
+    shadowed: Option<Shadowed>,
 }
 
 /// What a checkpoint keeps of a virtual CPU beside its VMCB.
@@ -108,6 +114,8 @@ pub struct SvmBackendRecord {
     virtual_interrupt: u64,
     tlb_control: u8,
     sysenter_high: Option<[u64; 2]>,
+    #[serde(default)]
+    shadowed: Option<Shadowed>,
 }
 
 /// Lets a closure use the silicon of a processor that has it.
@@ -186,6 +194,10 @@ impl Backend for SvmBackend {
         Ok(Format { table: nested_table, page: nested_page, largest, writable: WRITABLE, dirty: isa::paging::DIRTY, large: PAGE_SIZE })
     }
 
+    fn fit_for_shadow_paging(model: &'static CpuModel) -> Result<(), Unfit> {
+        model.svm.map(drop).ok_or(Unfit::NoExtension(model.name))
+    }
+
     fn create(cpu: &mut Cpu, setup: &Setup) -> Result<Self, Unfit> {
         let model = cpu.model;
         let features = model.svm.ok_or(Unfit::NoExtension(model.name))?.features;
@@ -203,6 +215,10 @@ impl Backend for SvmBackend {
         for &code in ALWAYS {
             intercepts.set(code, true);
         }
+        let shadow = setup.nested_root.is_none();
+        for &code in WITH_SHADOW_PAGING {
+            intercepts.set(code, shadow);
+        }
         let virtual_interrupt = VirtualInterrupt::new().with_v_intr_masking(true);
         let mut block = Box::new(Vmcb::zeroed());
         block.control.intercepts = intercepts;
@@ -210,8 +226,8 @@ impl Backend for SvmBackend {
         block.control.msrpm_base_pa = msrpm;
         block.control.guest_asid = setup.number + 1;
         block.control.virtual_interrupt = virtual_interrupt;
-        block.control.nested_control = NestedControl::new().with_np_enable(true);
-        block.control.n_cr3 = setup.nested_root;
+        block.control.nested_control = NestedControl::new().with_np_enable(!shadow);
+        block.control.n_cr3 = setup.nested_root.unwrap_or(0);
         cpu.write_physical_bytes(vmcb, block.as_bytes());
         Ok(Self {
             vmcb,
@@ -224,6 +240,7 @@ impl Backend for SvmBackend {
             scales_tsc: features.tsc_rate_msr(),
             flush_by_asid: features.flush_by_asid(),
             sysenter_high: (setup.guest_vendor == Vendor::Intel).then_some([0; 2]),
+            shadowed: shadow.then(Shadowed::new),
         })
     }
 
@@ -244,6 +261,7 @@ impl Backend for SvmBackend {
             scales_tsc: _,
             flush_by_asid: _,
             sysenter_high,
+            shadowed,
         } = self;
         SvmBackendRecord {
             rip: *rip,
@@ -253,11 +271,13 @@ impl Backend for SvmBackend {
             virtual_interrupt: virtual_interrupt.into_bits(),
             tlb_control: flush.0,
             sysenter_high: *sysenter_high,
+            shadowed: *shadowed,
         }
     }
 
     fn restore(&mut self, record: SvmBackendRecord) {
-        let SvmBackendRecord { rip, intercepts, injected, nmi_blocked, virtual_interrupt, tlb_control, sysenter_high } = record;
+        let SvmBackendRecord { rip, intercepts, injected, nmi_blocked, virtual_interrupt, tlb_control, sysenter_high, shadowed } = record;
+        self.shadowed = self.shadowed.and(shadowed.or(self.shadowed));
         self.rip = rip;
         self.intercepts = Intercepts(intercepts);
         self.injected = injected;
@@ -440,11 +460,29 @@ impl Backend for SvmBackend {
 
     fn intercept_exceptions(&mut self, cpu: &mut Cpu, vectors: u32) {
         self.intercepts.0[2] = vectors;
+        self.intercepts.set(ExitCode::EXCP_PF, self.shadowed.is_some() || self.intercepts.contains(ExitCode::EXCP_PF));
         self.write_intercepts(cpu);
     }
 
     fn flush(&mut self, _cpu: &mut Cpu) {
         self.flush = if self.flush_by_asid { TlbControl::FLUSH_GUEST } else { TlbControl::FLUSH_ALL };
+    }
+
+    fn invalidate(&mut self, cpu: &mut Cpu, linear: u64) {
+        let asid = cpu.read_physical(self.vmcb + place!(control.guest_asid), 4) as u32;
+        with(cpu, |svm, cpu| svm.invlpga(cpu, linear, asid));
+    }
+
+    fn paging_changed(&mut self) -> bool {
+        self.shadowed.as_mut().is_some_and(|shadowed| std::mem::take(&mut shadowed.changed))
+    }
+
+    fn set_root(&mut self, cpu: &mut Cpu, root: u64) {
+        if let Some(shadowed) = &mut self.shadowed {
+            shadowed.root = root;
+            self.write(cpu, place!(save.cr3), root);
+            Backend::flush(self, cpu);
+        }
     }
 
     fn set_tsc(&mut self, cpu: &mut Cpu, setting: TscSetting) -> bool {
@@ -482,7 +520,20 @@ impl Backend for SvmBackend {
         }
         cpu.regs[..16].copy_from_slice(&registers.gprs);
         let mut block = self.block(cpu);
-        fill_save_area(&mut block.save, registers);
+        match &mut self.shadowed {
+            Some(shadowed) => {
+                let real = shadowed.hide(registers);
+                fill_save_area(&mut block.save, &real);
+                // APM 15.8.1 "State Saved on Exit" knows no shadow of a control register: what the guest would see otherwise is intercepted.
+                // Of writes the selective intercept of CR0 compares with the processor's own value, which would not do then.
+                let (cr0, cr4) = (real.cr0 != registers.cr0, real.cr4 != registers.cr4);
+                for (code, differs) in [(ExitCode::CR0_READ, cr0), (ExitCode::CR0_WRITE, cr0), (ExitCode::CR4_READ, cr4)] {
+                    self.intercepts.set(code, differs);
+                }
+                block.control.intercepts = self.intercepts;
+            }
+            None => fill_save_area(&mut block.save, registers),
+        }
         block.control.interrupt_state = InterruptState::new().with_interrupt_shadow(registers.shadow != Shadow::None);
         cpu.write_physical_bytes(self.vmcb, block.as_bytes());
         self.set_intercept(cpu, ExitCode::IRET, self.nmi_blocked);
@@ -499,25 +550,36 @@ impl Backend for SvmBackend {
         with(cpu, |svm, cpu| svm.vmsave(cpu, vmcb));
         let block = self.block(cpu);
         let mut registers = Registers::of(cpu);
+        let pat = registers.msrs.pat;
         read_save_area(&block.save, &mut registers);
         if let Some([esp, eip]) = self.sysenter_high {
             registers.msrs.sysenter_esp |= esp;
             registers.msrs.sysenter_eip |= eip;
         }
+        if self.shadowed.is_some() {
+            // APM 15.25.9 "Combining Memory Types": G_PAT is part of nested paging; without it the guest has the processor's own.
+            registers.msrs.pat = pat;
+            self.show(&mut registers);
+        } else if registers.pae_paging() {
+            // APM 15.25.10 "Legacy PAE Mode": every walk reads them; guest-physical addresses are host-physical ones.
+            registers.pdptes = [0, 8, 16, 24].map(|offset| cpu.read_physical((registers.cr3 & 0xffff_ffe0) + offset, 8));
+        }
+        if !registers.pae_paging() {
+            registers.pdptes = [0; 4];
+        }
         registers.shadow = shadow_of(block.control.interrupt_state);
         registers.nmi_blocked = self.nmi_blocked;
         registers.pending_debug = 0;
-        // APM 15.25.10 "Legacy PAE Mode": every walk reads them; guest-physical addresses are host-physical ones.
-        registers.pdptes = [0; 4];
-        if registers.pae_paging() {
-            let table = registers.cr3 & 0xffff_ffe0;
-            registers.pdptes = [0, 8, 16, 24].map(|at| cpu.read_physical(table + at, 8));
-        }
         registers
     }
 
-    /// The processor has what the guest wrote.
-    fn show(&self, _registers: &mut Registers) {}
+    /// With nested paging the processor has what the guest wrote.
+    fn show(&self, registers: &mut Registers) {
+        if let Some(shadowed) = &self.shadowed {
+            shadowed.show(registers);
+            registers.cr4 = shadowed.cr4;
+        }
+    }
 
     fn explain(&mut self, cpu: &mut Cpu) -> Vec<String> {
         with(cpu, |svm, _| {
@@ -551,6 +613,8 @@ impl SvmBackend {
                 let io = IoInfo::from_bits(info1);
                 Exit::Port(Port { port: io.port(), width: io.size(), input: io.input(), string: io.string() })
             }
+            ExitCode::INVLPG => Exit::Invalidate { linear: (info1 != 0).then_some(info1) },
+            ExitCode::INVPCID => Exit::Invalidate { linear: None },
             ExitCode::NPF => {
                 let fault = NestedPageFaultInfo::from_bits(info1);
                 let access = if fault.page_table_walk() {

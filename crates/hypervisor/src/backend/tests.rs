@@ -249,7 +249,15 @@ fn state<B: Backend>(model: &'static CpuModel) {
 /// Every difference is in the ledger, and what is there differs. The record is that of a guest of the other vendor, which keeps less.
 fn foretold<B: Backend>(vm: &Vm<B>, registers: &Registers, saved: &Registers) {
     let guest = vm.common.guest();
-    let record = Move { registers, software: &vm.vcpus[0].software, guest: &guest, from: vm.model(), to: vm.model(), memory: vm.memory() };
+    let record = Move {
+        registers,
+        software: &vm.vcpus[0].software,
+        guest: &guest,
+        from: vm.model(),
+        to: vm.model(),
+        to_shadow: false,
+        memory: vm.memory(),
+    };
     let told: Vec<&str> = record.losses().iter().map(|entry| entry.tag).collect();
     let differ = registers.differences(saved);
     for tag in &differ {

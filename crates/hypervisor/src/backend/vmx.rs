@@ -1,6 +1,9 @@
 //! A virtual CPU on VMX: what its VMCS says, reached by VMREAD and VMWRITE alone.
 //!
-//! Modelled: 64-bit host, EPT, VPID, unrestricted guest (and life without it, in `restricted`), virtual NMIs, an MSR bitmap, unconditional I/O exiting, TSC offset and scaling.
+//! Modelled: 64-bit host, EPT or shadow paging, VPID, unrestricted guest (and life without it, in `restricted`), virtual NMIs, an MSR bitmap,
+//! unconditional I/O exiting, TSC offset and scaling. Under shadow paging a processor needs none of what came after 2006: where there are no
+//! virtual NMIs, NMIs count as blocked until the guest takes interrupts again, as KVM's `soft_vnmi_blocked` has it; where EFER and PAT are not in
+//! the VMCS, the software switches them.
 //! Not used: TPR shadow and APIC virtualization (CR8 and the APIC page exit), the preemption timer, MSR lists.
 
 mod controls;
@@ -9,15 +12,16 @@ mod restricted;
 
 pub(crate) use restricted::{IDENTITY_MAP, identity_map};
 
+use super::shadowed::Shadowed;
 use super::{Backend, EntryRefused, Setup, TscSetting, Unfit, Window};
 use crate::exit::{Exit, ExitInfo, Port, Report, TaskSwitch};
 use crate::mmu::nested::Format;
 use crate::state::Registers;
 use ::vmx::{EntryOutcome, Vmx};
-use controls::{capabilities, entry_controls, exit_controls, pin_based, primary, secondary, write_msr_bitmap};
+use controls::{capabilities, entry_controls, exit_controls, nested_capabilities, pin_based, primary, secondary, write_msr_bitmap};
 use cpu::state::{Cpu, Shadow};
 use cpu::trap::{Access, Event, EventKind, TaskSwitchSource};
-use guest_state::{GUEST_CR0, GUEST_CR4, load_fields, save_fields, shadow_of};
+use guest_state::{GUEST_CR0, GUEST_CR4, exists, load_fields, save_fields, shadow_of};
 use isa::control::{Cr0, Efer};
 use isa::debug::Dr6;
 use isa::register::Gpr;
@@ -26,8 +30,8 @@ use isa::segment::Attributes;
 use isa::vmx::VmcsField as F;
 use isa::vmx::{
     ControlRegisterAccessType, ControlRegisterQualification, EptEntry, EptPointer, EptViolationQualification, ExitReason, ExitReasonField,
-    Interruptibility, InterruptionInformation, InterruptionType, InveptType, IoQualification, PrimaryControls, SecondaryControls,
-    TaskSwitchQualification,
+    Interruptibility, InterruptionInformation, InterruptionType, InveptType, InvvpidType, IoQualification, PinBasedControls,
+    PrimaryControls, SecondaryControls, TaskSwitchQualification,
 };
 use models::{CpuModel, Vendor};
 use restricted::{Restricted, refuses};
@@ -36,6 +40,8 @@ use trace::Name;
 
 /// Index of the entry of the page-modification log that is written first.
 const LAST_LOG_ENTRY: u64 = 511;
+/// The vector of #PF.
+const PAGE_FAULT: u32 = 14;
 
 /// A virtual CPU on VMX.
 #[derive(Clone, Debug)]
@@ -43,13 +49,20 @@ pub struct VmxBackend {
     launched: bool,
     rip: u64,
     primary: PrimaryControls,
-    eptp: u64,
+    /// The EPT pointer, with nested paging.
+    eptp: Option<u64>,
+    /// The guest's VPID, where the processor has such.
+    vpid: Option<u16>,
     /// Host-physical page of the page-modification log.
     log: u64,
     injected: (u32, u32),
     scales_tsc: bool,
     /// Without unrestricted guests: what the guest has and the processor has not.
     restricted: Option<Restricted>,
+    /// Under shadow paging: the same for the registers of paging.
+    shadowed: Option<Shadowed>,
+    /// Whether NMIs are blocked, where the processor does not know.
+    nmi_blocked: Option<bool>,
 }
 
 /// What a checkpoint keeps of a virtual CPU beside its VMCS.
@@ -61,6 +74,10 @@ pub struct VmxBackendRecord {
     primary: PrimaryControls,
     injected: (u32, u32),
     restricted: Option<Restricted>,
+    #[serde(default)]
+    shadowed: Option<Shadowed>,
+    #[serde(default)]
+    nmi_blocked: Option<bool>,
 }
 
 /// Lets a closure use the silicon of a processor that has it.
@@ -115,7 +132,7 @@ impl Backend for VmxBackend {
     type Record = VmxBackendRecord;
 
     fn nested_format(model: &'static CpuModel) -> Result<Format, Unfit> {
-        let ept = capabilities(model)?.ept_vpid;
+        let ept = nested_capabilities(model)?.ept_vpid;
         let largest = if ept.pages_1_gib() {
             30
         } else if ept.pages_2_mib() {
@@ -128,6 +145,10 @@ impl Backend for VmxBackend {
         Ok(Format { table: ept_table, page: ept_page, largest, writable, dirty, large })
     }
 
+    fn fit_for_shadow_paging(model: &'static CpuModel) -> Result<(), Unfit> {
+        capabilities(model).map(drop)
+    }
+
     fn create(cpu: &mut Cpu, setup: &Setup) -> Result<Self, Unfit> {
         let model = cpu.model;
         let offered = capabilities(model)?;
@@ -135,30 +156,34 @@ impl Backend for VmxBackend {
         let refused = |fail: ::vmx::VmFail| Unfit::Refused(fail.to_string());
         write_msr_bitmap(cpu, bitmap, setup.passed_msrs);
 
-        let eptp = EptPointer::new()
-            .with_memory_type(6)
-            .with_walk_length_minus_one(3)
-            .with_accessed_dirty(offered.ept_vpid.accessed_dirty())
-            .with_frame(setup.nested_root >> 12)
-            .into_bits();
+        let eptp = setup.nested_root.map(|root| {
+            EptPointer::new()
+                .with_memory_type(6)
+                .with_walk_length_minus_one(3)
+                .with_accessed_dirty(offered.ept_vpid.accessed_dirty())
+                .with_frame(root >> 12)
+                .into_bits()
+        });
+        let (nested, unrestricted) = (eptp.is_some(), eptp.is_some() && !setup.restricted);
+        let vpid = offered.may_be_one(SecondaryControls::ENABLE_VPID).then_some(setup.number as u16 + 1);
         let scales_tsc = offered.may_be_one(SecondaryControls::USE_TSC_SCALING);
-        let primary = primary(offered);
+        let primary = primary(offered, !nested);
+        let secondary = offered.secondary.adjust(secondary(offered, nested).with_unrestricted_guest(unrestricted).into_bits());
         let fields = [
             (F::PinBasedControls, u64::from(offered.pin_based.adjust(pin_based().into_bits()))),
             (F::PrimaryProcessorBasedControls, u64::from(primary.into_bits())),
-            (
-                F::SecondaryProcessorBasedControls,
-                u64::from(offered.secondary.adjust(secondary(offered).with_unrestricted_guest(!setup.restricted).into_bits())),
-            ),
             (F::PrimaryExitControls, u64::from(offered.exit.adjust(exit_controls().into_bits()))),
             (F::EntryControls, u64::from(offered.entry.adjust(entry_controls(false).into_bits()))),
             (F::ExceptionBitmap, 0),
             (F::MsrBitmapAddress, bitmap),
-            (F::EptPointer, eptp),
-            (F::VirtualProcessorIdentifier, u64::from(setup.number) + 1),
             (F::VmcsLinkPointer, u64::MAX),
             (F::Cr0GuestHostMask, !GUEST_CR0),
             (F::Cr4GuestHostMask, !GUEST_CR4),
+        ];
+        let optional = [
+            (F::SecondaryProcessorBasedControls, u64::from(secondary)),
+            (F::EptPointer, eptp.unwrap_or(0)),
+            (F::VirtualProcessorIdentifier, vpid.unwrap_or(0).into()),
         ];
         let entered = with(cpu, |vmx, cpu| {
             vmx.prepare_rust_host(cpu);
@@ -172,6 +197,11 @@ impl Backend for VmxBackend {
             for (field, value) in fields {
                 vmx.vmwrite(cpu, field, value)?;
             }
+            for (field, value) in optional {
+                if exists(vmx, field) {
+                    vmx.vmwrite(cpu, field, value)?;
+                }
+            }
             if scales_tsc {
                 vmx.vmwrite(cpu, F::TscMultiplier, 1 << 48)?;
             }
@@ -183,10 +213,13 @@ impl Backend for VmxBackend {
             rip: 0,
             primary,
             eptp,
+            vpid,
             log: setup.pages.start + 0x3000,
             injected: (0, 0),
             scales_tsc,
-            restricted: setup.restricted.then(Restricted::default),
+            restricted: (nested && setup.restricted).then(Restricted::default),
+            shadowed: (!nested).then(Shadowed::new),
+            nmi_blocked: (!offered.may_be_one(PinBasedControls::VIRTUAL_NMIS)).then_some(false),
         })
     }
 
@@ -195,17 +228,28 @@ impl Backend for VmxBackend {
     }
 
     fn record(&self) -> VmxBackendRecord {
-        let Self { launched, rip, primary, eptp: _, log: _, injected, scales_tsc: _, restricted } = self;
-        VmxBackendRecord { launched: *launched, rip: *rip, primary: *primary, injected: *injected, restricted: *restricted }
+        let Self { launched, rip, primary, eptp: _, vpid: _, log: _, injected, scales_tsc: _, restricted, shadowed, nmi_blocked } = self;
+        VmxBackendRecord {
+            launched: *launched,
+            rip: *rip,
+            primary: *primary,
+            injected: *injected,
+            restricted: *restricted,
+            shadowed: *shadowed,
+            nmi_blocked: *nmi_blocked,
+        }
     }
 
     fn restore(&mut self, record: VmxBackendRecord) {
-        let VmxBackendRecord { launched, rip, primary, injected, restricted } = record;
-        *self = Self { launched, rip, primary, injected, restricted, ..*self };
+        let VmxBackendRecord { launched, rip, primary, injected, restricted, shadowed, nmi_blocked } = record;
+        // Whether there are such things is the processor's affair, and not the record's.
+        let shadowed = self.shadowed.and(shadowed.or(self.shadowed));
+        let nmi_blocked = self.nmi_blocked.map(|blocked| nmi_blocked.unwrap_or(blocked));
+        *self = Self { launched, rip, primary, injected, restricted, shadowed, nmi_blocked, ..*self };
     }
 
     fn refuses(&mut self, cpu: &mut Cpu) -> bool {
-        self.restricted.is_some() && refuses(&self.save(cpu))
+        (self.restricted.is_some() || self.shadowed.is_some()) && refuses(&self.save(cpu))
     }
 
     fn enter(&mut self, cpu: &mut Cpu) -> Result<bool, EntryRefused> {
@@ -245,15 +289,13 @@ impl Backend for VmxBackend {
     }
 
     fn is_64bit(&mut self, cpu: &mut Cpu) -> bool {
-        with(cpu, |vmx, cpu| {
-            let efer = Efer::from_bits(read(vmx, cpu, F::GuestEfer));
-            efer.lma() && Attributes::from_bits(read(vmx, cpu, F::GuestCsAccessRights) as u32).l()
-        })
-        .unwrap_or(false)
+        let long_mode = self.long_mode(cpu);
+        with(cpu, |vmx, cpu| long_mode && Attributes::from_bits(read(vmx, cpu, F::GuestCsAccessRights) as u32).l()).unwrap_or(false)
     }
 
     fn long_mode(&mut self, cpu: &mut Cpu) -> bool {
-        Efer::from_bits(get(cpu, F::GuestEfer)).lma()
+        // Under shadow paging every change of it exits, and not every processor has the field.
+        self.shadowed.as_ref().map_or_else(|| Efer::from_bits(get(cpu, F::GuestEfer)), |shadowed| shadowed.efer).lma()
     }
 
     fn cpl(&mut self, cpu: &mut Cpu) -> u8 {
@@ -270,7 +312,7 @@ impl Backend for VmxBackend {
     }
 
     fn interrupted(&mut self, cpu: &mut Cpu) -> Option<Event> {
-        with(cpu, |vmx, cpu| {
+        let event = with(cpu, |vmx, cpu| {
             let information = InterruptionInformation::from_bits(read(vmx, cpu, F::IdtVectoringInformation) as u32);
             if !information.valid() {
                 return None;
@@ -284,6 +326,11 @@ impl Backend for VmxBackend {
                 InterruptionType::SoftwareException => EventKind::SoftwareException,
                 InterruptionType::Reserved | InterruptionType::OtherEvent => return None,
             };
+            if kind != EventKind::Exception {
+                // SDM 28.3.3 "Saving RIP, RSP, RFLAGS, and SSP": the fault on its way set RF, which is no part of this event.
+                let rflags = Rflags::from_bits(read(vmx, cpu, F::GuestRflags));
+                write(vmx, cpu, F::GuestRflags, rflags.with_rf(false).into_bits());
+            }
             if kind == EventKind::Nmi {
                 // It will block NMIs again when it is injected; while it is marked as blocking, VM entry refuses it.
                 let state = Interruptibility::from_bits(read(vmx, cpu, F::GuestInterruptibilityState) as u32);
@@ -293,21 +340,31 @@ impl Backend for VmxBackend {
             let software = information.interruption_type().is_software();
             let length = if software { read(vmx, cpu, F::ExitInstructionLength) as u8 } else { 0 };
             Some(Event { kind, vector: information.vector(), error_code, length })
-        })?
+        })?;
+        if event.is_some_and(|event| event.kind == EventKind::Nmi) {
+            self.nmi_blocked = self.nmi_blocked.map(|_| false);
+        }
+        event
     }
 
     fn window(&mut self, cpu: &mut Cpu) -> Window {
+        let blocked = self.nmi_blocked == Some(true);
         with(cpu, |vmx, cpu| {
             let state = Interruptibility::from_bits(read(vmx, cpu, F::GuestInterruptibilityState) as u32);
             let shadow = state.blocking_by_sti() || state.blocking_by_mov_ss();
             let interrupts = Rflags::from_bits(read(vmx, cpu, F::GuestRflags)).r#if();
-            Window { interrupt: interrupts && !shadow, nmi: !shadow && !state.blocking_by_nmi() }
+            Window { interrupt: interrupts && !shadow, nmi: !shadow && !state.blocking_by_nmi() && !blocked }
         })
         .unwrap_or(Window { interrupt: false, nmi: false })
     }
 
     fn request_window(&mut self, cpu: &mut Cpu, wanted: Window) {
-        let primary = self.primary.with_interrupt_window_exiting(wanted.interrupt).with_nmi_window_exiting(wanted.nmi);
+        let primary = if self.nmi_blocked.is_some() {
+            // Nothing tells when NMIs are possible again: that is taken to be when interrupts are.
+            self.primary.with_interrupt_window_exiting(wanted.interrupt || wanted.nmi)
+        } else {
+            self.primary.with_interrupt_window_exiting(wanted.interrupt).with_nmi_window_exiting(wanted.nmi)
+        };
         if primary != self.primary {
             self.primary = primary;
             set(cpu, F::PrimaryProcessorBasedControls, primary.into_bits().into());
@@ -338,6 +395,9 @@ impl Backend for VmxBackend {
             (information.into_bits(), error_code.unwrap_or(0))
         });
         self.injected = injected.unwrap_or((0, 0));
+        if event.kind == EventKind::Nmi {
+            self.nmi_blocked = self.nmi_blocked.map(|_| true);
+        }
     }
 
     fn injected(&self) -> (u32, u32) {
@@ -363,15 +423,42 @@ impl Backend for VmxBackend {
     }
 
     fn intercept_exceptions(&mut self, cpu: &mut Cpu, vectors: u32) {
-        set(cpu, F::ExceptionBitmap, vectors.into());
+        // With mask and match zero every page fault exits. SDM 25.6.3 "Exception Bitmap".
+        let faults = if self.shadowed.is_some() { 1 << PAGE_FAULT } else { 0 };
+        set(cpu, F::ExceptionBitmap, (vectors | faults).into());
     }
 
     fn flush(&mut self, cpu: &mut Cpu) {
-        let eptp = self.eptp;
+        let (eptp, vpid) = (self.eptp, self.vpid);
         with(cpu, |vmx, cpu| {
-            let done = vmx.invept(cpu, InveptType::SingleContext as u64, [eptp, 0]);
-            debug_assert!(done.is_ok(), "INVEPT: {done:?}");
+            let done = match (eptp, vpid) {
+                (Some(eptp), _) => vmx.invept(cpu, InveptType::SingleContext as u64, [eptp, 0]),
+                (None, Some(vpid)) => vmx.invvpid(cpu, InvvpidType::SingleContext as u64, [vpid.into(), 0]),
+                // SDM 29.4.3.1 "Operations that Invalidate Cached Mappings": without VPIDs every VM entry does it.
+                (None, None) => Ok(()),
+            };
+            debug_assert!(done.is_ok(), "INVEPT or INVVPID: {done:?}");
         });
+    }
+
+    fn invalidate(&mut self, cpu: &mut Cpu, linear: u64) {
+        let Some(vpid) = self.vpid else { return };
+        with(cpu, |vmx, cpu| {
+            let done = vmx.invvpid(cpu, InvvpidType::IndividualAddress as u64, [vpid.into(), linear]);
+            debug_assert!(done.is_ok(), "INVVPID: {done:?}");
+        });
+    }
+
+    fn paging_changed(&mut self) -> bool {
+        self.shadowed.as_mut().is_some_and(|shadowed| std::mem::take(&mut shadowed.changed))
+    }
+
+    fn set_root(&mut self, cpu: &mut Cpu, root: u64) {
+        if let Some(shadowed) = &mut self.shadowed {
+            shadowed.root = root;
+            set(cpu, F::GuestCr3, root);
+            self.flush(cpu);
+        }
     }
 
     fn set_tsc(&mut self, cpu: &mut Cpu, setting: TscSetting) -> bool {
@@ -430,10 +517,19 @@ impl Backend for VmxBackend {
         registers.put_shared(cpu);
         // Those are in the VMCS, and the processor has the host's.
         (cpu.msrs.pat, cpu.msrs.sysenter_cs, cpu.msrs.sysenter_esp, cpu.msrs.sysenter_eip) = host;
+        if with(cpu, |vmx, _| exists(vmx, F::GuestPat)) == Some(false) {
+            cpu.msrs.pat = registers.msrs.pat;
+        }
+        self.nmi_blocked = self.nmi_blocked.map(|_| registers.nmi_blocked);
         cpu.msrs.debugctl = 0;
         cpu.regs[..16].copy_from_slice(&registers.gprs);
         cpu.cr2 = registers.cr2;
         cpu.dr6 = registers.dr6;
+        if let Some(shadowed) = &mut self.shadowed {
+            let real = shadowed.hide(registers);
+            with(cpu, |vmx, cpu| load_fields(vmx, cpu, registers, &real, true));
+            return;
+        }
         let Some(restricted) = &mut self.restricted else {
             with(cpu, |vmx, cpu| load_fields(vmx, cpu, registers, registers, false));
             return;
@@ -459,12 +555,16 @@ impl Backend for VmxBackend {
         if !registers.pae_paging() {
             registers.pdptes = [0; 4];
         }
+        registers.nmi_blocked = self.nmi_blocked.unwrap_or(registers.nmi_blocked);
         registers
     }
 
     fn show(&self, registers: &mut Registers) {
         if let Some(restricted) = &self.restricted {
             restricted.show(registers);
+        }
+        if let Some(shadowed) = &self.shadowed {
+            shadowed.show(registers);
         }
     }
 
@@ -477,10 +577,23 @@ impl Backend for VmxBackend {
 }
 
 impl VmxBackend {
+    /// After an exit, without virtual NMIs: their blocking counts as over once the guest takes interrupts, and what the VMCS says of it is the
+    /// host's own.
+    fn track_nmis(&mut self, vmx: &mut Vmx, cpu: &mut Cpu) {
+        let state = Interruptibility::from_bits(read(vmx, cpu, F::GuestInterruptibilityState) as u32);
+        if Rflags::from_bits(read(vmx, cpu, F::GuestRflags)).r#if() && shadow_of(state) == Shadow::None {
+            self.nmi_blocked = Some(false);
+        }
+        write(vmx, cpu, F::GuestInterruptibilityState, state.with_blocking_by_nmi(false).into_bits().into());
+    }
+
     /// Reads what tells of an exit: never more than the reason needs.
     fn read_report(&mut self, vmx: &mut Vmx, cpu: &mut Cpu) -> Report {
         let field = ExitReasonField::from_bits(read(vmx, cpu, F::ExitReason) as u32);
         let qualification = read(vmx, cpu, F::ExitQualification);
+        if self.nmi_blocked.is_some() {
+            self.track_nmis(vmx, cpu);
+        }
         self.rip = read(vmx, cpu, F::GuestRip);
         cpu.regs[Gpr::Rsp.number()] = read(vmx, cpu, F::GuestRsp);
         let reason = field.reason();
@@ -502,11 +615,15 @@ impl VmxBackend {
         let Ok(reason) = reason else {
             return Report { exit: Exit::Vendor(field.basic().into()), rip: self.rip, length: None, info };
         };
-        if matches!(reason, ExitReason::EptViolation | ExitReason::PageModificationLogFull)
-            && EptViolationQualification::from_bits(qualification).nmi_unblocking_due_to_iret()
-            && !InterruptionInformation::from_bits(info.info2 as u32).valid()
-        {
-            // SDM 28.2.3 "Information About NMI Unblocking Due to IRET": the IRET has not happened, and will be executed again.
+        // SDM 28.2.3 "Information About NMI Unblocking Due to IRET": an IRET that faulted will be executed again, with NMIs as blocked as before.
+        let unblocked = match reason {
+            ExitReason::ExceptionOrNmi => interruption.nmi_unblocking_due_to_iret() && u32::from(interruption.vector()) == PAGE_FAULT,
+            ExitReason::EptViolation | ExitReason::PageModificationLogFull => {
+                EptViolationQualification::from_bits(qualification).nmi_unblocking_due_to_iret()
+            }
+            _ => false,
+        };
+        if unblocked && self.nmi_blocked.is_none() && info.info2 >> 31 == 0 {
             let state = Interruptibility::from_bits(read(vmx, cpu, F::GuestInterruptibilityState) as u32);
             write(vmx, cpu, F::GuestInterruptibilityState, state.with_blocking_by_nmi(true).into_bits().into());
         }
@@ -557,6 +674,8 @@ fn classify(
                 gpr: mov.then_some(access.general_register()),
             }
         }
+        ExitReason::Invlpg => Exit::Invalidate { linear: Some(qualification) },
+        ExitReason::Invpcid => Exit::Invalidate { linear: None },
         ExitReason::EptViolation | ExitReason::EptMisconfiguration => {
             let violation = EptViolationQualification::from_bits(qualification);
             let access = if violation.write() {
@@ -629,5 +748,7 @@ fn has_length(reason: ExitReason) -> bool {
             | ExitReason::IoInstruction
             | ExitReason::TaskSwitch
             | ExitReason::ControlRegisterAccess
+            | ExitReason::Invlpg
+            | ExitReason::Invpcid
     )
 }

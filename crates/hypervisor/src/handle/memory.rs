@@ -7,12 +7,14 @@ use super::{port, userspace};
 use crate::backend::Backend;
 use crate::emulator::{Devices, Step};
 use crate::exit::Report;
+use crate::mmu::Mmu;
 use crate::run::Stop;
 use crate::vm::Vm;
 use board::Board;
 use cpu::apic::{Effects, LocalApic, register};
-use cpu::trap::Access;
+use cpu::trap::{Access, EventKind, Exception};
 use isa::apic::{ApicMessage, DeliveryMode};
+use isa::exception::{Class, Vector};
 use trace::{Event, Name, Sink};
 
 /// Names of the local APIC's registers in `kvm_apic`, as the kernel has them, by offset in the page.
@@ -167,7 +169,9 @@ impl<B: Backend> Vm<B> {
             Some(slot) if !(slot.read_only && access == Access::Write) => {
                 let costs = self.model.costs;
                 self.charge(vcpu, &costs.nested_fault_fix);
-                if self.nested.map(&mut self.memory, &slot, guest_physical) {
+                if let Mmu::Nested(nested) = &mut self.mmu
+                    && nested.map(&mut self.memory, &slot, guest_physical)
+                {
                     self.flush_all();
                 }
                 if writes && !slot.read_only {
@@ -179,8 +183,62 @@ impl<B: Backend> Vm<B> {
                 self.leave_to_userspace(vcpu, userspace::INTERNAL_ERROR, sink);
                 Err(Stop::Userspace { vcpu: vcpu as u32, reason: userspace::INTERNAL_ERROR.0 })
             }
-            _ => self.emulate(vcpu, sink, true),
+            _ => self.emulate_access(vcpu, sink),
         }
+    }
+
+    /// Software makes the access that the processor cannot make: that of an instruction, or of an event on its way.
+    pub(super) fn emulate_access(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
+        match self.vcpus[vcpu].software.requeued.take() {
+            None => self.emulate(vcpu, sink, true),
+            Some(event) => self.deliver_by_software(vcpu, event, sink),
+        }
+    }
+
+    /// Delivers an event on the spare processor, because the processor's own delivery meets what only software can access.
+    fn deliver_by_software(&mut self, vcpu: usize, event: cpu::trap::Event, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let costs = self.model.costs;
+        self.charge(vcpu, &costs.emulate_execute);
+        let mut registers = self.silicon(vcpu, |backend, cpu| backend.save(cpu));
+        self.begin_emulation(vcpu, &registers);
+        match self.emulator.deliver(&mut self.memory, &mut self.code, event) {
+            Step::Done { .. } => {
+                self.emulator.end(&mut registers);
+                registers.nmi_blocked |= event.kind == EventKind::Nmi;
+                self.silicon(vcpu, |backend, cpu| backend.load(cpu, &registers));
+                Ok(())
+            }
+            Step::Fault(exception) => {
+                self.vcpus[vcpu].software.requeued = Some(event);
+                self.fault_of_guest(vcpu, exception, sink)
+            }
+            Step::NotModelled(what) => Err(Stop::NotModelled { vcpu: vcpu as u32, what }),
+            Step::Failed => {
+                self.leave_to_userspace(vcpu, userspace::INTERNAL_ERROR, sink);
+                Err(Stop::Userspace { vcpu: vcpu as u32, reason: userspace::INTERNAL_ERROR.0 })
+            }
+        }
+    }
+
+    /// A fault that is the guest's own, met perhaps on the way of an event, which is over with it: SDM vol 3, Table 6-5 "Conditions for
+    /// Generating a Double Fault". RIP is that of an instruction that will be executed again, or where an outside event came.
+    pub(super) fn fault_of_guest(&mut self, vcpu: usize, exception: Exception, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let software = &mut self.vcpus[vcpu].software;
+        let event = software.requeued;
+        let double = event.is_some_and(|event| event.kind == EventKind::Exception && event.vector == Vector::DoubleFault as u8);
+        if double && exception.vector.class() != Class::Benign {
+            self.leave_to_userspace(vcpu, userspace::SHUTDOWN, sink);
+            return Err(Stop::TripleFault { vcpu: vcpu as u32 });
+        }
+        self.queue_exception(vcpu, exception);
+        self.vcpus[vcpu].software.requeued = None;
+        if event.is_some_and(|event| event.kind == EventKind::Nmi) {
+            // It was taken, and its handler never reached: the IRET of another's ends its blocking.
+            let mut registers = self.silicon(vcpu, |backend, cpu| backend.save(cpu));
+            registers.nmi_blocked = true;
+            self.silicon(vcpu, |backend, cpu| backend.load(cpu, &registers));
+        }
+        Ok(())
     }
 
     /// An interrupt that a hypercall sends to one virtual CPU; whether it was accepted.

@@ -9,6 +9,7 @@ use super::patch::{AsWho, WriteFailure};
 use crate::backend::Backend;
 use crate::handle::{UNDEFINED, mode_name};
 use crate::hypercall::errno;
+use crate::mmu::Paging;
 use crate::run::Stop;
 use crate::state::Registers;
 use crate::vm::Vm;
@@ -64,6 +65,9 @@ impl<B: Backend> Vm<B> {
     fn classic_hypercall(&mut self, vcpu: usize, registers: &Registers, length: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
         // kvm->lock is taken here; then no other virtual CPU can have a mapping until the patch is written.
         let mappings = self.zap();
+        if self.mmu.paging() == Paging::Shadow {
+            self.kick_others(vcpu);
+        }
         let costs = self.model.costs;
         self.charge(vcpu, &costs.mmu_zap);
         self.emit(vcpu, sink, Event::Zap { mappings });

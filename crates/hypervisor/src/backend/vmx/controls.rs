@@ -5,9 +5,25 @@ use cpu::state::Cpu;
 use isa::vmx::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls, VmxCapabilities};
 use models::CpuModel;
 
-/// The capabilities that matter, checked.
+/// The capabilities, of whatever kind. SDM A.3.2 "Primary Processor-Based VM-Execution Controls": the first processors with VMX have all that
+/// shadow paging needs.
 pub(super) fn capabilities(model: &'static CpuModel) -> Result<&'static VmxCapabilities, Unfit> {
     let capabilities = model.vmx.as_ref().ok_or(Unfit::NoExtension(model.name))?;
+    for (control, feature) in [
+        (PrimaryControls::USE_MSR_BITMAPS, "MSR bitmaps"),
+        (PrimaryControls::INVLPG_EXITING, "exits of INVLPG"),
+        (PrimaryControls::UNCONDITIONAL_IO_EXITING, "unconditional I/O exits"),
+    ] {
+        if !capabilities.may_be_one(control) {
+            return Err(Unfit::Lacks { model: model.name, feature });
+        }
+    }
+    Ok(capabilities)
+}
+
+/// The capabilities that matter for nested paging, checked.
+pub(super) fn nested_capabilities(model: &'static CpuModel) -> Result<&'static VmxCapabilities, Unfit> {
+    let capabilities = capabilities(model)?;
     if !capabilities.may_be_one(SecondaryControls::ENABLE_EPT) {
         return Err(Unfit::NoNestedPaging(model.name));
     }
@@ -15,7 +31,6 @@ pub(super) fn capabilities(model: &'static CpuModel) -> Result<&'static VmxCapab
         (SecondaryControls::UNRESTRICTED_GUEST, "unrestricted guests"),
         (SecondaryControls::ENABLE_VPID, "VPIDs"),
         (PinBasedControls::VIRTUAL_NMIS, "virtual NMIs"),
-        (PrimaryControls::USE_MSR_BITMAPS, "MSR bitmaps"),
         (ExitControls::LOAD_IA32_EFER, "loading of IA32_EFER at VM exits"),
         (EntryControls::LOAD_IA32_EFER, "loading of IA32_EFER at VM entries"),
         (EntryControls::LOAD_IA32_PAT, "loading of IA32_PAT at VM entries"),
@@ -27,12 +42,13 @@ pub(super) fn capabilities(model: &'static CpuModel) -> Result<&'static VmxCapab
     Ok(capabilities)
 }
 
+/// The pin-based controls; without virtual NMIs the hypervisor keeps track of their blocking by itself.
 pub(super) fn pin_based() -> PinBasedControls {
     PinBasedControls::default().with_external_interrupt_exiting(true).with_nmi_exiting(true).with_virtual_nmis(true)
 }
 
 /// The primary controls as the hypervisor wants them, adjusted to what the processor offers.
-pub(super) fn primary(offered: &VmxCapabilities) -> PrimaryControls {
+pub(super) fn primary(offered: &VmxCapabilities, shadow: bool) -> PrimaryControls {
     let wanted = PrimaryControls::default()
         .with_hlt_exiting(true)
         .with_rdpmc_exiting(true)
@@ -43,13 +59,16 @@ pub(super) fn primary(offered: &VmxCapabilities) -> PrimaryControls {
         .with_cr8_store_exiting(true)
         .with_unconditional_io_exiting(true)
         .with_use_msr_bitmaps(true)
+        .with_invlpg_exiting(shadow)
+        .with_cr3_load_exiting(shadow)
+        .with_cr3_store_exiting(shadow)
         .with_activate_secondary_controls(true);
     PrimaryControls::from_bits(offered.primary.adjust(wanted.into_bits()))
 }
 
-pub(super) fn secondary(offered: &VmxCapabilities) -> SecondaryControls {
+pub(super) fn secondary(offered: &VmxCapabilities, nested: bool) -> SecondaryControls {
     SecondaryControls::default()
-        .with_enable_ept(true)
+        .with_enable_ept(nested)
         .with_enable_vpid(true)
         .with_unrestricted_guest(true)
         .with_enable_rdtscp(true)

@@ -11,7 +11,7 @@ use isa::register::{Gpr, Segment};
 use isa::rflags::Rflags;
 use isa::segment::{Attributes, SegmentRegister, Selector, TableRegister};
 use isa::vmx::VmcsField as F;
-use isa::vmx::{Interruptibility, PendingDebugExceptions};
+use isa::vmx::{Interruptibility, PendingDebugExceptions, PinBasedControls};
 
 /// Bits of CR4 that the guest owns: those that change neither paging nor what the hypervisor has to know of.
 pub(super) const GUEST_CR4: u64 = Cr4::new()
@@ -68,6 +68,18 @@ pub(super) fn save_segment(vmx: &mut Vmx, cpu: &mut Cpu, fields: [F; 4]) -> Segm
     }
 }
 
+/// Whether the processor has a field.
+pub(super) fn exists(vmx: &Vmx, field: F) -> bool {
+    vmx.capabilities().has_field(field)
+}
+
+/// VMWRITE of a field that not every processor has.
+fn write_optional(vmx: &mut Vmx, cpu: &mut Cpu, field: F, value: u64) {
+    if exists(vmx, field) {
+        write(vmx, cpu, field, value);
+    }
+}
+
 /// Loads the guest's registers; where they differ, the processor gets those of `real`, and the shadows show the guest's own.
 pub(super) fn load_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &Registers, real: &Registers, restricted: bool) {
     let (fixed_cr0, fixed_cr4, entry) = {
@@ -78,17 +90,22 @@ pub(super) fn load_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &Registers, r
     // With unrestricted guests PE and PG are the guest's.
     let free = if restricted { Cr0::new() } else { Cr0::new().with_pe(true).with_pg(true) };
     let fixed_cr0 = fixed_cr0 & !free.into_bits();
-    write(vmx, cpu, F::GuestCr0, cr0 & !CACHE_BITS | fixed_cr0);
+    write(vmx, cpu, F::GuestCr0, real.cr0.into_bits() & !CACHE_BITS | fixed_cr0);
     write(vmx, cpu, F::Cr0ReadShadow, cr0);
     let cr4 = registers.cr4.into_bits();
     write(vmx, cpu, F::GuestCr4, real.cr4.into_bits() | fixed_cr4);
     write(vmx, cpu, F::Cr4ReadShadow, cr4);
     write(vmx, cpu, F::GuestCr3, real.cr3);
     let efer = real.efer.with_svme(false).with_lmsle(false).with_ffxsr(false).with_tce(false);
-    write(vmx, cpu, F::GuestEfer, efer.into_bits());
+    if exists(vmx, F::GuestEfer) {
+        write(vmx, cpu, F::GuestEfer, efer.into_bits());
+    } else {
+        // SDM 27.3.2.1 "Loading Guest Control Registers, Debug Registers, and MSRs": VM entry sets LMA and LME, the software the rest.
+        cpu.efer = cpu.efer.with_sce(efer.sce()).with_nxe(efer.nxe());
+    }
     write(vmx, cpu, F::EntryControls, entry.adjust(entry_controls(efer.lma()).into_bits()).into());
     for (field, value) in PDPTES.into_iter().zip(registers.pdptes) {
-        write(vmx, cpu, field, value);
+        write_optional(vmx, cpu, field, value);
     }
     for (index, fields) in SEGMENTS.into_iter().enumerate() {
         load_segment(vmx, cpu, fields, &fitted(registers, index));
@@ -104,14 +121,16 @@ pub(super) fn load_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &Registers, r
     write(vmx, cpu, F::GuestRflags, registers.rflags.normalized().into_bits());
     write(vmx, cpu, F::GuestDr7, registers.dr7.into_bits() & 0xffff_ffff);
     write(vmx, cpu, F::GuestDebugctl, registers.msrs.debugctl & cpu.model.last_branches.debugctl);
-    write(vmx, cpu, F::GuestPat, registers.msrs.pat);
+    write_optional(vmx, cpu, F::GuestPat, registers.msrs.pat);
     write(vmx, cpu, F::GuestSysenterCs, registers.msrs.sysenter_cs);
     write(vmx, cpu, F::GuestSysenterEsp, registers.msrs.sysenter_esp);
     write(vmx, cpu, F::GuestSysenterEip, registers.msrs.sysenter_eip);
+    // Without virtual NMIs this bit blocks the host's own.
+    let virtual_nmis = vmx.capabilities().may_be_one(PinBasedControls::VIRTUAL_NMIS);
     let state = Interruptibility::new()
         .with_blocking_by_sti(registers.shadow == Shadow::Sti)
         .with_blocking_by_mov_ss(registers.shadow == Shadow::MovSs)
-        .with_blocking_by_nmi(registers.nmi_blocked);
+        .with_blocking_by_nmi(registers.nmi_blocked && virtual_nmis);
     write(vmx, cpu, F::GuestInterruptibilityState, state.into_bits().into());
     write(vmx, cpu, F::GuestActivityState, 0);
     // SDM 27.3.1.5 "Checks on Guest Non-Register State": in a shadow with TF set, the single step must be pending.
@@ -131,8 +150,12 @@ pub(super) fn save_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &mut Register
     let (cr4, cr4_shadow) = (read(vmx, cpu, F::GuestCr4), read(vmx, cpu, F::Cr4ReadShadow));
     registers.cr4 = Cr4::from_bits(view(cr4, cr4_shadow, GUEST_CR4));
     registers.cr3 = read(vmx, cpu, F::GuestCr3);
-    registers.efer = Efer::from_bits(read(vmx, cpu, F::GuestEfer));
-    registers.pdptes = PDPTES.map(|field| read(vmx, cpu, field));
+    if exists(vmx, F::GuestEfer) {
+        registers.efer = Efer::from_bits(read(vmx, cpu, F::GuestEfer));
+    }
+    if exists(vmx, PDPTES[0]) {
+        registers.pdptes = PDPTES.map(|field| read(vmx, cpu, field));
+    }
     registers.segments = SEGMENTS.map(|fields| save_segment(vmx, cpu, fields));
     registers.ldtr = save_segment(vmx, cpu, LDTR);
     registers.tr = save_segment(vmx, cpu, TR);
@@ -152,7 +175,9 @@ pub(super) fn save_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &mut Register
     };
     registers.dr7 = Dr7::from_bits(read(vmx, cpu, F::GuestDr7));
     registers.msrs.debugctl = read(vmx, cpu, F::GuestDebugctl);
-    registers.msrs.pat = read(vmx, cpu, F::GuestPat);
+    if exists(vmx, F::GuestPat) {
+        registers.msrs.pat = read(vmx, cpu, F::GuestPat);
+    }
     registers.msrs.sysenter_cs = read(vmx, cpu, F::GuestSysenterCs);
     registers.msrs.sysenter_esp = read(vmx, cpu, F::GuestSysenterEsp);
     registers.msrs.sysenter_eip = read(vmx, cpu, F::GuestSysenterEip);

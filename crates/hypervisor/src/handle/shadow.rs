@@ -1,0 +1,133 @@
+//! Page faults and other exits of shadow paging.
+//!
+//! Modelled: one function for every page fault of a guest, [`Vm::shadow_fault`]. The core's own walk on the spare processor says whose the fault
+//! is, with the error code that the guest would have got, and sets the flags in the guest's tables; what the guest may access is mapped, what is
+//! no memory or a table is emulated. Before an entry the processor gets the tables that the guest's registers ask for.
+
+use super::userspace;
+use crate::backend::Backend;
+use crate::emulator::Place;
+use crate::exit::Report;
+use crate::mmu::Mmu;
+use crate::mmu::shadow::path::Path;
+use crate::mmu::shadow::{Filled, Wish};
+use crate::run::Stop;
+use crate::vm::{KICK_VECTOR, Vm};
+use cpu::access::Privilege;
+use cpu::trap::{Access, Trap};
+use isa::exception::PageFaultCode;
+use isa::paging::is_canonical;
+use trace::{Event, Sink};
+
+impl<B: Backend> Vm<B> {
+    /// #PF of the processor, which walked shadow tables. `linear` and `code` are the processor's words.
+    pub(super) fn shadow_fault(
+        &mut self,
+        vcpu: usize,
+        report: &Report,
+        linear: u64,
+        code: PageFaultCode,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Stop> {
+        self.emit(vcpu, sink, Event::PageFault { rip: report.rip, address: linear, error_code: code.into_bits().into() });
+        let costs = self.model.costs;
+        self.charge(vcpu, &costs.shadow_fault_fix);
+        let registers = self.silicon(vcpu, |backend, cpu| backend.save(cpu));
+        self.begin_emulation(vcpu, &registers);
+        let access = if code.fetch() {
+            Access::Fetch
+        } else if code.write() {
+            Access::Write
+        } else {
+            Access::Read
+        };
+        let privilege = match code.user() {
+            true => Privilege::User,
+            // A program at CPL 3 makes no supervisor's accesses: these are the processor's own.
+            false if registers.cpl == 3 => Privilege::Implicit,
+            false => Privilege::Supervisor,
+        };
+        match self.emulator.translate_as(&mut self.memory, &mut self.code, linear, access, privilege) {
+            Ok(Place::Ram(_)) => {}
+            Ok(Place::Device(_)) if access == Access::Fetch => {
+                self.leave_to_userspace(vcpu, userspace::INTERNAL_ERROR, sink);
+                return Err(Stop::Userspace { vcpu: vcpu as u32, reason: userspace::INTERNAL_ERROR.0 });
+            }
+            Ok(Place::Device(_)) => return self.emulate_access(vcpu, sink),
+            Err(Trap::Exception(exception)) => return self.fault_of_guest(vcpu, exception, sink),
+            Err(Trap::NotModelled(what)) => return Err(Stop::NotModelled { vcpu: vcpu as u32, what }),
+            Err(Trap::Exit(_)) => return Err(self.unwalkable(vcpu)),
+        }
+        let path = Path::read(&self.memory, &self.common.slots, &registers, linear);
+        let Some(path) = path else {
+            return Err(self.not_modelled(vcpu, "a walk of the guest's tables that leads elsewhere the second time"));
+        };
+        // What only a read-only slot or nothing holds now is mapped for the access that was made, and no more.
+        let writable = self.common.slots.at(path.frame << 12).is_some_and(|slot| !slot.read_only);
+        let wish = Wish { linear, write: access == Access::Write, user: code.user(), writable };
+        let Mmu::Shadow(tables) = &mut self.mmu else {
+            return Err(self.not_modelled(vcpu, "an intercepted page fault under nested paging"));
+        };
+        match tables.fill(&mut self.memory, vcpu, &path, wish) {
+            Filled::Changed => {
+                if wish.write {
+                    self.note_written(path.frame << 12);
+                }
+                Ok(())
+            }
+            // Another virtual CPU was faster.
+            Filled::Nothing if !code.present() => Ok(()),
+            // Nothing that the tables can say makes the processor execute this.
+            Filled::Nothing | Filled::Emulate => self.emulate_access(vcpu, sink),
+        }
+    }
+
+    /// INVLPG, where the address is known, or INVPCID. The tables are in step with the guest's, so that only processors hold what is old.
+    pub(super) fn invalidate(&mut self, vcpu: usize, report: &Report, linear: Option<u64>, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let Some(linear) = linear else {
+            self.emulate(vcpu, sink, false)?;
+            self.silicon(vcpu, |backend, cpu| backend.flush(cpu));
+            return Ok(());
+        };
+        let costs = self.model.costs;
+        self.charge(vcpu, &costs.control_register_handler);
+        if is_canonical(linear) {
+            self.silicon(vcpu, |backend, cpu| backend.invalidate(cpu, linear));
+        }
+        self.skip(vcpu, report.length)
+    }
+
+    /// Before a processor goes on with its guest: the tables are brought in step with what software wrote, and processors forget what they may
+    /// hold of the old.
+    #[inline]
+    pub(crate) fn follow_shadowed_writes(&mut self) {
+        let Mmu::Shadow(tables) = &mut self.mmu else { return };
+        if self.memory.has_watched_writes() {
+            tables.follow_writes(&mut self.memory);
+        }
+        if tables.take_stale() {
+            self.flush_all();
+        }
+    }
+
+    /// Before an entry: has the processor walk the tables that the guest's registers ask for.
+    pub(crate) fn turn_tables(&mut self, vcpu: usize) {
+        if !self.silicon(vcpu, |backend, _| backend.paging_changed()) {
+            return;
+        }
+        let registers = self.silicon(vcpu, |backend, cpu| backend.save(cpu));
+        self.follow_shadowed_writes();
+        let Mmu::Shadow(tables) = &mut self.mmu else { return };
+        if let Some(root) = tables.turn(&mut self.memory, vcpu, &registers) {
+            self.silicon(vcpu, |backend, cpu| backend.set_root(cpu, root));
+        }
+        self.follow_shadowed_writes();
+    }
+
+    /// Under shadow paging the zap of everything is told to other processors by an interrupt, as KVM's `kvm_flush_remote_tlbs` does.
+    pub(crate) fn kick_others(&mut self, vcpu: usize) {
+        for other in (0..self.vcpus.len()).filter(|other| *other != vcpu) {
+            self.kick(other, KICK_VECTOR);
+        }
+    }
+}
