@@ -3,17 +3,23 @@
 //! Modelled: pages that no nested table maps, so that the guest's first access is a fault; the virtual CPU then waits, as a thread does whose
 //! page `userfaultfd` has to bring, and the others run on. The hypervisor's own accesses for the guest wait in the same way: an exit whose
 //! handling meets an absent page is handled again from its beginning when that has come.
-//! Not modelled: pages of which a part is absent.
+//! Not modelled: pages of which a part is absent, and absent pages of a guest under shadow paging.
 
 use crate::backend::Backend;
 use crate::exit::{Exit, Report};
-use crate::nested::Tracking;
+use crate::mmu::Mmu;
+use crate::mmu::nested::Tracking;
 use crate::run::Stop;
 use crate::vm::Vm;
 use memory::OutOfRange;
 use std::collections::{BTreeSet, VecDeque};
 use timing::TICKS_PER_CYCLE;
 use trace::{Event, Record, Sink};
+
+/// Pages cannot be absent here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("memory can arrive behind a guest only under nested paging, and this guest has shadow tables")]
+pub struct NoNestedPaging;
 
 /// The pages that are absent.
 #[derive(Clone, Debug, Default)]
@@ -25,11 +31,16 @@ pub(crate) struct Absent {
 
 impl<B: Backend> Vm<B> {
     /// Says which pages are absent, by number. The nested tables map every page by itself until all have arrived.
-    pub fn set_absent_pages(&mut self, frames: BTreeSet<u64>) {
+    ///
+    /// # Errors
+    /// The guest runs under shadow paging.
+    pub fn set_absent_pages(&mut self, frames: BTreeSet<u64>) -> Result<(), NoNestedPaging> {
+        let Mmu::Nested(nested) = &mut self.mmu else { return Err(NoNestedPaging) };
+        nested.begin_tracking(Tracking::Pages);
         self.emulator.set_absent(&frames);
         self.absent = Some(Absent { frames, wanted: VecDeque::new() });
-        self.nested.begin_tracking(Tracking::Pages);
         self.zap();
+        Ok(())
     }
 
     /// Puts a page where it was absent, at a cycle; virtual CPUs that wait for it go on then. The answer is how many cycles they have waited,
@@ -60,7 +71,7 @@ impl<B: Backend> Vm<B> {
         }
         if all_here {
             self.absent = None;
-            self.nested.stop_tracking();
+            self.mmu.stop_tracking();
             self.zap();
             if self.common.options.prefault {
                 self.map_everything();

@@ -1,5 +1,6 @@
 //! A guest on processors of either vendor: what a user of this crate holds, because a move changes the vendor.
 
+use crate::absent::NoNestedPaging;
 use crate::backend::svm::SvmBackend;
 use crate::backend::vmx::VmxBackend;
 use crate::backend::{Backend, Unfit};
@@ -186,7 +187,10 @@ passed_on! {
     /// See [`Vm::guest_features`].
     fn guest_features((&self)) -> Vec<String>;
     /// See [`Vm::set_absent_pages`].
-    fn set_absent_pages((&mut self), frames: BTreeSet<u64>);
+    ///
+    /// # Errors
+    /// See there.
+    fn set_absent_pages((&mut self), frames: BTreeSet<u64>) -> Result<(), NoNestedPaging>;
     /// See [`Vm::absent_pages`].
     fn absent_pages((&self)) -> u64;
     /// See [`Vm::supply_page`].

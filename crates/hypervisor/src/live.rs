@@ -7,7 +7,7 @@
 use crate::any::AnyVm;
 use crate::backend::Backend;
 use crate::migrate::{MigrationError, Parcel};
-use crate::nested::Slots;
+use crate::mmu::nested::Slots;
 use crate::policy::Policy;
 use crate::run::Stop;
 use crate::vcpu::VcpuRecord;

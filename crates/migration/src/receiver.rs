@@ -34,7 +34,7 @@ impl Incoming {
         if offer.version > VERSION {
             return Err(format!("protocol version {}, and {VERSION} is the newest known here", offer.version));
         }
-        hypervisor::check_model(model).map_err(|error| error.to_string())?;
+        hypervisor::check_model(model, None).map_err(|error| error.to_string())?;
         if offer.pages == 0 || offer.pages << 12 > hypervisor::MAXIMUM_MEMORY {
             return Err(format!("{} pages of memory", offer.pages));
         }
@@ -135,7 +135,7 @@ impl Incoming {
         }
         let (mut vm, ledger) = AnyVm::arrive(departure, memory, model, policy, sink).map_err(|error| error.to_string())?;
         if !self.missing.is_empty() {
-            vm.set_absent_pages(self.missing.clone());
+            vm.set_absent_pages(self.missing.clone()).map_err(|error| error.to_string())?;
         }
         self.ledger = ledger;
         self.vm = Some(vm);

@@ -107,7 +107,7 @@ impl Writer<'_> {
             _ if self.random.chance(8) && !executes => 0xffd,
             _ => self.random.below(0x7e) * 32,
         };
-        let value = self.random.next() & 0x7f7f_7f7f;
+        let value = self.random.word() & 0x7f7f_7f7f;
         self.begin();
         self.line(format!("mov AX, {:#x}\nmov CX, {value:#x}", linear + offset));
         if self.random.chance(45) {

@@ -98,7 +98,7 @@ fn below(mode: Mode, level: u32, index: u64, content: Content, random: &mut Rand
 /// An entry for a table of a level.
 pub fn entry(mode: Mode, level: u32, index: u64, content: Content, random: &mut Random) -> u64 {
     if random.chance(12) {
-        return random.next() & !1;
+        return random.word() & !1;
     }
     let mut bits = 1;
     for (bit, percent) in [(1, 75), (2, 70), (5, 40), (6, 40), (8, 20), (9, 20)] {
@@ -195,7 +195,7 @@ pub fn build(memory: &mut [u8], mode: Mode, content: Content, random: &mut Rando
     for frame in 0..FRAMES {
         let start = DATA + (frame << 12);
         for word in 0..512 {
-            put(memory, start + 8 * word, random.next() & 0x7f7f_7f7f_7f7f_7f7f, 8);
+            put(memory, start + 8 * word, random.word() & 0x7f7f_7f7f_7f7f_7f7f, 8);
         }
         // What is executed in a page: RET. A page of 4 MiB has eight more that can be reached.
         memory[start as usize + 0xff0] = 0xc3;
