@@ -70,6 +70,7 @@ impl Cpu {
         self.environment().drop_written_code();
         self.forget_old_blocks();
         self.stop = StopCode::Left;
+        let mut held = self.pending_debug;
         loop {
             let mut from = std::ptr::null_mut();
             let mut next = None;
@@ -79,6 +80,9 @@ impl Cpu {
                 StopCode::Budget => {}
                 StopCode::Trap => {
                     let trap = self.trap.take().expect("a handler that traps says why");
+                    // SDM vol 3, 18.3.1.2 "Data Memory and I/O Breakpoint Exception Conditions": these are traps. What did not complete meets
+                    // its breakpoints again when it is restarted; what waited before it still waits.
+                    self.pending_debug = held;
                     if let Err(exit) = self.take_trap(trap) {
                         return exit;
                     }
@@ -131,6 +135,7 @@ impl Cpu {
             let slice = left.min(instructions - self.retired).min(SLICE_INSTRUCTIONS);
             self.slice_end = self.now() + slice;
             self.budget = slice as i64;
+            held = self.pending_debug;
             if self.steps() {
                 self.step();
                 continue;
@@ -150,13 +155,20 @@ impl Cpu {
                     if next.is_none() && (known.is_none() || !from.is_null()) {
                         self.remember(entry, from);
                     }
-                    // SAFETY: the entry is in the code cache, and the header precedes it; see `direct`.
-                    let cost = unsafe { (*entry.sub(1).cast::<Header>()).cost };
-                    if i64::from(cost) > self.budget {
-                        self.step();
-                    } else {
+                    // SAFETY: entries are in the code cache, and the header precedes them; see `direct`.
+                    let fits = |entry: *const Insn, budget| i64::from(unsafe { (*entry.sub(1).cast::<Header>()).cost }) <= budget;
+                    if fits(entry, self.budget) {
                         // SAFETY: as above.
                         unsafe { enter(self, entry) };
+                        continue;
+                    }
+                    // The jump cache may know it from before its bytes were overwritten. Its place counts as decoded from now on, as it
+                    // would without the jump cache.
+                    match self.find_block(false) {
+                        // SAFETY: as above.
+                        Ok(entry) if fits(entry, self.budget) => unsafe { enter(self, entry) },
+                        Ok(_) => self.step(),
+                        Err(trap) => self.fetch_failed(trap),
                     }
                 }
                 Err(trap) => self.fetch_failed(trap),

@@ -346,3 +346,15 @@ fn int1_takes_the_data_breakpoints_with_it_that_a_load_of_ss_held_back() {
     assert_eq!(machine.run_to_handler(), Some(1));
     assert_eq!((machine.cpu.dr6.into_bits() & 0xf, machine.cpu.pending_debug), (1, 0));
 }
+
+#[test]
+fn an_instruction_that_faults_leaves_no_data_breakpoint_behind() {
+    // The first read meets the breakpoint, the second faults: nothing completed, so there is no trap. The restarted instruction will meet it
+    // again, and trap once.
+    let mut machine = Machine::long("mov rdi, 0x800000000000\n mov esi, watched\n here: cmpsb\n watched: db 0");
+    machine.cpu.dr[0] = machine.symbol("watched");
+    machine.cpu.dr7 = isa::debug::Dr7::from_bits(0x3_0402);
+    machine.cpu.context_changed();
+    assert_eq!(machine.run_to_handler(), Some(13));
+    assert_eq!((machine.stack(2)[1], machine.cpu.dr6.into_bits() & 0xf, machine.cpu.pending_debug), (machine.symbol("here"), 0, 0));
+}

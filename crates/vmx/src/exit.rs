@@ -151,14 +151,7 @@ impl Vmx {
             .with_blocking_by_mov_ss(cpu.shadow == Shadow::MovSs)
             .with_blocking_by_nmi(cpu.nmi_blocked);
         vmcs.set(VmcsField::GuestInterruptibilityState, interruptibility.into_bits().into());
-        let breakpoints = (cpu.pending_debug & 0xf) as u8;
-        // SDM 28.3.4 "Saving Non-Register State": in a shadow BS says whether the program single-steps, which is what VM entry wants to see.
-        let steps = cpu.shadow != Shadow::None && rflags.tf() && cpu.msrs.debugctl & cpu::last_branches::BTF == 0;
-        let pending = PendingDebugExceptions::new()
-            .with_breakpoints(breakpoints)
-            .with_enabled_breakpoint(breakpoints != 0)
-            .with_single_step(cpu.pending_debug >> 14 & 1 != 0 || information.pending_single_step || steps);
-        vmcs.set(VmcsField::GuestPendingDebugExceptions, pending.into_bits());
+        vmcs.set(VmcsField::GuestPendingDebugExceptions, pending_debug(cpu, rflags, information.reason).into_bits());
         if let Some(count) = timer {
             vmcs.set(VmcsField::VmxPreemptionTimerValue, count);
         }
@@ -277,6 +270,32 @@ impl Vmx {
         cpu.interception = Interception::default();
         AfterExit::Shutdown
     }
+}
+
+/// What an exit for `reason` saves of pending debug exceptions: nothing, but for exits that come between an instruction and its #DB. SDM
+/// 28.3.4 "Saving Non-Register State".
+fn pending_debug(cpu: &Cpu, rflags: Rflags, reason: ExitReason) -> PendingDebugExceptions {
+    let held_back = cpu.shadow == Shadow::MovSs;
+    let comes_between = matches!(
+        reason,
+        ExitReason::InitSignal
+            | ExitReason::IoSmi
+            | ExitReason::OtherSmi
+            | ExitReason::TprBelowThreshold
+            | ExitReason::VirtualizedEoi
+            | ExitReason::ApicWrite
+            | ExitReason::MonitorTrapFlag
+    );
+    if !held_back && !comes_between {
+        return PendingDebugExceptions::new();
+    }
+    let breakpoints = (cpu.pending_debug & 0xf) as u8;
+    // Where MOV SS blocks, BS says whether the program single-steps: VM entry checks that it does.
+    let steps = held_back && rflags.tf() && cpu.msrs.debugctl & cpu::last_branches::BTF == 0;
+    PendingDebugExceptions::new()
+        .with_breakpoints(breakpoints)
+        .with_enabled_breakpoint(breakpoints != 0)
+        .with_single_step(cpu.pending_debug >> 14 & 1 != 0 || steps)
 }
 
 /// Attributes of CS after a VM exit but for its size: execute/read, accessed, present, granular. SDM 28.5.2.

@@ -53,8 +53,6 @@ pub(crate) struct Information {
     pub(crate) guest_linear: Option<u64>,
     pub(crate) guest_physical: Option<u64>,
     pub(crate) resume: ResumeFlag,
-    /// A single step was pending when the exit came before its #DB.
-    pub(crate) pending_single_step: bool,
 }
 
 impl Information {
@@ -71,7 +69,6 @@ impl Information {
             guest_linear: None,
             guest_physical: None,
             resume: ResumeFlag::Kept,
-            pending_single_step: false,
         }
     }
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::{GUEST_CODE, read, set, story};
 use cpu::extension::{AfterExit, Extension, GuestPage};
-use cpu::state::Cpu;
+use cpu::state::{Cpu, Shadow};
 use cpu::trap::{
     Access, ControlAccess, ControlAccessKind, Event, EventKind, Exception, Exit, Intercept, MemoryOperand, NestedFault, Operand,
     PortAccess, TaskSwitchSource, VendorInstruction,
@@ -209,6 +209,29 @@ fn an_exit_during_delivery_tells_of_the_event_that_was_delivered() {
             assert_eq!(read(vmx, cpu, F::IdtVectoringErrorCode), code, "{event:?}");
             assert_eq!(read(vmx, cpu, F::ExitInstructionLength), length, "{event:?}");
             assert_eq!(cpu.delivering, None);
+        });
+    }
+}
+
+#[test]
+fn debug_exceptions_stay_pending_only_over_exits_that_come_before_them() {
+    // What the guest met before the exit, whether MOV SS holds it back, the exit, what is saved. SDM 28.3.4 "Saving Non-Register State".
+    let hlt = Exit::Instruction { intercept: Intercept::Hlt, length: 1 };
+    let cases = [
+        (2, Shadow::None, Exit::MonitorTrap, 0x1002),
+        (1 << 14, Shadow::None, Exit::Init, 0x4000),
+        (1, Shadow::None, Exit::TprBelowThreshold, 0x1001),
+        (1, Shadow::None, hlt, 0),
+        (1 << 14, Shadow::Sti, hlt, 0),
+        (1, Shadow::MovSs, hlt, 0x1001),
+    ];
+    for (pending, shadow, exit, saved) in cases {
+        story(|vmx, cpu| {
+            assert_eq!(vmx.vmlaunch(cpu), Ok(EntryOutcome::Entered));
+            (cpu.pending_debug, cpu.shadow) = (pending, shadow);
+            let name = format!("{exit:?} with {pending:#x} behind {shadow:?}");
+            vmx.exit(cpu, exit);
+            assert_eq!((read(vmx, cpu, F::GuestPendingDebugExceptions), cpu.pending_debug), (saved, 0), "{name}");
         });
     }
 }

@@ -67,7 +67,7 @@ fn int1(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     }
     // Data breakpoints that a load of SS held back are part of this #DB.
     let held = std::mem::take(&mut cpu.pending_debug);
-    let flow = software(cpu, instruction, EventKind::PrivilegedSoftware, Vector::Debug as u8).inspect_err(|_| cpu.pending_debug |= held)?;
+    let flow = software(cpu, instruction, EventKind::PrivilegedSoftware, Vector::Debug as u8)?;
     cpu.dr6 = Dr6::from_bits(cpu.dr6.into_bits() | held);
     Ok(flow)
 }
