@@ -430,6 +430,13 @@ impl CodeCache {
         block
     }
 
+    /// How long a block at this place is: as long as it was before only its place was kept, whatever the limit of CS and the mapping of the
+    /// next page were then.
+    fn extent(&self, physical: u64, rip: u64, mode: Mode) -> usize {
+        let print = self.pages.get(&(physical / PAGE_BYTES)).and_then(|page| page.prints.get(&(rip, mode)));
+        print.filter(|print| !print.stale && print.physical == physical).map_or(usize::MAX, |print| print.length as usize)
+    }
+
     fn insert(&mut self, memory: &mut memory::Memory, block: Box<Block>) -> *const Insn {
         let entry = block.entry();
         if let Some(second) = block.print.second {
@@ -500,7 +507,8 @@ impl Cpu {
         let block = Block::at(Block::of_entry(entry));
         // One that is not stale and lies in one page was never replaced.
         let wanted = Footprint { physical, second: None, stale: false, ..block.print };
-        if block.print == wanted && block.mode == self.code_mode {
+        let last = self.rip.wrapping_add(block.print.length - 1);
+        if block.print == wanted && block.mode == self.code_mode && self.is_fetchable(last) {
             return Ok(entry);
         }
         self.find_block_at(linear, physical, self.mode(false))
@@ -529,8 +537,10 @@ impl Cpu {
                 }
             } else {
                 let (entry, second) = (block.entry(), block.print.second);
-                // A block over two pages is still the same code if its second page is still mapped to the same place.
-                if second == self.second_page(linear, second)? {
+                let last = rip.wrapping_add(block.print.length - 1);
+                // A block over two pages is still the same code if its second page is still mapped to the same place, and every block if the
+                // limit of CS still lets it be fetched to its end.
+                if self.is_fetchable(last) && second == self.second_page(linear, second)? {
                     return Ok(entry);
                 }
             }
@@ -561,8 +571,14 @@ impl Cpu {
         if rip > u64::from(cs.limit) { Err(Trap::GP0) } else { Ok(cs.base.wrapping_add(rip) & 0xffff_ffff) }
     }
 
+    /// Whether a byte of code is within the limit of CS.
+    fn is_fetchable(&self, rip: u64) -> bool {
+        self.is_64bit() || rip <= u64::from(self.segment(Segment::Cs).limit)
+    }
+
     fn decode(&mut self, linear: u64, physical: u64, mode: Mode) -> Outcome<Box<Block>> {
         let rip = self.rip;
+        let extent = self.environment().code.extent(physical, rip, mode);
         let in_page = (PAGE_BYTES - physical % PAGE_BYTES) as usize;
         // SDM vol 3, 5.3: bytes behind the limit of CS cannot be fetched.
         let limit = if mode.bits == 64 { u64::MAX } else { u64::from(self.segment(Segment::Cs).limit) - rip };
@@ -570,13 +586,15 @@ impl Cpu {
         let environment = self.environment();
         let mut details = std::mem::take(&mut environment.code.scratch);
         details.clear();
-        let outcome = self.decode_into(&mut details, linear, physical, mode, limit, available);
+        let outcome = self.decode_into(&mut details, linear, physical, mode, limit, available, extent);
         let block = outcome.map(|second| self.assemble(rip, physical, second, mode, &mut details));
         self.environment().code.scratch = details;
         block
     }
 
-    /// Decodes up to `available` bytes of one page. Returns where the second page of an instruction that crosses it is.
+    /// Decodes up to `available` bytes of one page, and no instruction behind `extent` bytes. Returns where the second page of an instruction
+    /// that crosses it is.
+    #[expect(clippy::too_many_arguments, reason = "one caller")]
     fn decode_into(
         &mut self,
         details: &mut Vec<Detail>,
@@ -585,6 +603,7 @@ impl Cpu {
         mode: Mode,
         limit: u64,
         available: usize,
+        extent: usize,
     ) -> Outcome<Option<u64>> {
         let rip = self.rip;
         let in_page = (PAGE_BYTES - physical % PAGE_BYTES) as usize;
@@ -598,7 +617,7 @@ impl Cpu {
         let mut second = None;
         while details.len() < maximum && !ends {
             let at = decoder.position();
-            if at == available {
+            if at >= available.min(extent) {
                 break;
             }
             let mut instruction = decoder.decode();
