@@ -32,6 +32,8 @@ pub enum Command {
     Run(Run),
     /// Run every scenario of a directory tree, in parallel, against expectations and snapshots.
     Test(Test),
+    /// Search the interleavings of a scenario's CPUs for one that breaks what it promises.
+    Explore(Explore),
     /// Boot an ELF or multiboot image, or flat code.
     Boot(Boot),
     /// Run a scenario up to a moment, and write it to a file from which it goes on as if nothing had happened.
@@ -180,6 +182,45 @@ pub struct Test {
     /// How code is executed.
     #[command(flatten)]
     pub tiers: Tiers,
+}
+
+/// How `explore` is used.
+const EXPLORE_EXAMPLES: &str = "Examples:
+  trapline explore scenarios/smp/lock-naive.json
+      looks for an order of the CPUs in which the lock loses a wake-up, on every machine of the scenario
+  trapline explore scenarios/smp/lock-naive.json --only zen3 -o lost.json && trapline run lost.json
+      writes the shortest one found as a scenario of its own, and replays it
+  trapline explore scenarios/smp/lock-correct.json --preemptions 12
+      goes on until no interleaving is left, and says so
+  trapline explore scenarios/smp/two-pages.json --only merom --format json
+      the same for programs: what was found, and how far it was looked
+
+docs/explore.md says what is searched, and what the numbers mean.";
+
+/// Options of `explore`.
+#[derive(Debug, Args)]
+#[command(after_help = format!("{EXPLORE_EXAMPLES}\n\n{}", crate::exit::HELP))]
+pub struct Explore {
+    /// The scenario.
+    pub file: PathBuf,
+    /// Only machines whose name (`zen3.trap-and-patch`) contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// The most preemptions of a schedule, uses of a freedom included, that are searched exhaustively.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub preemptions: u32,
+    /// The most runs on each machine; what the exhaustive search leaves of them are random ones.
+    #[arg(long, value_name = "RUNS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub budget: u64,
+    /// Of the random runs.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// How many runs are made at the same time; the default is one per CPU of the host. The result does not depend on it.
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Write the first violation there, as a scenario that replays it.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Options of `boot`.

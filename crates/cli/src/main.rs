@@ -9,6 +9,7 @@ mod boot;
 mod checkpoint;
 mod exit;
 mod explain;
+mod explore;
 mod inspect;
 mod ledger;
 mod moves;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Diff(options) => inspect::diff(options, &output),
         Command::Asm(asm) => asm::asm(asm, &output),
         Command::Bench(bench) => bench::bench(bench, &output),
+        Command::Explore(options) => explore::explore(options, &output),
         Command::Explain(options) => explain::explain(options, &output),
         Command::Ledger(options) => ledger::ledger(options, &output),
         Command::Schema(options) => {

@@ -192,6 +192,36 @@ fn bench_measures_and_compares() {
 }
 
 #[test]
+fn explore_writes_what_it_found_as_a_scenario_that_replays_it() {
+    let directory = scratch("explore");
+    let file = directory.join("found.json").display().to_string();
+    let story = ["explore", "scenarios/smp/lock-naive.json", "--only", "zen3", "--output", &file];
+    let output = trapline(&story);
+    assert_eq!(code(&output), 1, "{}", text(&output.stderr));
+    let lost = "at 0x10100 (counter) stands 01 00 00 00, not 02 00 00 00";
+    assert!(text(&output.stdout).contains(lost), "{}", text(&output.stdout));
+    // The guest's text lies beside the story, and the scenario elsewhere.
+    let output = trapline(&["run", &file]);
+    assert_eq!(code(&output), 1, "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains(lost), "{}", text(&output.stdout));
+    // An invariant that is broken is expected to be.
+    let output = trapline(&["explore", "scenarios/smp/two-pages.json", "--only", "merom.trap", "--format", "json", "-o", &file]);
+    assert_eq!(code(&output), 1, "{}", text(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&report["passed"], &report["machines"][0]["violation"]["invariant"]), (&false.into(), &"whole-patches".into()));
+    let output = trapline(&["run", &file]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stdout));
+    let detail = report["machines"][0]["violation"]["detail"].as_str().expect("words");
+    assert!(text(&output.stdout).contains(&format!("trapline_violation: {detail}")), "{}", text(&output.stdout));
+    // What passes says how far it was looked.
+    let output = trapline(&["explore", "scenarios/smp/two-pages.json", "--only", "zen3.classic", "--preemptions", "1", "--budget", "100"]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("every schedule with at most 1 of 1 deviations"), "{}", text(&output.stdout));
+    assert_eq!(code(&trapline(&["explore", "scenarios/bare/hello.json"])), 2);
+    assert_eq!(code(&trapline(&["explore", "scenarios/smp/whole.json", "--only", "no such"])), 2);
+}
+
+#[test]
 fn explain_tells_valid_from_invalid_from_unreadable() {
     let directory = scratch("explain");
     let valid = "crates/audit/tests/valid-vmcb.json";

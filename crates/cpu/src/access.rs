@@ -180,6 +180,14 @@ impl Cpu {
     /// A write that the software TLB's half for writes cannot serve.
     #[inline(never)]
     pub(crate) fn store_translated(&mut self, linear: u64, bytes: u8, value: u64, privilege: Privilege) -> Outcome {
+        if self.is_observed() {
+            return self.store_observed(linear, bytes, |cpu| cpu.store_whole(linear, bytes, value, privilege));
+        }
+        self.store_whole(linear, bytes, value, privilege)
+    }
+
+    #[inline]
+    fn store_whole(&mut self, linear: u64, bytes: u8, value: u64, privilege: Privilege) -> Outcome {
         if let Some(&page) = self.known_code_page(linear, bytes, privilege) {
             let physical = page.physical | linear & 0xfff;
             if page.lines & lines_of(physical & 0xfff, bytes.into()) != 0 {
@@ -290,6 +298,9 @@ impl Cpu {
         }
         let Some(pointer) = self.environment().memory.read_pointer(physical >> 12) else { return self.device_load(physical, bytes) };
         self.fill(page, linear, false, pointer);
+        if self.is_observed() {
+            self.note_read(physical, bytes);
+        }
         // SAFETY: the pointer is good for the 4096 bytes of the page, and the access does not cross it.
         Ok(unsafe { read_host(pointer.add((physical & 0xfff) as usize), bytes) })
     }
@@ -301,6 +312,9 @@ impl Cpu {
         }
         if !self.is_ram(physical) {
             return self.device_store(physical, bytes, value);
+        }
+        if self.is_observed() {
+            self.note_write(physical, bytes);
         }
         let environment = self.environment();
         if environment.memory.is_watched(physical >> 12) {
@@ -370,7 +384,7 @@ impl Cpu {
     }
 
     fn may_keep(&self, page: &Translation) -> bool {
-        !self.watches() && !self.checks_alignment() && self.may_reuse(page)
+        !self.watches() && !self.checks_alignment() && !self.is_observed() && self.may_reuse(page)
     }
 
     /// The processor itself, with CR0.WP clear, may write in a user program's name what the program may not.

@@ -72,6 +72,9 @@ pub(crate) struct Mode {
     pub rules: DecodeRules,
     /// Base of CS outside 64-bit mode.
     pub base: u32,
+    /// `Cpu::view`: which bytes a processor sees instead of those that memory holds. No checkpoint has any but those of memory.
+    #[serde(skip)]
+    pub view: u32,
 }
 
 /// A decoder of code of 16, 32 or 64 bits by a vendor's rules.
@@ -228,6 +231,11 @@ impl Block {
     pub(crate) fn of_entry(entry: *const Insn) -> *const Self {
         // SAFETY: as in `at`; the header precedes the entry.
         unsafe { (*entry.sub(1).cast::<Header>()).block }
+    }
+
+    /// Physical address of the first byte, and of the first one on a second page.
+    pub(crate) fn place(&self) -> (u64, Option<u64>) {
+        (self.print.physical, self.print.second)
     }
 
     pub(crate) fn instruction(&self, number: u16) -> &Instruction {
@@ -495,6 +503,7 @@ impl Cpu {
             protected: self.is_protected(),
             rules: self.model.decode_rules(),
             base: if bits == 64 { 0 } else { self.segment(Segment::Cs).base as u32 },
+            view: self.view,
         }
     }
 
@@ -611,6 +620,8 @@ impl Cpu {
         // SAFETY: the pointer is good for the 4096 bytes of the page while the memory's generation stands, and nothing below writes memory
         // before the slice was last used.
         let bytes = unsafe { std::slice::from_raw_parts(page.add((physical % PAGE_BYTES) as usize), available) };
+        let viewed = if mode.view == 0 { None } else { self.viewed_page(physical) };
+        let bytes = viewed.as_ref().map_or(bytes, |page| &page[(physical % PAGE_BYTES) as usize..][..available]);
         let maximum = if mode.single { 1 } else { MAXIMUM };
         let mut decoder = decoder_at(u32::from(mode.bits), bytes, rip, mode.rules);
         let mut ends = false;
@@ -640,6 +651,7 @@ impl Cpu {
                 if !self.is_ram(start) || self.environment().memory.read(start, &mut whole[have..have + more]).is_err() {
                     return Err(Trap::not_modelled(format!("an instruction fetch from physical address {start:#x}, which is not RAM")));
                 }
+                self.view_bytes(start, &mut whole[have..have + more]);
                 let mut decoder = decoder_at(u32::from(mode.bits), &whole[..have + more], rip, mode.rules);
                 instruction = decoder.decode();
                 if decoder.last_error() == DecoderError::NoMoreBytes {

@@ -182,6 +182,7 @@ impl Cpu {
             || self.shadow != Shadow::None
             || self.interception.has(Intercept::MonitorTrap)
             || self.watches_branches()
+            || self.is_observed()
             || (self.dr7.enables() != 0 && self.has_code_breakpoint())
     }
 
@@ -213,7 +214,15 @@ impl Cpu {
                 // SAFETY: the entry was just found in the code cache, and the header precedes it; see `direct`.
                 let cost = i64::from(unsafe { (*entry.sub(1).cast::<Header>()).cost });
                 // SAFETY: as above.
-                let instruction = watched.is_some().then(|| unsafe { *block_of(entry).instruction((*entry).number) });
+                let instruction =
+                    (watched.is_some() || self.is_observed()).then(|| unsafe { *block_of(entry).instruction((*entry).number) });
+                if let Some(instruction) = instruction.as_ref().filter(|_| self.is_observed()) {
+                    // SAFETY: as above.
+                    let (physical, second) = unsafe { block_of(entry).place() };
+                    let linear =
+                        if self.is_64bit() { self.rip } else { self.segment(Segment::Cs).base.wrapping_add(self.rip) & 0xffff_ffff };
+                    self.note_instruction(instruction, linear, physical, second);
+                }
                 // With a budget of exactly this instruction's cost, whatever block follows cannot be entered.
                 self.slice_end = self.slice_end.wrapping_add_signed(cost - self.budget);
                 self.budget = cost;
@@ -226,7 +235,10 @@ impl Cpu {
                 }
                 self.stop = StopCode::Left;
                 self.link = std::ptr::null_mut();
-                if let Some(instruction) = instruction {
+                if instruction.as_ref().is_some_and(crate::freedom::serializes) {
+                    self.serialize();
+                }
+                if let Some(instruction) = instruction.filter(|_| watched.is_some()) {
                     let branched = self.branched(&instruction, from);
                     trace &= branched || watched == Some(false);
                 }
@@ -335,6 +347,7 @@ impl Cpu {
         use crate::extension::AfterExit;
         self.leave = true;
         self.monitor_pending = false;
+        self.serialize();
         // The silicon may save that the guest was halted; the host never is.
         let halted = self.activity == Activity::Halted;
         let after = self.with_extension(|extension, cpu| extension.exit(cpu, exit));

@@ -23,6 +23,7 @@ pub mod engine;
 pub mod extension;
 mod features;
 mod flags;
+pub mod freedom;
 mod insn;
 mod interpretation;
 pub mod last_branches;

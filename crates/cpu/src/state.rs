@@ -214,6 +214,12 @@ pub struct Cpu {
     pub number: u32,
     /// How many processors the machine has.
     pub cpu_count: u32,
+    /// State of an observed processor: see [`crate::freedom`].
+    pub(crate) freedoms: Option<Box<crate::freedom::Freedoms>>,
+    /// The number of what it fetches instead of what memory holds; zero for memory itself.
+    pub(crate) view: u32,
+    /// How many such numbers it had.
+    pub(crate) views: u32,
     /// The silicon: state, but for the marks of contexts in it, which are void where the contexts are.
     pub(crate) extension: Option<Box<dyn Extension>>,
     /// The architectural TLB: state, because what it holds is not walked for.
@@ -331,6 +337,9 @@ impl Cpu {
             features: model.features(),
             number,
             cpu_count,
+            freedoms: None,
+            view: 0,
+            views: 0,
             extension,
             tlb: Tlb::new(),
             fetch_page: FetchPage::NONE,

@@ -211,7 +211,7 @@ impl FetchPage {
 }
 
 /// A cached translation of one linear page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Translation {
     /// First linear address of the page.
     pub linear: u64,
@@ -268,7 +268,7 @@ impl Translation {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Hash, Serialize, Deserialize)]
 struct Slot {
     address_space: u32,
     pcid: u16,
@@ -361,6 +361,19 @@ pub struct Tlb {
 impl Tlb {
     pub(crate) fn new() -> Self {
         Self { small: Table::new(SMALL_ENTRIES), large: Table::new(LARGE_ENTRIES), sizes: 0, version: 0, removals: 0 }
+    }
+
+    /// A number that follows from what is cached, for whoever compares states.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let tables =
+            [&self.small, &self.large].into_iter().flat_map(|table| table.used.iter().map(|index| &table.slots[usize::from(*index)]));
+        // In whatever order they came.
+        tables.flatten().fold(0, |sum, slot| {
+            let mut hasher = DefaultHasher::new();
+            slot.hash(&mut hasher);
+            sum.wrapping_add(hasher.finish())
+        })
     }
 
     /// The translation of an address, if one is cached.

@@ -1,15 +1,16 @@
 //! Memory that is still on another host: what touches it waits until it has arrived.
 //!
 //! Modelled: pages that no nested table maps, so that the guest's first access is a fault; the virtual CPU then waits, as a thread does whose
-//! page `userfaultfd` has to bring, and the others run on. The hypervisor's own accesses for the guest wait in the same way: an exit whose
-//! handling meets an absent page is handled again from its beginning when that has come.
+//! page `userfaultfd` has to bring, and the others run on. The hypervisor's own accesses for the guest wait in the same way: a piece of the
+//! handling of an exit that meets an absent page is done again from its beginning when that has come.
 //! Not modelled: pages of which a part is absent, and absent pages of a guest under shadow paging.
 
 use crate::backend::Backend;
-use crate::exit::{Exit, Report};
+use crate::exit::Exit;
 use crate::mmu::Mmu;
 use crate::mmu::nested::Tracking;
 use crate::run::Stop;
+use crate::steps::{Job, Stage, Wait};
 use crate::vm::Vm;
 use memory::OutOfRange;
 use std::collections::{BTreeSet, VecDeque};
@@ -61,7 +62,7 @@ impl<B: Backend> Vm<B> {
         }
         let mut waited = 0;
         for (vcpu, cpu) in self.vcpus.iter_mut().zip(&mut self.cpus) {
-            if vcpu.waits == Some(frame) {
+            if vcpu.waits == Some(Wait::Page(frame)) {
                 vcpu.waits = None;
                 let now = cpu.now();
                 let then = cycle.saturating_mul(TICKS_PER_CYCLE).max(now);
@@ -102,7 +103,7 @@ impl<B: Backend> Vm<B> {
 
     /// A virtual CPU waits for a page from now on.
     pub(crate) fn wait_for(&mut self, vcpu: usize, frame: u64, sink: &mut dyn Sink) {
-        self.vcpus[vcpu].waits = Some(frame);
+        self.vcpus[vcpu].waits = Some(Wait::Page(frame));
         self.emit(vcpu, sink, Event::PageWait { gfn: frame });
         if let Some(absent) = &mut self.absent {
             absent.wanted.push_back((vcpu as u32, frame));
@@ -118,23 +119,23 @@ impl<B: Backend> Vm<B> {
 
     /// Whether a virtual CPU waits for a page.
     pub(crate) fn somebody_waits(&self) -> bool {
-        self.vcpus.iter().any(|vcpu| vcpu.waits.is_some())
+        self.vcpus.iter().any(|vcpu| matches!(vcpu.waits, Some(Wait::Page(_))))
     }
 
-    /// Handles an exit while pages are absent: on a copy of everything, which is thrown away if it met one. `false` then.
-    pub(crate) fn try_handle(&mut self, vcpu: usize, report: &Report, sink: &mut dyn Sink) -> Result<bool, Stop> {
-        if let Exit::NestedFault { guest_physical, error_code, malformed: false, .. } = report.exit
+    /// Does the next piece of a job while pages are absent: on a copy of everything, which is thrown away if it met one.
+    pub(crate) fn try_piece(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
+        if let Some(Job { report, stage: Stage::Begin }) = &self.vcpus[vcpu].job
+            && let Exit::NestedFault { guest_physical, error_code, malformed: false, .. } = report.exit
             && self.is_absent(guest_physical)
         {
-            self.emit(vcpu, sink, Event::PageFault { rip: report.rip, address: guest_physical, error_code });
+            let rip = report.rip;
+            self.vcpus[vcpu].job = None;
+            self.common.statistics.exits += 1;
+            self.emit(vcpu, sink, Event::PageFault { rip, address: guest_physical, error_code });
             self.wait_for(vcpu, guest_physical >> 12, sink);
-            return Ok(true);
+            return Ok(());
         }
-        let done = self.attempt(vcpu, sink, |trial, sink| trial.handle(vcpu, report, sink))?;
-        if !done {
-            self.vcpus[vcpu].unhandled = Some(*report);
-        }
-        Ok(done)
+        self.attempt(vcpu, sink, |trial, sink| trial.do_piece(vcpu, sink)).map(drop)
     }
 
     /// Does something on a copy of everything. If it met an absent page the copy is thrown away, and the virtual CPU waits: `false`.

@@ -12,7 +12,9 @@ use crate::mmu::Paging;
 use crate::mmu::nested::{Rights, SlotError};
 use crate::policy::Policy;
 use crate::run::{Limits, Moment, PauseId, Stop};
+use crate::schedule::Schedule;
 use crate::state::Registers;
+use crate::steps::{Freedom, Step};
 use crate::vcpu::Activity;
 use crate::vm::{CreateError, Options, Statistics, Vm, VmConfig, tables};
 use board::Board;
@@ -91,6 +93,28 @@ macro_rules! passed_on {
 passed_on! {
     /// See [`Vm::run`].
     fn run((&mut self), sink: &mut dyn Sink, limits: &Limits) -> Stop;
+    /// See [`Vm::step`].
+    ///
+    /// # Errors
+    /// The end of the run.
+    fn step((&mut self), vcpu: u32, freedom: &Freedom, limits: &Limits, sink: &mut dyn Sink) -> Result<Step, Stop>;
+    /// See [`Vm::ready`].
+    ///
+    /// # Errors
+    /// The end of the run.
+    fn ready((&mut self), limits: &Limits) -> Result<Vec<bool>, Stop>;
+    /// See [`Vm::guest_place`].
+    fn guest_place((&self), vcpu: u32) -> Option<u64>;
+    /// See [`Vm::follow`].
+    fn follow((&mut self), schedule: Schedule);
+    /// See [`Vm::holds_back`].
+    fn holds_back((&self), vcpu: u32) -> bool;
+    /// See [`Vm::watch_steps`].
+    fn watch_steps((&mut self), watched: bool);
+    /// See [`Vm::next_piece`].
+    fn next_piece((&self), vcpu: u32) -> Option<usize>;
+    /// See [`Vm::is_in_host`].
+    fn is_in_host((&self), vcpu: u32) -> bool;
     /// See [`Vm::model`].
     fn model((&self)) -> &'static CpuModel;
     /// See [`Vm::paging`].
@@ -218,6 +242,14 @@ impl AnyVm {
             Vendor::Intel => Self::Vmx(Vm::new(config)?),
             Vendor::Amd => Self::Svm(Vm::new(config)?),
         })
+    }
+
+    /// See [`Vm::fingerprint`].
+    pub fn fingerprint<H: std::hash::Hasher>(&mut self, origin: &Memory, into: &mut H) {
+        match self {
+            Self::Vmx(vm) => vm.fingerprint(origin, into),
+            Self::Svm(vm) => vm.fingerprint(origin, into),
+        }
     }
 
     /// See [`Vm::fork`].

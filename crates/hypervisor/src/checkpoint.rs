@@ -9,11 +9,13 @@ use crate::backend::{Backend, TscSetting};
 use crate::cpuid::{CpuidTable, HYPERVISOR_LEAF, Running};
 use crate::dirty::DirtyLog;
 use crate::guest_cpu::{GuestCpu, Levelling, LevellingRecord};
+use crate::locks::{Hold, Lock};
 use crate::mmu::Mmu;
 use crate::mmu::nested::{NestedRecord, Slots};
 use crate::mmu::shadow::ShadowRecord;
 use crate::policy::Policy;
 use crate::run::{Pauses, Unfinished};
+use crate::steps::{Job, Stage, Wait};
 use crate::vcpu::{Progress, Software};
 use crate::vm::{Common, MAXIMUM_MEMORY, Options, Statistics, Vm, VmConfig, apic_features};
 use cpu::Cpu;
@@ -66,6 +68,9 @@ struct VmRecord {
     tsc: TscSetting,
     /// Every turn must end.
     look: bool,
+    /// The lock around the mappings.
+    #[serde(default)]
+    lock: Lock,
     /// Frames in the dirty log, if one is kept.
     dirty: Option<Vec<u64>>,
 }
@@ -80,6 +85,15 @@ struct VcpuSection {
     progress: ProgressRecord,
     /// An exit was told of, and waits for its handling.
     unhandled: bool,
+    /// How far its handling is; nothing of it is done where that is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stage: Option<Stage>,
+    /// Its thread waits for the lock around the mappings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waits: Option<Hold>,
+    /// It has waited, and has the lock now.
+    #[serde(default)]
+    granted: bool,
 }
 
 /// See [`Progress`].
@@ -121,7 +135,20 @@ impl<B: Backend> Vm<B> {
             instructions,
             tsc,
             look,
+            lock,
+            schedule,
+            // Between two steps of a schedule these are void.
+            frontier: _,
+            writes: _,
+            write_limit: _,
+            watches_steps: _,
         } = &self.common;
+        if schedule.is_some() {
+            return Err(Error::impossible(
+                HYPERVISOR,
+                "a run by a schedule, which is not kept: a checkpoint is one of a run in simulated time",
+            ));
+        }
         let features = cpuid.first().map_or(0, |table| table.answer(HYPERVISOR_LEAF + 1, 0, &Running::default()).0.eax);
         let record = VmRecord {
             model: self.model.name.to_owned(),
@@ -140,6 +167,7 @@ impl<B: Backend> Vm<B> {
             instructions: *instructions,
             tsc: *tsc,
             look: *look,
+            lock: lock.clone(),
             dirty: self.dirty.as_ref().map(DirtyLog::frames),
         };
         writer.value(HYPERVISOR, VERSION, &record)?;
@@ -150,8 +178,18 @@ impl<B: Backend> Vm<B> {
         }
         writer.value("board", VERSION, board)?;
         for (number, (vcpu, cpu)) in self.vcpus.iter().zip(&mut self.cpus).enumerate() {
-            let section =
-                VcpuSection { software: vcpu.software.clone(), progress: vcpu.progress.record(), unhandled: vcpu.unhandled.is_some() };
+            let section = VcpuSection {
+                software: vcpu.software.clone(),
+                progress: vcpu.progress.record(),
+                unhandled: vcpu.job.is_some(),
+                stage: vcpu.job.as_ref().map(|job| job.stage.clone()).filter(|stage| *stage != Stage::Begin),
+                waits: match vcpu.waits {
+                    Some(Wait::Lock(hold)) => Some(hold),
+                    // Nobody waits for an absent page where none is.
+                    Some(Wait::Page(_)) | None => None,
+                },
+                granted: vcpu.granted,
+            };
             writer.value(&format!("vcpu/{number}/software"), VERSION, &section)?;
             writer.value(&format!("vcpu/{number}/backend"), VERSION, &vcpu.backend.record())?;
             write_cpu(writer, &format!("cpu/{number}"), cpu)?;
@@ -205,7 +243,7 @@ impl<B: Backend> Vm<B> {
             }
         }
         let apic = apic_features(&guest);
-        let mut unhandled = Vec::new();
+        let (mut unhandled, mut waits) = (Vec::new(), Vec::new());
         for number in 0..record.cpu_count {
             let index = number as usize;
             let name = format!("vcpu/{number}/software");
@@ -235,8 +273,14 @@ impl<B: Backend> Vm<B> {
                 return Err(Error::impossible(&name, "an exit of a guest that is still entered"));
             }
             vm.cpus[index] = cpu;
+            if section.stage.as_ref().is_some_and(|stage| !stage.is_possible(&slots)) {
+                return Err(Error::impossible(&name, "work of the hypervisor that there cannot be"));
+            }
+            let needs_lock = section.unhandled && section.stage.as_ref().is_some_and(Stage::needs_lock);
+            waits.push((section.waits, needs_lock));
+            (vm.vcpus[index].waits, vm.vcpus[index].granted) = (section.waits.map(Wait::Lock), section.granted);
             if section.unhandled {
-                unhandled.push(index);
+                unhandled.push((index, section.stage.unwrap_or(Stage::Begin)));
             }
         }
         take_cpu(from, "emulator", vm.emulator.processor())?;
@@ -244,6 +288,9 @@ impl<B: Backend> Vm<B> {
         vm.code.compile(record.options.compile);
         if record.unfinished.is_some_and(|turn| turn.number >= vm.vcpus.len()) || !record.pauses.is_possible(vm.vcpus.len()) {
             return Err(Error::impossible(HYPERVISOR, "a turn or a pause of a virtual CPU that there is not"));
+        }
+        if !record.lock.is_possible(&waits) {
+            return Err(Error::impossible(HYPERVISOR, "a lock of virtual CPUs that there are not, or that do not wait for it"));
         }
         let ram = |frame: &u64| frame.checked_mul(4096).is_some_and(|address| slots.is_ram(address));
         if record.dirty.as_ref().is_some_and(|frames| !frames.iter().all(ram)) {
@@ -268,13 +315,19 @@ impl<B: Backend> Vm<B> {
             instructions: record.instructions,
             tsc: record.tsc,
             look: record.look,
+            lock: record.lock,
+            schedule: None,
+            frontier: 0,
+            writes: Vec::new(),
+            write_limit: None,
+            watches_steps: false,
         };
-        for number in unhandled {
+        for (number, stage) in unhandled {
             // What the exit was is read once more: nothing has touched the control structure since.
             let kept = vm.vcpus[number].backend.record();
             let report = vm.silicon(number, |backend, cpu| backend.report(cpu));
             vm.vcpus[number].backend.restore(kept);
-            vm.vcpus[number].unhandled = Some(report);
+            vm.vcpus[number].job = Some(Job { report, stage });
         }
         Ok(vm)
     }

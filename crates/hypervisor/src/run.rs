@@ -8,6 +8,7 @@ use crate::backend::Backend;
 use crate::emulator::{DeviceBus, NoDevices};
 use crate::exit::{Exit, Report};
 use crate::state::linear_rip;
+use crate::steps::{Job, Step};
 use crate::vcpu::Activity;
 use crate::vm::{TIMER_VECTOR, Vm};
 use board::Outcome;
@@ -95,6 +96,8 @@ pub enum Stop {
     },
     /// Nothing can happen before a page arrives that is absent.
     Waiting,
+    /// A step of a schedule was taken, and whoever asked for it may look: see [`Vm::watch_steps`].
+    Stepped(Box<Step>),
 }
 
 /// A moment of a run.
@@ -172,7 +175,7 @@ impl Pauses {
     }
 
     /// The earliest moment among those that are a cycle, in ticks.
-    fn next_tick(&self) -> u64 {
+    pub fn next_tick(&self) -> u64 {
         let cycles = self.waiting.iter().filter_map(|(_, moment, _)| match moment {
             Moment::Cycle(cycle) => Some(cycle.saturating_mul(TICKS_PER_CYCLE)),
             _ => None,
@@ -268,6 +271,15 @@ impl<B: Backend> Vm<B> {
             if self.common.statistics.exits >= limits.exits {
                 return Stop::ExitLimit;
             }
+            if self.common.schedule.is_some() {
+                if self.common.frontier >= end {
+                    return Stop::CycleLimit;
+                }
+                if let Err(stop) = self.run_turn_of_schedule(limits, sink) {
+                    return stop;
+                }
+                continue;
+            }
             let stop_at = end.min(self.common.pauses.next_tick());
             if let Some(turn) = unfinished {
                 if self.cpus[turn.number].now() >= end {
@@ -315,7 +327,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Whether a virtual CPU runs, or has something to wake for.
-    fn wakes(&mut self, vcpu: usize) -> bool {
+    pub(crate) fn wakes(&mut self, vcpu: usize) -> bool {
         let software = &self.vcpus[vcpu].software;
         match software.activity {
             Activity::Running => true,
@@ -329,7 +341,7 @@ impl<B: Backend> Vm<B> {
 
     /// Whether every virtual CPU sleeps so deeply that no timer and no device wakes it: halted with interrupts off, or waiting for a
     /// start-up message.
-    fn is_deaf(&mut self) -> bool {
+    pub(crate) fn is_deaf(&mut self) -> bool {
         (0..self.vcpus.len()).all(|vcpu| {
             if self.wakes(vcpu) {
                 return false;
@@ -380,7 +392,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Runs the timer of a virtual local APIC. When it interrupts a guest that runs, the host's timer fetches it out.
-    fn run_timer(&mut self, vcpu: usize, cycle: u64) {
+    pub(crate) fn run_timer(&mut self, vcpu: usize, cycle: u64) {
         let apic = &mut self.vcpus[vcpu].software.apic;
         if apic.next_event().is_some_and(|event| event <= cycle) && apic.advance(cycle) {
             self.kick(vcpu, TIMER_VECTOR);
@@ -417,28 +429,25 @@ impl<B: Backend> Vm<B> {
                 return Ok(Ended::Over);
             }
             if !self.cpus[vcpu].guest_mode {
-                if self.vcpus[vcpu].unhandled.is_some() {
-                    self.handle_exit(vcpu, sink)?;
+                while self.vcpus[vcpu].job.is_some() {
+                    self.go_on(vcpu, sink)?;
                     if self.vcpus[vcpu].waits.is_some() {
                         return Ok(Ended::Over);
                     }
-                    if let Some(ended) = self.turn_ends(vcpu, until, limits) {
-                        return Ok(ended);
+                    if self.vcpus[vcpu].job.is_none() {
+                        if let Some(ended) = self.turn_ends(vcpu, until, limits) {
+                            return Ok(ended);
+                        }
+                    } else if self.cpus[vcpu].now() >= until {
+                        return Ok(Ended::BrokenOff);
                     }
                 }
                 self.take_signals(vcpu);
                 if !self.wakes(vcpu) {
                     return Ok(Ended::Over);
                 }
-                let software = &mut self.vcpus[vcpu].software;
-                if software.activity == Activity::Halted {
-                    // A kick wakes once.
-                    software.kicked = false;
-                }
-                software.activity = Activity::Running;
-                if self.common.pauses.addresses
-                    && let Some(pause) = self.check_address(vcpu)
-                {
+                self.begin_running(vcpu);
+                if let Some(pause) = self.arrival(vcpu) {
                     return Err(Stop::Paused(pause));
                 }
                 if self.restricted && self.silicon(vcpu, |backend, cpu| backend.refuses(cpu)) {
@@ -459,9 +468,7 @@ impl<B: Backend> Vm<B> {
                 if self.enter(vcpu, sink)? {
                     continue;
                 }
-            } else if self.common.pauses.addresses
-                && let Some(pause) = self.check_address(vcpu)
-            {
+            } else if let Some(pause) = self.arrival(vcpu) {
                 return Err(Stop::Paused(pause));
             }
             match self.execute(vcpu, until, limits, sink) {
@@ -469,10 +476,17 @@ impl<B: Backend> Vm<B> {
                     let report = self.note_exit(vcpu, sink);
                     if self.cpus.len() > 1 {
                         // What others do before this moment comes before what the hypervisor does about the exit.
-                        self.vcpus[vcpu].unhandled = Some(report);
+                        self.vcpus[vcpu].job = Some(Job::begin(report));
                         return Ok(Ended::Over);
                     }
-                    self.handle_noted(vcpu, &report, sink)?;
+                    if self.absent.is_none() {
+                        self.handle_noted(vcpu, &report, sink)?;
+                    } else {
+                        self.vcpus[vcpu].job = Some(Job::begin(report));
+                    }
+                    if self.vcpus[vcpu].job.is_some() {
+                        self.finish(vcpu, sink)?;
+                    }
                     if let Some(ended) = self.turn_ends(vcpu, until, limits) {
                         return Ok(ended);
                     }
@@ -487,13 +501,20 @@ impl<B: Backend> Vm<B> {
                         return Ok(Ended::BrokenOff);
                     }
                 }
-                RunExit::Idle => return Err(self.not_modelled(vcpu, "a guest that sleeps without a VM exit")),
-                RunExit::Shutdown => return Err(Stop::TripleFault { vcpu: vcpu as u32 }),
-                RunExit::NotModelled(what) => return Err(Stop::NotModelled { vcpu: vcpu as u32, what }),
+                other => return Err(self.ended(vcpu, other)),
             }
             if self.cpus[vcpu].now() >= until {
                 return Ok(Ended::BrokenOff);
             }
+        }
+    }
+
+    /// The stop for an end of a processor's run that ends the whole run.
+    pub(crate) fn ended(&self, vcpu: usize, exit: RunExit) -> Stop {
+        match exit {
+            RunExit::Shutdown => Stop::TripleFault { vcpu: vcpu as u32 },
+            RunExit::NotModelled(what) => Stop::NotModelled { vcpu: vcpu as u32, what },
+            _ => self.not_modelled(vcpu, "a guest that sleeps without a VM exit"),
         }
     }
 
@@ -514,8 +535,11 @@ impl<B: Backend> Vm<B> {
         Stop::NotModelled { vcpu: vcpu as u32, what: Box::new(what) }
     }
 
-    /// Whether a pause waits where a virtual CPU is now.
-    fn check_address(&mut self, vcpu: usize) -> Option<PauseId> {
+    /// The pause that waits where a virtual CPU is now.
+    pub(crate) fn arrival(&mut self, vcpu: usize) -> Option<PauseId> {
+        if !self.common.pauses.addresses {
+            return None;
+        }
         let cpu = &self.cpus[vcpu];
         let address = if cpu.guest_mode {
             linear_rip(cpu.is_64bit(), cpu.segment(Segment::Cs).base, cpu.rip)
@@ -526,12 +550,12 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Lets the processor execute its guest.
-    fn execute(&mut self, vcpu: usize, until: u64, limits: &Limits, sink: &mut dyn Sink) -> RunExit {
+    pub(crate) fn execute(&mut self, vcpu: usize, until: u64, limits: &Limits, sink: &mut dyn Sink) -> RunExit {
         let bound = limits.instructions.min(self.common.pauses.next_instruction());
         let own = self.cpus[vcpu].instructions();
         let left = if bound == u64::MAX { u64::MAX } else { bound.saturating_sub(self.instructions()) };
         self.follow_shadowed_writes();
-        let steps = self.common.pauses.addresses;
+        let steps = self.common.pauses.addresses || self.common.schedule.is_some();
         let allowed = own.saturating_add(if steps { left.min(1) } else { left });
         let journal = self.memory.open_journal(false);
         let mut devices = NoDevices;
@@ -553,7 +577,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Enters the guest. `true` where there was an exit at once, which is handled already.
-    fn enter(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<bool, Stop> {
+    pub(crate) fn enter(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<bool, Stop> {
         self.complete_userspace(vcpu);
         self.turn_tables(vcpu);
         self.inject_pending(vcpu, sink);
@@ -578,37 +602,12 @@ impl<B: Backend> Vm<B> {
     /// After an exit: tells of it and handles it.
     pub(crate) fn exited(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
         let report = self.note_exit(vcpu, sink);
-        self.handle_noted(vcpu, &report, sink)
-    }
-
-    /// Handles the exit that waits for it, if one does.
-    fn handle_exit(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
-        match self.vcpus[vcpu].unhandled.take() {
-            Some(report) => self.handle_noted(vcpu, &report, sink),
-            None => Ok(()),
-        }
-    }
-
-    /// Handles an exit that was told of.
-    fn handle_noted(&mut self, vcpu: usize, report: &Report, sink: &mut dyn Sink) -> Result<(), Stop> {
-        if self.absent.is_none() {
-            self.common.statistics.exits += 1;
-            self.handle(vcpu, report, sink)?;
-        } else {
-            if !self.try_handle(vcpu, report, sink)? {
-                return Ok(());
-            }
-            self.common.statistics.exits += 1;
-            if self.vcpus[vcpu].waits.is_some() {
-                return Ok(());
-            }
-        }
-        self.follow_shadowed_writes();
-        self.check_progress(vcpu, report)
+        self.vcpus[vcpu].job = Some(Job::begin(report));
+        self.finish(vcpu, sink)
     }
 
     /// After an exit: reads what it was, and tells of it.
-    fn note_exit(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Report {
+    pub(crate) fn note_exit(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Report {
         let report = self.silicon(vcpu, |backend, cpu| backend.report(cpu));
         let info = report.info;
         self.emit(
@@ -642,7 +641,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Ends the run of a guest that exits for ever without going on.
-    fn check_progress(&mut self, vcpu: usize, report: &Report) -> Result<(), Stop> {
+    pub(crate) fn check_progress(&mut self, vcpu: usize, report: &Report) -> Result<(), Stop> {
         let waits = matches!(report.exit, Exit::ExternalInterrupt | Exit::Nmi | Exit::InterruptWindow | Exit::NmiWindow);
         if waits {
             return Ok(());
@@ -666,7 +665,7 @@ impl<B: Backend> Vm<B> {
     /// Fetches a virtual CPU out of its guest by a physical interrupt, if it is in it, and handles what exit there is.
     pub(crate) fn fetch_out_traced(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
         if !self.cpus[vcpu].guest_mode {
-            return self.handle_exit(vcpu, sink);
+            return self.finish(vcpu, sink);
         }
         self.kick(vcpu, crate::vm::KICK_VECTOR);
         let limits = Limits::NONE;

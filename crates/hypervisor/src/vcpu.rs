@@ -1,8 +1,8 @@
 //! A virtual CPU as software keeps it: its local APIC, what it waits for, and the events that wait for it.
 
 use crate::checkpoint::ProgressRecord;
-use crate::exit::Report;
 use crate::state::Registers;
+use crate::steps::{Job, Stage, Wait};
 use cpu::apic::LocalApic;
 use cpu::trap::{Event, Exception};
 use serde::{Deserialize, Serialize};
@@ -124,10 +124,14 @@ pub(crate) struct Vcpu<B> {
     pub backend: B,
     pub software: Software,
     pub progress: Progress,
-    /// An exit that was told of, and waits for its handling.
-    pub unhandled: Option<Report>,
-    /// The absent page that it waits for.
-    pub waits: Option<u64>,
+    /// An exit that was told of, and how far its handling is.
+    pub job: Option<Job>,
+    /// What the piece of handling at hand leaves for later.
+    pub next: Option<Stage>,
+    /// What its thread waits for.
+    pub waits: Option<Wait>,
+    /// It has waited for the lock around the mappings, and has it now.
+    pub granted: bool,
 }
 
 /// A virtual CPU in no vendor's format: what a move carries.

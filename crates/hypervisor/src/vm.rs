@@ -10,11 +10,13 @@ use crate::cpuid::{self, CpuidTable};
 use crate::dirty::DirtyLog;
 use crate::emulator::{DeviceBus, Emulator, NoDevices};
 use crate::guest_cpu::{GuestCpu, Levelling};
+use crate::locks::Lock;
 use crate::mmu::nested::{Format, NestedTables, Rights, SlotError, Slots};
 use crate::mmu::shadow::ShadowTables;
 use crate::mmu::{Mmu, Paging};
 use crate::policy::Policy;
 use crate::run::{Moment, PauseId, Pauses, Unfinished};
+use crate::schedule::Schedule;
 use crate::state::Registers;
 use crate::vcpu::{Activity, Progress, Software, Vcpu};
 use board::loader::Image;
@@ -24,6 +26,7 @@ use cpu::access::{DEVICE_HOLE_END, DEVICE_HOLE_START};
 use cpu::apic::{self, LocalApic, LocalSource, register};
 use cpu::block::{CodeCache, Compile};
 use cpu::bus::Environment;
+use cpu::freedom::MemoryAccess;
 use cpu::trap::Exception;
 use isa::apic::{ApicMessage, DeliveryMode};
 use isa::cpuid::Feature;
@@ -187,6 +190,16 @@ pub(crate) struct Common {
     pub tsc: TscSetting,
     /// Something happened that every virtual CPU's turn must end for.
     pub look: bool,
+    /// Around the mappings of the guest's memory.
+    pub lock: Lock,
+    pub schedule: Option<Schedule>,
+    /// The time at which the last step of a schedule ended, in ticks.
+    pub frontier: u64,
+    /// What the hypervisor wrote into the guest's text in the present step of a schedule.
+    pub writes: Vec<MemoryAccess>,
+    /// Where the present step's write into the guest's text stops.
+    pub write_limit: Option<u8>,
+    pub watches_steps: bool,
 }
 
 impl Common {
@@ -286,6 +299,12 @@ impl<B: Backend> Vm<B> {
             instructions: 0,
             tsc: TscSetting { offset: 0, ratio: 1 << 32 },
             look: false,
+            lock: Lock::default(),
+            schedule: None,
+            frontier: 0,
+            writes: Vec::new(),
+            write_limit: None,
+            watches_steps: false,
         };
         let mut software: Vec<Software> =
             (0..config.cpu_count).map(|number| Software::new(LocalApic::new(number, number == 0, apic_features(&guest)), number)).collect();
@@ -366,6 +385,7 @@ impl<B: Backend> Vm<B> {
             let mut cpu = Cpu::new(model, number, count as u32, machine::extension_of(model));
             cpu.set_now(now);
             cpu.log_deliveries(vm.common.options.deliveries);
+            cpu.observe(vm.common.schedule.is_some());
             cpu.activity = cpu::state::Activity::Active;
             // The host's own APIC: software-enabled, so that kicks arrive.
             cpu.apic.write(register::SVR, 0x1ff, 0);
@@ -391,7 +411,7 @@ impl<B: Backend> Vm<B> {
             })?;
             cpu.set_now(now);
             vm.cpus.push(cpu);
-            vm.vcpus.push(Vcpu { backend, software, progress: Progress::new(), unhandled: None, waits: None });
+            vm.vcpus.push(Vcpu { backend, software, progress: Progress::new(), job: None, next: None, waits: None, granted: false });
         }
         if vm.common.options.prefault {
             vm.map_everything();

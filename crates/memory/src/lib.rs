@@ -509,6 +509,38 @@ impl Memory {
         }
     }
 
+    /// Shows the pages that are not the same in another memory of this size, in ascending order. Pages that both share are not looked at.
+    pub fn differences(&self, other: &Self, mut show: impl FnMut(u64, &[u8; PAGE_BYTES as usize])) {
+        let content = |page: Option<&Page>| {
+            let mut bytes = [0; PAGE_BYTES as usize];
+            if let Some(page) = page {
+                page.read(0, &mut bytes);
+            }
+            bytes
+        };
+        for (at, leaf) in self.leaves.iter().enumerate() {
+            let others = other.leaves.get(at).and_then(Option::as_deref);
+            if leaf.is_none() && others.is_none() {
+                continue;
+            }
+            for slot in 0..LEAF {
+                let pages = [leaf.as_deref(), others].map(|leaf| leaf.and_then(|leaf| leaf[slot].as_ref()));
+                let shared = match pages {
+                    [Some(mine), Some(others)] => Arc::ptr_eq(mine, others),
+                    [None, None] => true,
+                    _ => false,
+                };
+                if shared {
+                    continue;
+                }
+                let [bytes, old] = pages.map(|page| content(page.map(Arc::as_ref)));
+                if bytes != old {
+                    show((at * LEAF + slot) as u64, &bytes);
+                }
+            }
+        }
+    }
+
     /// Frames that exist, in ascending order: all others are zero.
     pub fn touched_frames(&self) -> impl Iterator<Item = u64> + '_ {
         self.leaves.iter().enumerate().filter_map(|(at, leaf)| Some((at, leaf.as_ref()?))).flat_map(|(at, leaf)| {

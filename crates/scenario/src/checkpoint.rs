@@ -152,7 +152,7 @@ pub(crate) fn take_run(from: &mut Checkpoint) -> Result<RunRecord, Error> {
 pub(crate) fn take_host(from: &mut Checkpoint, policy: Policy, compile: Compile) -> Result<RestoredHost, Error> {
     Ok(match policy {
         Policy::None => RestoredHost::Bare(Box::new(BareHost::restore(from, compile)?)),
-        _ => RestoredHost::Hosted(Box::new(VirtualHost::restore(from, compile)?)),
+        _ => RestoredHost::Hosted(Box::new(VirtualHost::restore(from, policy, compile)?)),
     })
 }
 

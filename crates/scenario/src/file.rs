@@ -40,6 +40,14 @@ pub struct File {
     /// What happens to the machine while the guest runs.
     #[serde(default)]
     pub script: Vec<Step>,
+    /// The interleaving of the CPUs, as `trapline explore` writes it: who takes how many steps. Where it ends, a CPU goes on until it waits, and
+    /// then the next one. Without it, CPUs take turns in the order of simulated time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedule: Vec<Turn>,
+    /// What must hold at every step. `trapline explore` looks for schedules that break it, and by default at all but `whole-patches`; `run` looks
+    /// at those that stand here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invariants: Option<Vec<Invariant>>,
     /// When to give up on a guest that does not stop.
     #[serde(default)]
     pub limits: Limits,
@@ -416,6 +424,65 @@ pub struct PauseAction {
     pub cycles: u64,
 }
 
+/// Some steps of one CPU. A step is an instruction, a VM entry, or a piece of the hypervisor's work.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    /// The CPU.
+    pub cpu: u32,
+    /// How many steps it takes; fewer, where it cannot go on.
+    #[schemars(range(min = 1))]
+    pub steps: u64,
+    /// The store of the last step, which need not be seen whole, is done in two parts: others may come before the second.
+    #[serde(default)]
+    pub split: Option<Part>,
+    /// The hypervisor's write into the guest's text in the last step stops behind so many bytes.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 2))]
+    pub bytes: Option<u8>,
+    /// These CPUs go on with the bytes that the last step overwrites, as if they had fetched them before, until they serialize.
+    #[serde(default)]
+    pub stale: Vec<u32>,
+}
+
+/// Which part of a store is done first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The bytes in front of the boundary.
+    Low,
+    /// The bytes behind it.
+    High,
+}
+
+/// Something that must hold at every step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Invariant {
+    /// Every instruction that is executed is as it was loaded, or as the guest itself wrote it, or a whole native hypercall in place of a whole
+    /// foreign one.
+    IntactText,
+    /// No CPU executes bytes of a patch that is half written.
+    WholePatches,
+    /// No CPU is trapped by a hypercall that was patched for it.
+    OneTrapPerSite,
+    /// A call changes RAX and RIP alone; a patch changes no register.
+    RegistersKept,
+    /// The patch of a hypercall without prefixes changes one byte at most.
+    OneByteChanges,
+    /// A patch that fails changes no byte.
+    FailedPatchChangesNothing,
+    /// The dirty log has every page that was patched.
+    PatchedPagesDirty,
+}
+
+impl Invariant {
+    /// Its name, as files write it.
+    pub fn name(self) -> String {
+        serde_json::to_value(self).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
 /// When to give up.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -474,6 +541,9 @@ pub struct Expect {
     /// The guest-physical addresses the hypervisor patched, in order.
     #[serde(default)]
     pub patched: Option<Vec<Quantity>>,
+    /// The `invariants` that do not hold. Without it, all of them must.
+    #[serde(default)]
+    pub violations: Option<Vec<Invariant>>,
 }
 
 /// Why a run stops.

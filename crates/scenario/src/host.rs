@@ -3,7 +3,7 @@
 //! Two hosts exist: the bare machine here, and the hypervisor with its guest in [`crate::virtual_host`].
 
 use crate::environment::{self, EntryState};
-use crate::file::{Access, Policy, Start, Stop};
+use crate::file::{Access, Invariant, Policy, Start, Stop};
 use crate::guest::{Image, Program};
 use crate::register::{Place, Register};
 use crate::verdict::Registers;
@@ -162,6 +162,17 @@ pub trait Host {
     /// # Errors
     /// Says why they cannot be held.
     fn hold(&mut self, cycles: u64, sink: &mut dyn Sink) -> Result<(), String>;
+    /// Goes on by a schedule, and holds every step to invariants.
+    ///
+    /// # Errors
+    /// Says why it cannot.
+    fn follow(&mut self, _: Vec<hypervisor::Turn>, _: &[Invariant]) -> Result<(), String> {
+        Err("the bare machine has no steps to choose among".to_owned())
+    }
+    /// The invariants that did not hold so far.
+    fn violations(&self) -> Vec<Invariant> {
+        Vec::new()
+    }
     /// A machine that goes on exactly as this one.
     fn fork(&mut self) -> Box<dyn Host>;
     /// Moves the guest to another CPU model.

@@ -141,6 +141,11 @@ impl Scenario {
         Self::parse(&name, text, &Directory(directory.to_owned()))
     }
 
+    /// Whether its runs go by steps, so that a checkpoint of one, which keeps no schedule, is none of it.
+    pub fn goes_by_steps(&self) -> bool {
+        !self.file.schedule.is_empty() || self.file.invariants.is_some()
+    }
+
     /// The node of the file at a path of keys and indices; where the path ends early, the last node there is.
     pub fn node(&self, path: &[&str]) -> &Node {
         find(&self.tree, path)

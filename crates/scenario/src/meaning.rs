@@ -73,6 +73,21 @@ pub(crate) fn check(loader: &mut Loader<'_>, variants: &[Variant]) {
             checker.action(action, &["script", &index, "do", &number.to_string()]);
         }
     }
+    for (index, turn) in file.schedule.iter().enumerate() {
+        let index = index.to_string();
+        checker.vcpu(turn.cpu, &["schedule", &index, "cpu"]);
+        for (number, vcpu) in turn.stale.iter().enumerate() {
+            checker.vcpu(*vcpu, &["schedule", &index, "stale", &number.to_string()]);
+        }
+    }
+    for (key, stated) in [("schedule", !file.schedule.is_empty()), ("invariants", file.invariants.is_some())] {
+        if stated && variants.iter().any(|variant| variant.policy == Policy::None) {
+            checker.report(&[key], format!("`{key}` is about steps, which only machines with a hypervisor have"), None);
+        }
+        if stated && moves {
+            checker.report(&[key], format!("`{key}` is about the steps of one machine, and the script moves the guest to another"), None);
+        }
+    }
     let all: Vec<&Variant> = variants.iter().collect();
     checker.expect(&file.expect, &["expect"], &all);
     for (index, case) in file.cases.iter().enumerate() {

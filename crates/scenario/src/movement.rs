@@ -263,6 +263,9 @@ fn incomparable(scenario: &Scenario, variant: &Variant, to: &'static CpuModel) -
     if variant.cpu.name == to.name {
         return Some(format!("it is on {} already", to.name));
     }
+    if scenario.goes_by_steps() {
+        return Some("it goes by steps, and a move has none".to_owned());
+    }
     let counts = |step: &crate::file::Step| step.at.exit.is_some() || step.at.cycle.is_some() || step.at.instruction.is_some();
     if scenario.file.script.iter().any(counts) {
         return Some("its script counts exits, cycles or instructions, which moves change".to_owned());

@@ -61,6 +61,8 @@ pub struct Observer<'s> {
     /// Guest-physical addresses of the patches.
     pub patched: Bounded,
     watches: Vec<Watch>,
+    /// Exits and events whose numbers are expected.
+    counted: (Vec<String>, Vec<String>),
     /// A second consumer of every event.
     also: Option<&'s mut dyn Sink>,
 }
@@ -82,6 +84,10 @@ impl<'s> Observer<'s> {
             hypercalls: Bounded::default(),
             patched: Bounded::default(),
             watches,
+            counted: (
+                expectations.iter().flat_map(|expect| expect.exits.keys().cloned()).collect(),
+                expectations.iter().flat_map(|expect| expect.events.keys().cloned()).collect(),
+            ),
             also,
         }
     }
@@ -110,6 +116,21 @@ impl<'s> Observer<'s> {
             if watch.sequence == before.sequence && watch.forbidden.len() == before.forbidden.len() {
                 *watch = Watch { found: before.found.min(before.sequence.len()), ..before };
             }
+        }
+    }
+
+    /// Feeds what the verdict will depend on into a hasher.
+    pub fn fingerprint(&self, into: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        (&self.hypercalls.values, self.hypercalls.total, &self.patched.values, self.patched.total).hash(into);
+        for watch in &self.watches {
+            (watch.found, watch.forbidden.iter().map(|(_, line)| line.is_some()).collect::<Vec<_>>()).hash(into);
+        }
+        for name in &self.counted.0 {
+            self.summary.exits_with(name).hash(into);
+        }
+        for kind in trace::Kind::ALL.iter().filter(|kind| self.counted.1.iter().any(|name| name == kind.name())) {
+            self.summary.count(*kind).hash(into);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use crate::checkpoint::{self, Checkpoint, Restored, RunRecord};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::file::{Access, Action, Expect, Hypervisor, Levelling, Limits, Moment, Policy, Stop};
+use crate::file::{Access, Action, Expect, Hypervisor, Invariant, Levelling, Limits, Moment, Policy, Stop};
 use crate::host::{BareHost, Ending, Host, HostConfig, Pause, Totals, Until, load};
 use crate::load::{Scenario, Variant};
 use crate::meaning::{DEFAULT_MEMORY, hex_bytes};
@@ -183,6 +183,39 @@ fn levelling_of(file: &Levelling) -> hypervisor::guest_cpu::Levelling {
     hypervisor::guest_cpu::Levelling { signature, ..levelled }
 }
 
+/// What the machine of a variant is made of.
+pub(crate) fn host_config(scenario: &Scenario, variant: &Variant, compile: Compile) -> HostConfig {
+    let machine = &scenario.file.machine;
+    // Under a hypervisor the kernel's trace points tell the story, and they have none for deliveries.
+    let deliveries = scenario.file.deliveries.unwrap_or(variant.policy == Policy::None);
+    HostConfig {
+        cpu: variant.cpu,
+        vcpus: machine.vcpus.unwrap_or(1),
+        memory: machine.memory.map_or(DEFAULT_MEMORY, |size| size.0),
+        seed: variant.seed,
+        hypervisor: hypervisor::Options { deliveries, ..options_of(&scenario.file.hypervisor) },
+        compile,
+        watch: true,
+        deliveries,
+        guest_cpu: scenario.file.hypervisor.guest_cpu.as_deref().and_then(|name| models::find(name).ok()),
+        levelling: levelling_of(&scenario.file.hypervisor.levelling),
+    }
+}
+
+/// A schedule in the hypervisor's own words.
+fn turns_of(schedule: &[crate::file::Turn]) -> Vec<hypervisor::Turn> {
+    use cpu::freedom::Part;
+    let turn = |turn: &crate::file::Turn| {
+        let split = turn.split.map(|part| match part {
+            crate::file::Part::Low => Part::Low,
+            crate::file::Part::High => Part::High,
+        });
+        let freedom = hypervisor::Freedom { split, bytes: turn.bytes, stale: turn.stale.clone() };
+        hypervisor::Turn { vcpu: turn.cpu, steps: turn.steps, freedom }
+    };
+    schedule.iter().map(turn).collect()
+}
+
 /// The machine of a policy, with its guest loaded.
 ///
 /// # Errors
@@ -317,22 +350,14 @@ pub fn run_on(
 
 /// The machine that a scenario starts on.
 fn machine_of(scenario: &Scenario, variant: &Variant, options: &Options) -> Result<Box<dyn Host>, String> {
-    let machine = &scenario.file.machine;
-    // Under a hypervisor the kernel's trace points tell the story, and they have none for deliveries.
-    let deliveries = scenario.file.deliveries.unwrap_or(variant.policy == Policy::None);
-    let config = HostConfig {
-        cpu: variant.cpu,
-        vcpus: machine.vcpus.unwrap_or(1),
-        memory: machine.memory.map_or(DEFAULT_MEMORY, |size| size.0),
-        seed: variant.seed,
-        hypervisor: hypervisor::Options { deliveries, ..options_of(&scenario.file.hypervisor) },
-        compile: options.compile,
-        watch: true,
-        deliveries,
-        guest_cpu: scenario.file.hypervisor.guest_cpu.as_deref().and_then(|name| models::find(name).ok()),
-        levelling: levelling_of(&scenario.file.hypervisor.levelling),
-    };
-    load(&variant.image, config.vcpus, config.memory).and_then(|loaded| host(&config, variant.policy, &loaded))
+    let config = host_config(scenario, variant, options.compile);
+    let loaded = load(&variant.image, config.vcpus, config.memory)?;
+    let mut host = host(&config, variant.policy, &loaded)?;
+    let invariants = scenario.file.invariants.as_deref().unwrap_or_default();
+    if !scenario.file.schedule.is_empty() || !invariants.is_empty() {
+        host.follow(turns_of(&scenario.file.schedule), invariants)?;
+    }
+    Ok(host)
 }
 
 /// Runs to the end, and judges it. Nothing if the run was left.
@@ -346,7 +371,8 @@ fn finish(
     let totals = host.totals();
     observer.emit(totals.cycles, 0, Event::Stop { reason: format!("{}: {}", stop_name(ending.stop), ending.detail) });
     let refused_entries = assess_refused(&mut *host);
-    let end = End { registers: (0..host.vcpus()).map(|vcpu| host.registers(vcpu)).collect(), host: &*host, serial, ending };
+    let violations = Some(host.violations());
+    let end = End { registers: (0..host.vcpus()).map(|vcpu| host.registers(vcpu)).collect(), host: &*host, serial, ending, violations };
     let mut failures = verdict::judge(scenario, variant, expectations, &observer, &end);
     for index in unreached..scenario.file.script.len() {
         let span = scenario.node(&["script", &index.to_string(), "at"]).span.clone();
@@ -392,11 +418,13 @@ fn refused(scenario: &Scenario, variant: &Variant, observer: Observer<'_>, messa
     }
 }
 
-struct End<'h> {
-    registers: Vec<Registers>,
-    host: &'h dyn Host,
-    serial: Vec<u8>,
-    ending: Ending,
+pub(crate) struct End<'h> {
+    pub registers: Vec<Registers>,
+    pub host: &'h dyn Host,
+    pub serial: Vec<u8>,
+    pub ending: Ending,
+    /// The invariants that did not hold, if that is to be judged.
+    pub violations: Option<Vec<Invariant>>,
 }
 
 impl Final for End<'_> {
@@ -414,6 +442,20 @@ impl Final for End<'_> {
     }
     fn exit_code(&self) -> Option<u32> {
         self.ending.exit_code
+    }
+    fn violations(&self) -> Option<&[Invariant]> {
+        self.violations.as_deref()
+    }
+}
+
+/// The limits of a scenario.
+pub(crate) fn limits_of(scenario: &Scenario) -> Totals {
+    let Limits { instructions, cycles, exits } = scenario.file.limits;
+    Totals {
+        instructions: instructions.unwrap_or(DEFAULT_INSTRUCTIONS),
+        cycles: cycles.unwrap_or(DEFAULT_CYCLES),
+        exits: exits.unwrap_or(u64::MAX),
+        hypercalls: u64::MAX,
     }
 }
 
@@ -461,18 +503,8 @@ impl Director<'_> {
         Ok(true)
     }
 
-    fn limits(&self) -> Totals {
-        let Limits { instructions, cycles, exits } = self.scenario.file.limits;
-        Totals {
-            instructions: instructions.unwrap_or(DEFAULT_INSTRUCTIONS),
-            cycles: cycles.unwrap_or(DEFAULT_CYCLES),
-            exits: exits.unwrap_or(u64::MAX),
-            hypercalls: u64::MAX,
-        }
-    }
-
     fn run(&mut self, sink: &mut Observer<'_>) -> Result<Option<Ending>, checkpoint::Error> {
-        let limits = self.limits();
+        let limits = limits_of(self.scenario);
         let steps = &self.scenario.file.script;
         self.ask();
         loop {

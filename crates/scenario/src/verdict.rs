@@ -1,7 +1,7 @@
 //! Whether what a scenario expects came true, each disappointment shown at its place in the file.
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::file::{Expect, MemoryExpectation, Stop};
+use crate::file::{Expect, Invariant, MemoryExpectation, Stop};
 use crate::guest::Image;
 use crate::load::{Scenario, Variant};
 use crate::meaning::hex_bytes;
@@ -76,6 +76,8 @@ pub trait Final {
     fn stop(&self) -> Stop;
     /// What the guest wrote to the debug exit.
     fn exit_code(&self) -> Option<u32>;
+    /// The invariants that did not hold; none where nobody looked.
+    fn violations(&self) -> Option<&[Invariant]>;
 }
 
 /// The name of a stop reason as files write it.
@@ -108,6 +110,7 @@ pub fn judge(
     for (index, (path, expect)) in expectations.iter().enumerate() {
         judge.expect(index, path, expect);
     }
+    judge.violations(expectations);
     judge.failures
 }
 
@@ -220,6 +223,27 @@ impl Judge<'_, '_> {
             if let Some(list) = list {
                 self.list(path, key, list, actual);
             }
+        }
+    }
+
+    /// Invariants must hold but for those that are expected not to.
+    fn violations(&mut self, expectations: &[(Vec<String>, &Expect)]) {
+        let Some(actual) = self.end.violations() else { return };
+        let names = |list: &[Invariant]| {
+            let names: std::collections::BTreeSet<String> = list.iter().map(|invariant| format!("`{}`", invariant.name())).collect();
+            if names.is_empty() { "none".to_owned() } else { names.into_iter().collect::<Vec<_>>().join(", ") }
+        };
+        let mut stated = false;
+        for (path, expect) in expectations {
+            let Some(expected) = &expect.violations else { continue };
+            stated = true;
+            let (actual, expected) = (names(actual), names(expected));
+            if actual != expected {
+                self.fail(path, &["violations"], format!("the invariants that do not hold are {actual}, not {expected}"));
+            }
+        }
+        if !stated && !actual.is_empty() {
+            self.fail(&["invariants".to_owned()], &[], format!("the invariants that do not hold are {}", names(actual)));
         }
     }
 

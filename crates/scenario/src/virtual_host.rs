@@ -1,7 +1,8 @@
 //! A guest under the hypervisor.
 
-use crate::file::{Access, Policy, Stop};
+use crate::file::{Access, Invariant, Policy, Stop};
 use crate::host::{ASLEEP, Ending, HOST_SECTION, HOST_VERSION, Host, HostConfig, Loaded, Pause, Totals, Until, enter, not_modelled};
+use crate::invariants::Monitor;
 use crate::register::{Place, Register};
 use crate::verdict::Registers;
 use cpu::Cpu;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::ops::Range;
 use stream::Writer;
-use trace::Sink;
+use trace::{Event, Record, Sink};
 
 /// A hypervisor with its guest.
 #[derive(Debug)]
@@ -26,6 +27,23 @@ pub struct VirtualHost {
     waiting: Option<(Until, PauseId)>,
     /// The name of the moment at which the run is interrupted.
     interruption: Option<PauseId>,
+    policy: Policy,
+    /// Who looks at every step, if somebody does.
+    monitor: Option<Monitor>,
+    violations: Vec<Invariant>,
+}
+
+/// Hands events on, and keeps those of a step.
+struct Told<'s> {
+    sink: &'s mut dyn Sink,
+    records: &'s mut Vec<Record>,
+}
+
+impl Sink for Told<'_> {
+    fn emit(&mut self, cycle: u64, vcpu: u32, event: Event) {
+        self.records.push(Record { cycle, vcpu, event: event.clone() });
+        self.sink.emit(cycle, vcpu, event);
+    }
 }
 
 /// What a checkpoint keeps of it, beside the guest.
@@ -86,19 +104,82 @@ impl VirtualHost {
             }
         }
         let last = Totals { instructions: 0, cycles: 0, exits: 0, hypercalls: 0 };
-        Ok(Self { vcpus: vm.cpu_count(), vm: Some(vm), last, waiting: None, interruption: None })
+        Ok(Self {
+            vcpus: vm.cpu_count(),
+            vm: Some(vm),
+            last,
+            waiting: None,
+            interruption: None,
+            policy: chosen,
+            monitor: None,
+            violations: Vec::new(),
+        })
     }
 
     /// The guest of a checkpoint.
     ///
     /// # Errors
     /// Sections are missing, or of a state that cannot be.
-    pub fn restore(from: &mut Checkpoint, compile: Compile) -> Result<Self, checkpoint::Error> {
+    pub fn restore(from: &mut Checkpoint, policy: Policy, compile: Compile) -> Result<Self, checkpoint::Error> {
         let record: HostedRecord = from.take(HOST_SECTION, HOST_VERSION)?;
         let mut vm = AnyVm::restore(from)?;
         vm.compile(compile);
         let last = Totals { instructions: 0, cycles: 0, exits: 0, hypercalls: 0 };
-        Ok(Self { vcpus: vm.cpu_count(), vm: Some(vm), last, waiting: record.waiting, interruption: None })
+        Ok(Self {
+            vcpus: vm.cpu_count(),
+            vm: Some(vm),
+            last,
+            waiting: record.waiting,
+            interruption: None,
+            policy,
+            monitor: None,
+            violations: Vec::new(),
+        })
+    }
+
+    /// The end of a run in this crate's words.
+    pub(crate) fn ending(stop: hypervisor::Stop) -> Ending {
+        match stop {
+            hypervisor::Stop::Outcome(outcome) => Ending::asked(outcome),
+            hypervisor::Stop::Halted => Ending::new(Stop::Halted, ASLEEP),
+            hypervisor::Stop::TripleFault { vcpu } => Ending::new(Stop::TripleFault, format!("triple fault on CPU {vcpu}")),
+            hypervisor::Stop::EntryFailure { vcpu, reasons } => {
+                Ending::new(Stop::EntryFailure, format!("VM entry of CPU {vcpu} failed: {}", reasons.join("; ")))
+            }
+            hypervisor::Stop::Userspace { vcpu, reason } => {
+                Ending::new(Stop::UserspaceExit, format!("user space has no part for {reason} of CPU {vcpu}"))
+            }
+            hypervisor::Stop::PageWanted { .. } | hypervisor::Stop::Waiting => {
+                Ending::new(Stop::Unsupported, "the guest waits for memory that is on another host, and nobody brings it")
+            }
+            hypervisor::Stop::Livelock { vcpu, rip, reason } => {
+                Ending::new(Stop::Livelock, format!("CPU {vcpu} stays at {rip:#x} for ever, with {reason}"))
+            }
+            hypervisor::Stop::NotModelled { vcpu, what } => not_modelled(vcpu, &what),
+            hypervisor::Stop::InstructionLimit => Ending::new(Stop::InstructionLimit, "the limit of instructions is reached"),
+            hypervisor::Stop::CycleLimit => Ending::new(Stop::CycleLimit, "the limit of cycles is reached"),
+            hypervisor::Stop::ExitLimit => Ending::new(Stop::ExitLimit, "the limit of VM exits is reached"),
+            hypervisor::Stop::Paused(_) | hypervisor::Stop::Stepped(_) => Ending::new(Stop::Script, "a pause that nobody waits for"),
+        }
+    }
+
+    /// The guest; none after a move that failed.
+    pub(crate) fn vm_mut(&mut self) -> Option<&mut AnyVm> {
+        self.vm.as_mut()
+    }
+
+    /// See [`Host::fork`].
+    pub(crate) fn fork_host(&mut self) -> Self {
+        Self {
+            vm: self.vm.as_mut().map(AnyVm::fork),
+            vcpus: self.vcpus,
+            last: self.last,
+            waiting: self.waiting,
+            interruption: None,
+            policy: self.policy,
+            monitor: self.monitor.clone(),
+            violations: self.violations.clone(),
+        }
     }
 
     /// The name of a pause at a moment, asked for once.
@@ -122,7 +203,12 @@ impl Host for VirtualHost {
             let Some(vm) = &mut self.vm else {
                 return Pause::Over(Ending::new(Stop::Unsupported, "the guest was lost in a move"));
             };
-            let ending = match vm.run(sink, &limits) {
+            let mut records = Vec::new();
+            let stop = match self.monitor {
+                None => vm.run(sink, &limits),
+                Some(_) => vm.run(&mut Told { sink: &mut *sink, records: &mut records }, &limits),
+            };
+            match stop {
                 hypervisor::Stop::Paused(pause) if Some(pause) == wanted => {
                     self.waiting = None;
                     return Pause::Moment;
@@ -132,28 +218,22 @@ impl Host for VirtualHost {
                     return Pause::Interrupted;
                 }
                 // A moment that is waited for no more.
-                hypervisor::Stop::Paused(_) => continue,
+                hypervisor::Stop::Paused(_) => {}
                 hypervisor::Stop::InstructionLimit => return Pause::Limit(Stop::InstructionLimit),
                 hypervisor::Stop::CycleLimit => return Pause::Limit(Stop::CycleLimit),
                 hypervisor::Stop::ExitLimit => return Pause::Limit(Stop::ExitLimit),
-                hypervisor::Stop::Outcome(outcome) => Ending::asked(outcome),
-                hypervisor::Stop::Halted => Ending::new(Stop::Halted, ASLEEP),
-                hypervisor::Stop::TripleFault { vcpu } => Ending::new(Stop::TripleFault, format!("triple fault on CPU {vcpu}")),
-                hypervisor::Stop::EntryFailure { vcpu, reasons } => {
-                    Ending::new(Stop::EntryFailure, format!("VM entry of CPU {vcpu} failed: {}", reasons.join("; ")))
+                hypervisor::Stop::Stepped(step) => {
+                    let Some(monitor) = &mut self.monitor else { continue };
+                    for violation in monitor.look(vm, &step, &records) {
+                        let invariant = violation.invariant.name();
+                        sink.emit(vm.cycles(), violation.vcpu, Event::Violation { invariant, detail: violation.detail });
+                        if !self.violations.contains(&violation.invariant) {
+                            self.violations.push(violation.invariant);
+                        }
+                    }
                 }
-                hypervisor::Stop::Userspace { vcpu, reason } => {
-                    Ending::new(Stop::UserspaceExit, format!("user space has no part for {reason} of CPU {vcpu}"))
-                }
-                hypervisor::Stop::PageWanted { .. } | hypervisor::Stop::Waiting => {
-                    Ending::new(Stop::Unsupported, "the guest waits for memory that is on another host, and nobody brings it")
-                }
-                hypervisor::Stop::Livelock { vcpu, rip, reason } => {
-                    Ending::new(Stop::Livelock, format!("CPU {vcpu} stays at {rip:#x} for ever, with {reason}"))
-                }
-                hypervisor::Stop::NotModelled { vcpu, what } => not_modelled(vcpu, &what),
-            };
-            return Pause::Over(ending);
+                stop => return Pause::Over(Self::ending(stop)),
+            }
         }
     }
 
@@ -277,14 +357,22 @@ impl Host for VirtualHost {
         vm.hold(cycles, sink).map_err(|stop| format!("a CPU does not leave its guest: {stop:?}"))
     }
 
+    fn follow(&mut self, turns: Vec<hypervisor::Turn>, invariants: &[Invariant]) -> Result<(), String> {
+        let vm = self.vm.as_mut().ok_or("the guest was lost in a move")?;
+        vm.follow(hypervisor::Schedule::new(turns));
+        if !invariants.is_empty() {
+            self.monitor = Some(Monitor::new(invariants, self.policy, vm));
+            vm.watch_steps(true);
+        }
+        Ok(())
+    }
+
+    fn violations(&self) -> Vec<Invariant> {
+        self.violations.clone()
+    }
+
     fn fork(&mut self) -> Box<dyn Host> {
-        Box::new(Self {
-            vm: self.vm.as_mut().map(AnyVm::fork),
-            vcpus: self.vcpus,
-            last: self.last,
-            waiting: self.waiting,
-            interruption: None,
-        })
+        Box::new(self.fork_host())
     }
 
     fn migrate(&mut self, to: &'static CpuModel, chosen: Policy, sink: &mut dyn Sink) -> Result<(), String> {

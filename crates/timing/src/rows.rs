@@ -453,6 +453,10 @@ cost_model! {
         patch_write PatchWrite;
         /// Removing every shadow or nested mapping, as the scheme of 2007 did before it patched.
         mmu_zap MmuZap;
+        /// From the release of a mutex to the going on of a thread that slept for it.
+        mutex_hand_over MutexHandOver;
+        /// From the release of a spinning lock to the going on of a processor that spun for it.
+        spin_lock_hand_over SpinLockHandOver;
         /// Mapping one page in a nested page table after a violation.
         nested_fault_fix NestedFaultFix;
         /// Letting the guest write a page again that the dirty log protects: the page noted down, one entry of the nested tables changed without a

@@ -332,6 +332,28 @@ events! {
         new: ByteString,
     } |vcpu| "gpa {gpa:#x} {old} -> {new}";
 
+    /// A virtual CPU's thread has to wait for a lock of the hypervisor.
+    ContentionBegin = "contention_begin" {
+        /// The lock, by its name in the kernel's source.
+        lock: &'static str,
+        /// What kind it is and how it is to be taken: `MUTEX`, `SPIN|READ`, `SPIN|WRITE`.
+        flags: &'static str,
+    } |vcpu| "{lock} (flags={flags})";
+
+    /// It has the lock.
+    ContentionEnd = "contention_end" {
+        /// The lock, by its name in the kernel's source.
+        lock: &'static str,
+    } |vcpu| "{lock} (ret=0)";
+
+    /// Something that a scenario says must hold at every step does not.
+    Violation = "trapline_violation" {
+        /// The invariant, as scenarios name it.
+        invariant: String,
+        /// What happened instead.
+        detail: String,
+    } |vcpu| "{invariant}: {detail}";
+
     /// The hypervisor dropped every mapping of guest memory, as the commit of 2007 does under its lock.
     Zap = "trapline_zap" {
         /// How many leaf mappings went.

@@ -64,7 +64,10 @@ impl Cpu {
     /// The caller must be done with them before this or another processor touches memory.
     unsafe fn present_bytes<'a>(&mut self, block: &Block) -> &'a [u8] {
         let limit = if block.mode.bits == 64 { u64::MAX } else { u64::from(self.segment(Segment::Cs).limit) };
-        if block.print.second.is_some() || block.rip.checked_add(block.print.length - 1).is_none_or(|last| last > limit) {
+        if block.mode.view != 0
+            || block.print.second.is_some()
+            || block.rip.checked_add(block.print.length - 1).is_none_or(|last| last > limit)
+        {
             return &[];
         }
         let page = self.environment().memory.read_pointer(block.print.physical / PAGE_BYTES).expect("the page is RAM");

@@ -7,8 +7,8 @@ use super::{port, userspace};
 use crate::backend::Backend;
 use crate::emulator::{Devices, Step};
 use crate::exit::Report;
-use crate::mmu::Mmu;
 use crate::run::Stop;
+use crate::steps::Stage;
 use crate::vm::Vm;
 use board::Board;
 use cpu::apic::{Effects, LocalApic, register};
@@ -167,16 +167,8 @@ impl<B: Backend> Vm<B> {
         match slot {
             Some(slot) if !slot.read_only && writes && self.allow_logged_write(vcpu, guest_physical, access, sink) => Ok(()),
             Some(slot) if !(slot.read_only && access == Access::Write) => {
-                let costs = self.model.costs;
-                self.charge(vcpu, &costs.nested_fault_fix);
-                if let Mmu::Nested(nested) = &mut self.mmu
-                    && nested.map(&mut self.memory, &slot, guest_physical)
-                {
-                    self.flush_all();
-                }
-                if writes && !slot.read_only {
-                    self.note_mapped_write(guest_physical);
-                }
+                self.lock_mappings(vcpu, self.fault_hold(), sink);
+                self.later(vcpu, Stage::Map { slot, guest_physical, writes });
                 Ok(())
             }
             _ if access == Access::Fetch => {

@@ -61,6 +61,7 @@ impl<B: Backend> Vm<B> {
             return Err(self.not_modelled(vcpu, "VMCALL in real mode without unrestricted guests"));
         } else if call {
             self.fix_refused(vcpu, registers, decoded, sink)?;
+            self.do_stages(vcpu, sink)?;
         } else if let Some(exit) = Self::exit_of(&registers, &instruction) {
             let info = ExitInfo { reason: REASON, failed_entry: true, info1: 0, info2: 0, intr_info: 0, error_code: 0 };
             self.handle(vcpu, &Report { exit, rip, length: Some(length as u8), info }, sink)?;

@@ -2,7 +2,8 @@
 //!
 //! Modelled: one function for every page fault of a guest, [`Vm::shadow_fault`]. The core's own walk on the spare processor says whose the fault
 //! is, with the error code that the guest would have got, and sets the flags in the guest's tables; what the guest may access is mapped, what is
-//! no memory or a table is emulated. Before an entry the processor gets the tables that the guest's registers ask for.
+//! no memory or a table is emulated. All of it is one piece of work, under the lock around the mappings; before 2008 what is emulated, too. Later
+//! kernels walk before they take the lock, and look again whether the guest's entries are still the same when they have it. Before an entry the processor gets the tables that the guest's registers ask for.
 
 use super::userspace;
 use crate::backend::Backend;
@@ -11,13 +12,24 @@ use crate::exit::Report;
 use crate::mmu::Mmu;
 use crate::mmu::shadow::path::Path;
 use crate::mmu::shadow::{Filled, Wish};
+use crate::policy::Policy;
 use crate::run::Stop;
+use crate::steps::Stage;
 use crate::vm::{KICK_VECTOR, Vm};
 use cpu::access::Privilege;
 use cpu::trap::{Access, Trap};
 use isa::exception::PageFaultCode;
 use isa::paging::is_canonical;
 use trace::{Event, Sink};
+
+/// What became of a page fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fixed {
+    /// The guest goes on.
+    Done,
+    /// Software has to make the access.
+    Emulate,
+}
 
 impl<B: Backend> Vm<B> {
     /// #PF of the processor, which walked shadow tables. `linear` and `code` are the processor's words.
@@ -30,6 +42,31 @@ impl<B: Backend> Vm<B> {
         sink: &mut dyn Sink,
     ) -> Result<(), Stop> {
         self.emit(vcpu, sink, Event::PageFault { rip: report.rip, address: linear, error_code: code.into_bits().into() });
+        self.lock_mappings(vcpu, self.fault_hold(), sink);
+        self.later(vcpu, Stage::Fill { linear, code: code.into_bits() });
+        Ok(())
+    }
+
+    /// What is done about it, with the lock, which is given back.
+    pub(crate) fn fill_shadow(&mut self, vcpu: usize, linear: u64, code: PageFaultCode, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let fixed = self.fix_shadow(vcpu, linear, code, sink);
+        // handle_exception() of 2007 held kvm->lock around its emulate_instruction().
+        let emulates_locked = matches!(self.common.policy, Policy::HypercallPage | Policy::Classic2007);
+        if !emulates_locked {
+            self.unlock_mappings(vcpu);
+        }
+        let outcome = match fixed {
+            Ok(Fixed::Done) => Ok(()),
+            Ok(Fixed::Emulate) => self.emulate_access(vcpu, sink),
+            Err(stop) => Err(stop),
+        };
+        if emulates_locked {
+            self.unlock_mappings(vcpu);
+        }
+        outcome
+    }
+
+    fn fix_shadow(&mut self, vcpu: usize, linear: u64, code: PageFaultCode, sink: &mut dyn Sink) -> Result<Fixed, Stop> {
         let costs = self.model.costs;
         self.charge(vcpu, &costs.shadow_fault_fix);
         let registers = self.silicon(vcpu, |backend, cpu| backend.save(cpu));
@@ -53,8 +90,8 @@ impl<B: Backend> Vm<B> {
                 self.leave_to_userspace(vcpu, userspace::INTERNAL_ERROR, sink);
                 return Err(Stop::Userspace { vcpu: vcpu as u32, reason: userspace::INTERNAL_ERROR.0 });
             }
-            Ok(Place::Device(_)) => return self.emulate_access(vcpu, sink),
-            Err(Trap::Exception(exception)) => return self.fault_of_guest(vcpu, exception, sink),
+            Ok(Place::Device(_)) => return Ok(Fixed::Emulate),
+            Err(Trap::Exception(exception)) => return self.fault_of_guest(vcpu, exception, sink).map(|()| Fixed::Done),
             Err(Trap::NotModelled(what)) => return Err(Stop::NotModelled { vcpu: vcpu as u32, what }),
             Err(Trap::Exit(_)) => return Err(self.unwalkable(vcpu)),
         }
@@ -73,12 +110,12 @@ impl<B: Backend> Vm<B> {
                 if wish.write {
                     self.note_written(path.frame << 12);
                 }
-                Ok(())
+                Ok(Fixed::Done)
             }
             // Another virtual CPU was faster.
-            Filled::Nothing if !code.present() => Ok(()),
+            Filled::Nothing if !code.present() => Ok(Fixed::Done),
             // Nothing that the tables can say makes the processor execute this.
-            Filled::Nothing | Filled::Emulate => self.emulate_access(vcpu, sink),
+            Filled::Nothing | Filled::Emulate => Ok(Fixed::Emulate),
         }
     }
 

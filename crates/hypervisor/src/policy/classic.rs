@@ -5,13 +5,15 @@
 //! An emulated instruction moves RIP on and does nothing else that instructions do: the interrupt shadow stays, and no single step traps.
 
 use super::decoder_2007::{self, Decoded, Mode, Verdict};
-use super::patch::{AsWho, WriteFailure};
+use super::patch::{AsWho, TextWrite, Then, WriteFailure};
 use crate::backend::Backend;
 use crate::handle::{UNDEFINED, mode_name};
 use crate::hypercall::errno;
+use crate::locks::Hold;
 use crate::mmu::Paging;
 use crate::run::Stop;
 use crate::state::Registers;
+use crate::steps::Stage;
 use crate::vm::Vm;
 use cpu::trap::NotModelled;
 use iced_x86::{Decoder, DecoderOptions, Formatter as _, IntelFormatter};
@@ -33,7 +35,7 @@ impl<B: Backend> Vm<B> {
             Verdict::Refused => self.queue_exception(vcpu, UNDEFINED),
             // The guest meets the fault of the fetch by itself.
             Verdict::Truncated => {}
-            Verdict::Hypercall => return self.classic_hypercall(vcpu, &registers, length, sink),
+            Verdict::Hypercall => return self.classic_hypercall(vcpu, registers, length, sink),
             Verdict::NotModelled(what) => return Err(unmodelled(vcpu, &registers, mode, (what, &bytes[..count], length))),
             Verdict::Nothing => self.classic_go_on(vcpu, &registers, length),
             Verdict::ReadControl { number, to } => {
@@ -62,8 +64,15 @@ impl<B: Backend> Vm<B> {
     }
 
     /// The two foreign calls, and the native one where it raises #UD.
-    fn classic_hypercall(&mut self, vcpu: usize, registers: &Registers, length: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
-        // kvm->lock is taken here; then no other virtual CPU can have a mapping until the patch is written.
+    fn classic_hypercall(&mut self, vcpu: usize, registers: Registers, length: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
+        // With kvm->lock no other virtual CPU can have a mapping, once they are dropped, until the patch is written.
+        self.lock_mappings(vcpu, Hold::Exclusive, sink);
+        self.later(vcpu, Stage::Zap(Box::new(registers), length));
+        Ok(())
+    }
+
+    /// Drops every mapping; the patch is next.
+    pub(crate) fn classic_zap(&mut self, vcpu: usize, registers: Registers, length: usize, sink: &mut dyn Sink) {
         let mappings = self.zap();
         if self.mmu.paging() == Paging::Shadow {
             self.kick_others(vcpu);
@@ -71,8 +80,21 @@ impl<B: Backend> Vm<B> {
         let costs = self.model.costs;
         self.charge(vcpu, &costs.mmu_zap);
         self.emit(vcpu, sink, Event::Zap { mappings });
-        self.charge(vcpu, &costs.patch_write);
-        match self.write_text(vcpu, registers.rip, &B::HYPERCALL, AsWho::Nobody, sink) {
+        let then = Then::Call { length };
+        self.later(vcpu, Stage::Write(Box::new(TextWrite { registers, bytes: B::HYPERCALL, done: 0, as_who: AsWho::Nobody, then })));
+    }
+
+    /// Behind the patch.
+    pub(super) fn call_patched(
+        &mut self,
+        vcpu: usize,
+        registers: &Registers,
+        outcome: Result<(), WriteFailure>,
+        length: usize,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Stop> {
+        self.unlock_mappings(vcpu);
+        match outcome {
             Ok(()) => {}
             // -EFAULT leaves the emulator before its write-back: RIP stays, and the page fault is on its way.
             Err(WriteFailure::Fault(exception)) => {

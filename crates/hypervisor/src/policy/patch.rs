@@ -4,13 +4,17 @@ use crate::backend::Backend;
 use crate::emulator::Place;
 use crate::handle::userspace;
 use crate::run::Stop;
+use crate::state::Registers;
+use crate::steps::Stage;
 use crate::vm::Vm;
+use cpu::freedom::{MemoryAccess, Touch};
 use cpu::trap::{Access, Exception, Trap};
 use isa::exception::PageFaultCode;
+use serde::{Deserialize, Serialize};
 use trace::{ByteString, Event, Sink};
 
 /// What an instruction that raised #UD is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// VMCALL.
     Vmcall,
@@ -75,7 +79,7 @@ pub(crate) enum WriteFailure {
 }
 
 /// With which rights the text is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum AsWho {
     /// The guest program's own.
     Guest,
@@ -83,41 +87,82 @@ pub(crate) enum AsWho {
     Nobody,
 }
 
+/// A write of the native instruction into the guest's text, and how far it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TextWrite {
+    /// The guest's registers at the exit. RIP itself is taken for a linear address, without the base of CS.
+    pub registers: Registers,
+    pub bytes: [u8; 3],
+    pub done: usize,
+    pub as_who: AsWho,
+    pub then: Then,
+}
+
+/// What follows a write into the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Then {
+    /// As KVM of today: see `undefined`.
+    Retry { kind: Kind, length: u8, forced: bool },
+    /// As the commit of 2007: see `classic`.
+    Call { length: usize },
+}
+
+impl TextWrite {
+    fn address(&self) -> u64 {
+        self.registers.rip.wrapping_add(self.done as u64)
+    }
+
+    /// The bytes of the next piece: what is left, up to the end of the page.
+    pub fn piece(&self) -> &[u8] {
+        let fits = (0x1000 - (self.address() & 0xfff)) as usize;
+        &self.bytes[self.done..self.bytes.len().min(self.done + fits)]
+    }
+}
+
 impl<B: Backend> Vm<B> {
-    /// Writes bytes at a linear address, page by page, as the program that the spare processor was readied with.
-    pub(crate) fn write_text(
-        &mut self,
-        vcpu: usize,
-        linear: u64,
-        bytes: &[u8],
-        as_who: AsWho,
-        sink: &mut dyn Sink,
-    ) -> Result<(), WriteFailure> {
-        let mut done = 0;
-        while done < bytes.len() {
-            let address = linear.wrapping_add(done as u64);
-            let fits = (0x1000 - (address & 0xfff)) as usize;
-            let piece = &bytes[done..bytes.len().min(done + fits)];
-            let place = match as_who {
-                AsWho::Guest => self.emulator.translate(&mut self.memory, &mut self.code, address, Access::Write),
-                AsWho::Nobody => self
-                    .emulator
-                    .translate_without_rights(&mut self.memory, &mut self.code, address)
-                    .map_err(|_| Trap::Exception(Exception::page_fault(address, PageFaultCode::new().with_write(true)))),
-            };
-            match place {
-                Ok(Place::Ram(gpa)) => self.write_piece(vcpu, gpa, piece, sink),
-                Ok(Place::Device(gpa)) => {
-                    let value = piece.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
-                    self.emit(vcpu, sink, Event::Mmio { write: true, length: piece.len() as u8, gpa, value });
-                    self.leave_to_userspace(vcpu, userspace::MMIO, sink);
-                    return Err(WriteFailure::Userspace);
-                }
-                Err(Trap::Exception(exception)) => return Err(WriteFailure::Fault(exception)),
-                Err(_) => return Err(WriteFailure::Unwalkable),
-            }
-            done += piece.len();
+    /// Writes the next piece. What comes behind the last one, or behind one that fails, comes at once.
+    pub(crate) fn write_step(&mut self, vcpu: usize, mut write: TextWrite, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let costs = self.model.costs;
+        self.charge(vcpu, &costs.patch_write);
+        // Another virtual CPU's emulation may have come between.
+        self.begin_emulation(vcpu, &write.registers);
+        let outcome = self.write_text(vcpu, &mut write, sink);
+        if outcome.is_ok() && write.done < write.bytes.len() {
+            self.later(vcpu, Stage::Write(Box::new(write)));
+            return Ok(());
         }
+        match write.then {
+            Then::Retry { kind, length, forced } => self.retry_patched(vcpu, write.registers, outcome, (kind, length, forced)),
+            Then::Call { length } => self.call_patched(vcpu, &write.registers, outcome, length, sink),
+        }
+    }
+
+    /// Writes a piece at a linear address as the program that the spare processor was readied with.
+    fn write_text(&mut self, vcpu: usize, write: &mut TextWrite, sink: &mut dyn Sink) -> Result<(), WriteFailure> {
+        let address = write.address();
+        let piece = write.piece();
+        let limit = self.common.write_limit.map_or(piece.len(), |limit| usize::from(limit.max(1)));
+        let piece = &piece[..piece.len().min(limit)];
+        let length = piece.len();
+        let place = match write.as_who {
+            AsWho::Guest => self.emulator.translate(&mut self.memory, &mut self.code, address, Access::Write),
+            AsWho::Nobody => self
+                .emulator
+                .translate_without_rights(&mut self.memory, &mut self.code, address)
+                .map_err(|_| Trap::Exception(Exception::page_fault(address, PageFaultCode::new().with_write(true)))),
+        };
+        match place {
+            Ok(Place::Ram(gpa)) => self.write_piece(vcpu, gpa, piece, sink),
+            Ok(Place::Device(gpa)) => {
+                let value = piece.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+                self.emit(vcpu, sink, Event::Mmio { write: true, length: piece.len() as u8, gpa, value });
+                self.leave_to_userspace(vcpu, userspace::MMIO, sink);
+                return Err(WriteFailure::Userspace);
+            }
+            Err(Trap::Exception(exception)) => return Err(WriteFailure::Fault(exception)),
+            Err(_) => return Err(WriteFailure::Unwalkable),
+        }
+        write.done += length;
         Ok(())
     }
 
@@ -129,6 +174,10 @@ impl<B: Backend> Vm<B> {
             return;
         }
         self.common.statistics.patches += 1;
+        if self.common.schedule.is_some() {
+            let before = old.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+            self.common.writes.push(MemoryAccess { physical: gpa, length: bytes.len() as u64, touch: Touch::Write { old: before } });
+        }
         let (old, new) = (ByteString::new(old), ByteString::new(bytes));
         self.emit(vcpu, sink, Event::Patch { gpa, old, new });
     }

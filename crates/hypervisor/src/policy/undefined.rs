@@ -4,11 +4,12 @@
 //! they had patched on Intel. Those before 2013 also dropped every mapping, as the commit of 2007 did; that is not modelled again here.
 
 use super::Policy;
-use super::patch::{AsWho, Decoded, Kind, WriteFailure, decode};
+use super::patch::{AsWho, Decoded, Kind, TextWrite, Then, WriteFailure, decode};
 use crate::backend::Backend;
 use crate::handle::{PROTECTION, UNDEFINED, instruction_length, single_step};
 use crate::run::Stop;
 use crate::state::Registers;
+use crate::steps::Stage;
 use crate::vm::Vm;
 use cpu::state::Shadow;
 use cpu::trap::Exception;
@@ -70,7 +71,7 @@ impl<B: Backend> Vm<B> {
     pub(crate) fn fix_hypercall(
         &mut self,
         vcpu: usize,
-        mut registers: Registers,
+        registers: Registers,
         kind: Kind,
         (length, forced): (u8, bool),
         sink: &mut dyn Sink,
@@ -88,11 +89,22 @@ impl<B: Backend> Vm<B> {
             }
             Policy::Classic2007 | Policy::SkipFirstCall | Policy::TrapAndPatch | Policy::PatchOrUd => {}
         }
-        let costs = self.model.costs;
-        self.charge(vcpu, &costs.patch_write);
-        // RIP itself is taken for a linear address, without the base of CS.
-        match self.write_text(vcpu, registers.rip, &B::HYPERCALL, AsWho::Guest, sink) {
+        let then = Then::Retry { kind, length, forced };
+        self.later(vcpu, Stage::Write(Box::new(TextWrite { registers, bytes: B::HYPERCALL, done: 0, as_who: AsWho::Guest, then })));
+        Ok(())
+    }
+
+    /// Behind the patch.
+    pub(super) fn retry_patched(
+        &mut self,
+        vcpu: usize,
+        mut registers: Registers,
+        outcome: Result<(), WriteFailure>,
+        (kind, length, forced): (Kind, u8, bool),
+    ) -> Result<(), Stop> {
+        match outcome {
             Ok(()) => {
+                let costs = self.model.costs;
                 self.charge(vcpu, &costs.emulate_execute);
                 let traces = registers.rflags.tf();
                 let skips = skips(self.common.policy, kind);

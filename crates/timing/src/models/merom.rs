@@ -187,6 +187,8 @@ pub const MEROM: CostModel = CostModel {
     ),
     patch_write: Cost::in_cycles(700, Assumed("a guest page walk in software and a write of three bytes")),
     mmu_zap: Cost::in_cycles(20000, Assumed("every shadow page visited and freed, and every CPU told to flush")),
+    mutex_hand_over: Cost::in_cycles(6000, Assumed("a thread woken and scheduled: about two microseconds")),
+    spin_lock_hand_over: Cost::in_cycles(200, Assumed("the lock's cache line fetched from another core")),
     nested_fault_fix: Cost::absent("no EPT on this processor"),
     dirty_fault_fix: Cost::in_cycles(1500, Assumed("as a shadow fault without a walk of the guest's tables: one entry changed")),
     large_page_split: Cost::in_cycles(3500, Assumed("a table page allocated and 512 entries written")),

@@ -198,6 +198,8 @@ pub const SKYLAKE_SERVER: CostModel = CostModel {
     ),
     patch_write: Cost::in_cycles(500, Assumed("a guest page walk in software and a write of three bytes")),
     mmu_zap: Cost::in_cycles(5000, Assumed("root tables freed and every CPU told to flush")),
+    mutex_hand_over: Cost::in_cycles(6000, Assumed("a thread woken and scheduled: about two microseconds")),
+    spin_lock_hand_over: Cost::in_cycles(200, Assumed("the lock's cache line fetched from another core")),
     nested_fault_fix: Cost::in_cycles(2500, Assumed("memory-slot lookup, host page lookup, up to four table entries")),
     dirty_fault_fix: Cost::in_cycles(1000, Assumed("as a nested fault without lock and host-page look-up: one entry changed")),
     large_page_split: Cost::in_cycles(2500, Assumed("a table page allocated and 512 entries written")),

@@ -11,7 +11,7 @@ use memory::Memory;
 use serde::{Deserialize, Serialize};
 
 /// Rights to a page, or gathered on the way to a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Rights {
     /// Writes.
     pub write: bool,
@@ -36,7 +36,7 @@ impl Rights {
 }
 
 /// The paging of a guest as far as the meaning of its tables depends on it: part of the name of every shadow page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Mode {
     /// Levels of the guest's tables: 0 without paging, 2 for 32-bit paging, 3 for PAE, 4.
     pub levels: u8,

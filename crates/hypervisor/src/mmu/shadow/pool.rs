@@ -7,7 +7,7 @@ use memory::Memory;
 use serde::{Deserialize, Serialize};
 
 /// What a shadow page stands for; two that are equal are one page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Role {
     /// The guest's table, or, of a direct page, the first frame that it maps.
     pub frame: u64,

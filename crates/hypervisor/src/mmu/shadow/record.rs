@@ -1,5 +1,5 @@
 //! Shadow tables in a checkpoint: names and ages of the pages, and who walks from which. What refers to what, and which frames are mapped, the
-//! pages themselves say, which are memory.
+//! pages themselves say, which are memory. And what tells two states of the tables apart.
 
 use super::pool::{Place, Role, ShadowPage};
 use super::roots::Roots;
@@ -7,6 +7,7 @@ use super::{ShadowTables, pool};
 use isa::paging::ADDRESS;
 use memory::Memory;
 use serde::{Deserialize, Serialize};
+use std::hash::{Hash, Hasher};
 
 /// What a checkpoint keeps of the tables, beside the pages they lie in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,26 @@ impl ShadowTables {
             stale: self.stale,
             logs: self.logs,
         }
+    }
+
+    /// Feeds into a hasher what the tables will do. Pages go by their names: which place in the pool one has makes no difference.
+    pub(crate) fn fingerprint<H: Hasher>(&self, memory: &Memory, into: &mut H) {
+        let named = |number: u32| self.pages[number as usize].as_ref();
+        for (role, &number) in &self.by_role {
+            (role, named(number).map(|page| page.writes)).hash(into);
+            for index in 0..pool::ENTRIES {
+                let entry = self.entry(memory, Place::new(number, index));
+                match self.child(entry).filter(|_| role.level > 1) {
+                    Some(child) => (index, named(child).map(|page| page.role)).hash(into),
+                    None if entry != 0 => (index, entry).hash(into),
+                    None => {}
+                }
+            }
+        }
+        for &number in self.by_age.values() {
+            named(number).map(|page| page.role).hash(into);
+        }
+        (&self.roots.iter().map(|roots| roots.roles).collect::<Vec<_>>(), self.stale, self.logs).hash(into);
     }
 
     /// Takes that up, on tables that were just made for the same guest, whose memory is there.

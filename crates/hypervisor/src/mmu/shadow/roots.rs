@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub(super) struct Roots {
     /// The names of the pages.
-    roles: Option<[Option<Role>; 4]>,
+    pub roles: Option<[Option<Role>; 4]>,
     /// The pages.
     pub pages: [Option<u32>; 4],
 }

@@ -1,0 +1,182 @@
+//! A schedule that is data: which virtual CPU takes how many steps, and where one of the architecture's freedoms is used.
+//!
+//! Modelled: every interleaving of steps ([`Vm::step`]). A virtual CPU that has to wait although it could go on is one whose host processor
+//! does something else for a while; when it goes on, its time is no earlier than that of what happened meanwhile, so the times of a scheduled
+//! run rise from line to line. Where the schedule ends, the plain order takes over: a virtual CPU goes on until it blocks or says that it
+//! waits (PAUSE), or has taken [`PATIENCE`] steps, and then it is the next one's turn.
+
+use crate::backend::Backend;
+use crate::run::{Limits, Stop};
+use crate::steps::Freedom;
+use crate::vm::Vm;
+use serde::{Deserialize, Serialize};
+use timing::TICKS_PER_CYCLE;
+use trace::Sink;
+
+/// Steps after which the plain order lets another virtual CPU go on: some programs wait without saying so.
+pub const PATIENCE: u64 = 1000;
+
+/// Some steps of one virtual CPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Which.
+    pub vcpu: u32,
+    /// How many.
+    pub steps: u64,
+    /// What the last of them makes use of.
+    pub freedom: Freedom,
+}
+
+/// The turns of a run, and how far they have come.
+#[derive(Clone, Debug, Default)]
+pub struct Schedule {
+    turns: Vec<Turn>,
+    /// The present turn, and the steps of it that were taken.
+    at: usize,
+    taken: u64,
+    order: Order,
+}
+
+impl Schedule {
+    /// A schedule.
+    pub fn new(turns: Vec<Turn>) -> Self {
+        Self { turns, ..Self::default() }
+    }
+
+    /// Whose step is next, and what it makes use of. `ready` says who can take one; somebody can.
+    fn next(&mut self, ready: &[bool]) -> Option<(usize, Freedom)> {
+        while let Some(turn) = self.turns.get(self.at) {
+            let vcpu = turn.vcpu as usize;
+            if self.taken < turn.steps && ready.get(vcpu).is_some_and(|ready| *ready) {
+                self.taken += 1;
+                let last = self.taken == turn.steps;
+                return Some((vcpu, if last { turn.freedom.clone() } else { Freedom::default() }));
+            }
+            (self.at, self.taken) = (self.at + 1, 0);
+        }
+        Some((self.order.next(ready)?, Freedom::default()))
+    }
+}
+
+/// The plain order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Order {
+    /// Whose turn it is.
+    pub vcpu: usize,
+    /// The steps that it has taken, one after the other.
+    pub run: u64,
+    /// It lets another one go on.
+    pub yields: bool,
+}
+
+impl Order {
+    /// Whose step is next.
+    pub fn next(&self, ready: &[bool]) -> Option<usize> {
+        let patient = !self.yields && self.run < PATIENCE;
+        if patient && ready.get(self.vcpu).is_some_and(|ready| *ready) {
+            return Some(self.vcpu);
+        }
+        (1..=ready.len()).map(|distance| (self.vcpu + distance) % ready.len()).find(|vcpu| ready[*vcpu])
+    }
+
+    /// A step was taken.
+    pub fn note(&mut self, vcpu: usize, pauses: bool) {
+        self.run = if vcpu == self.vcpu && !self.yields { self.run + 1 } else { 1 };
+        (self.vcpu, self.yields) = (vcpu, pauses);
+        if self.run > PATIENCE {
+            self.run = 1;
+        }
+    }
+}
+
+impl<B: Backend> Vm<B> {
+    /// Runs by the schedule. The prelude of [`Vm::run`] is the caller's.
+    pub(crate) fn run_turn_of_schedule(&mut self, limits: &Limits, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let ready = self.ready(limits)?;
+        let Some(schedule) = &mut self.common.schedule else { return Ok(()) };
+        let Some((vcpu, freedom)) = schedule.next(&ready) else { return Ok(()) };
+        let step = self.step(vcpu as u32, &freedom, limits, sink)?;
+        if let Some(schedule) = &mut self.common.schedule {
+            schedule.order.note(vcpu, step.pauses);
+        }
+        if self.common.watches_steps { Err(Stop::Stepped(Box::new(step))) } else { Ok(()) }
+    }
+
+    /// Goes on by a schedule instead of in the order of simulated time. From now on every processor is observed.
+    pub fn follow(&mut self, schedule: Schedule) {
+        self.common.schedule = Some(schedule);
+        self.common.frontier = self.cpus.iter().map(|cpu| cpu.now()).max().unwrap_or(0);
+        self.cpus.iter_mut().for_each(|cpu| cpu.observe(true));
+        self.emulator.processor().observe(true);
+    }
+
+    /// Whether a run by a schedule ends behind each step, with [`Stop::Stepped`].
+    pub fn watch_steps(&mut self, watched: bool) {
+        self.common.watches_steps = watched;
+    }
+
+    /// Who can take a step. Where nobody can, time goes on to where somebody may; where that never comes, the run is over.
+    ///
+    /// # Errors
+    /// The end of the run.
+    pub fn ready(&mut self, limits: &Limits) -> Result<Vec<bool>, Stop> {
+        let end = limits.cycles.saturating_mul(TICKS_PER_CYCLE).min(self.common.pauses.next_tick());
+        loop {
+            let board = self.common.board.next_event().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
+            if board.is_some_and(|event| event <= self.common.frontier) {
+                self.advance(self.common.frontier);
+            }
+            self.pass_board_interrupts();
+            let ready: Vec<bool> = (0..self.cpus.len()).map(|vcpu| self.can_step(vcpu)).collect();
+            if ready.contains(&true) {
+                return Ok(ready);
+            }
+            let timers = self.vcpus.iter().filter_map(|vcpu| vcpu.software.apic.next_event());
+            let timer = timers.min().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
+            let event = [board, timer].into_iter().flatten().min();
+            let Some(event) = event.filter(|_| !self.is_deaf()) else { return Err(Stop::Halted) };
+            if event >= limits.cycles.saturating_mul(TICKS_PER_CYCLE) {
+                return Err(Stop::CycleLimit);
+            }
+            self.common.frontier = self.common.frontier.max(event.min(end));
+            self.advance(self.common.frontier);
+            if self.common.frontier >= end {
+                return Ok(ready);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plain_order_lets_one_run_until_it_blocks_pauses_or_takes_too_long() {
+        let mut order = Order::default();
+        assert_eq!(order.next(&[true, true]), Some(0));
+        order.note(0, false);
+        assert_eq!(order.next(&[true, true]), Some(0));
+        assert_eq!(order.next(&[false, true]), Some(1));
+        order.note(0, true);
+        assert_eq!(order.next(&[true, true]), Some(1));
+        assert_eq!(order.next(&[true, false]), Some(0), "nobody else can");
+        order.note(1, false);
+        for _ in 1..PATIENCE {
+            assert_eq!(order.next(&[true, true]), Some(1));
+            order.note(1, false);
+        }
+        assert_eq!(order.next(&[true, true]), Some(0));
+    }
+
+    #[test]
+    fn turns_come_first_and_those_of_who_cannot_go_on_are_passed_over() {
+        let turn = |vcpu, steps| Turn { vcpu, steps, freedom: Freedom::default() };
+        let mut schedule = Schedule::new(vec![turn(1, 2), turn(0, 1), turn(7, 3)]);
+        let next = |schedule: &mut Schedule, ready: &[bool]| schedule.next(ready).map(|(vcpu, _)| vcpu);
+        assert_eq!(next(&mut schedule, &[true, true]), Some(1));
+        assert_eq!(next(&mut schedule, &[true, false]), Some(0));
+        assert_eq!(next(&mut schedule, &[true, true]), Some(0), "the plain order");
+        assert_eq!(next(&mut schedule, &[false, false]), None);
+    }
+}

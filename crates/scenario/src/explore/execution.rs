@@ -1,0 +1,340 @@
+//! One run of a subject from its beginning: along a schedule, and then in the plain order or by priorities.
+
+use super::Subject;
+use super::knowledge::{Choices, Knowledge};
+use crate::diagnostic::Diagnostics;
+use crate::host::{Ending, Host};
+use crate::invariants::{Monitor, Violation};
+use crate::observe::Observer;
+use crate::run::{End, limits_of};
+use crate::verdict;
+use crate::virtual_host::VirtualHost;
+use cpu::freedom::Part;
+use hypervisor::{Freedom, Limits, Order, StepKind, Turn};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Something that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// An invariant, at a step.
+    Invariant(Violation),
+    /// What the scenario expects at the end: the failures in words.
+    Expectation(Vec<String>),
+    /// The run ended in something that is not modelled.
+    NotModelled(String),
+}
+
+impl Finding {
+    /// What does not hold, for comparing findings.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Invariant(violation) => violation.invariant.name(),
+            Self::Expectation(_) => "expect".to_owned(),
+            Self::NotModelled(_) => "unsupported".to_owned(),
+        }
+    }
+
+    /// In words.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Invariant(violation) => format!("{}: {}", violation.invariant.name(), violation.detail),
+            Self::Expectation(failures) => format!("expect: {}", failures.join("; ")),
+            Self::NotModelled(what) => format!("unsupported: {what}"),
+        }
+    }
+}
+
+/// What else could have been done at a point of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Alternative {
+    pub vcpu: u32,
+    pub freedom: Freedom,
+    /// It is a deviation.
+    pub costs: bool,
+}
+
+/// A point of a run where something could have been chosen.
+#[derive(Clone, Debug)]
+pub(super) struct Point {
+    /// Turns and steps before it.
+    pub turns: Vec<Turn>,
+    /// The state, and whose turn it is.
+    pub key: u128,
+    pub alternatives: Vec<Alternative>,
+}
+
+/// How a run goes on behind its schedule.
+pub(super) enum Then<'p> {
+    /// In the plain order; choice points are told of.
+    Plain(&'p Choices),
+    /// By priorities, without choice points.
+    Priorities(Priorities<'p>),
+    /// In the plain order, without choice points: to see what comes of it.
+    Replay,
+}
+
+/// Probabilistic concurrency testing: the runnable virtual CPU of the highest priority goes on; at random steps the one that does gets
+/// the lowest.
+pub(super) struct Priorities<'p> {
+    pub choices: &'p Choices,
+    pub random: u64,
+    /// By virtual CPU, higher first.
+    pub of: Vec<u64>,
+    /// Steps at which the priority of who goes on falls, in ascending order.
+    pub changes: Vec<u64>,
+}
+
+impl Priorities<'_> {
+    fn draw(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) % below.max(1)
+    }
+}
+
+/// What came of a run.
+pub(super) struct Run {
+    /// What was done.
+    pub turns: Vec<Turn>,
+    /// Behind the schedule, in order.
+    pub points: Vec<Point>,
+    pub finding: Option<Finding>,
+    pub knowledge: Knowledge,
+    pub steps: u64,
+}
+
+/// Steps after which a run is over: a guest that does not stop by then has its limit of instructions reached.
+const MOST_STEPS: u64 = 1 << 20;
+
+/// A subject that was loaded: what every run is a fork of.
+pub(super) struct Loaded {
+    host: VirtualHost,
+    monitor: Monitor,
+}
+
+impl Loaded {
+    pub fn new(subject: &Subject<'_>) -> Result<Self, String> {
+        let mut host = subject.host()?;
+        let vm = host.vm_mut().ok_or("there is no guest")?;
+        let monitor = Monitor::new(&subject.wanted, subject.variant.policy, vm);
+        Ok(Self { host, monitor })
+    }
+
+    /// A fork that another thread may have.
+    pub fn fork(&mut self) -> Self {
+        Self { host: self.host.fork_host(), monitor: self.monitor.clone() }
+    }
+
+    /// Runs it to its end. It is used up.
+    pub fn run(mut self, subject: &Subject<'_>, schedule: &[Turn], mut then: Then<'_>) -> Run {
+        let expectations = verdict::applicable(subject.scenario, subject.variant);
+        let expects: Vec<_> = expectations.iter().map(|(_, expect)| *expect).collect();
+        let mut observer = Observer::new(&expects, 0, None);
+        let limits = limits_of(subject.scenario);
+        let bounds = Limits { instructions: limits.instructions, cycles: limits.cycles, exits: limits.exits };
+        let mut run = Run { turns: Vec::new(), points: Vec::new(), finding: None, knowledge: Knowledge::default(), steps: 0 };
+        let mut script = Script { turns: schedule, at: 0, taken: 0 };
+        let mut order = Order::default();
+        let ending = loop {
+            let Some(vm) = self.host.vm_mut() else { break Ending::new(crate::file::Stop::Unsupported, "there is no guest") };
+            if let Some(outcome) = vm.board().outcome() {
+                break Ending::asked(outcome);
+            }
+            if vm.instructions() >= bounds.instructions || run.steps >= MOST_STEPS {
+                break Ending::new(crate::file::Stop::InstructionLimit, "the limit of instructions is reached");
+            }
+            if vm.statistics().exits >= bounds.exits {
+                break Ending::new(crate::file::Stop::ExitLimit, "the limit of VM exits is reached");
+            }
+            let ready = match vm.ready(&bounds) {
+                Ok(ready) => ready,
+                Err(stop) => break VirtualHost::ending(stop),
+            };
+            let Some(plain) = order.next(&ready) else {
+                break Ending::new(crate::file::Stop::CycleLimit, "the limit of cycles is reached");
+            };
+            let (vcpu, freedom) = match script.next(&ready) {
+                Some(choice) => choice,
+                None => match &mut then {
+                    Then::Replay => (plain as u32, Freedom::default()),
+                    Then::Plain(choices) => {
+                        if let Some(alternatives) = alternatives(vm, choices, &order, &ready, plain as u32) {
+                            let key = key(vm, &self.monitor, &observer, &order, plain as u32);
+                            run.points.push(Point { turns: run.turns.clone(), key, alternatives });
+                        }
+                        (plain as u32, Freedom::default())
+                    }
+                    Then::Priorities(priorities) => by_priority(vm, priorities, &order, &ready, run.steps),
+                },
+            };
+            let place = vm.guest_place(vcpu);
+            let mut told = Told { observer: &mut observer, records: Vec::new() };
+            let outcome = vm.step(vcpu, &freedom, &bounds, &mut told);
+            let records = told.records;
+            extend(&mut run.turns, vcpu, &freedom);
+            run.steps += 1;
+            let step = match outcome {
+                Ok(step) => step,
+                Err(stop) => break VirtualHost::ending(stop),
+            };
+            run.knowledge.note(&step, place);
+            order.note(vcpu as usize, step.pauses);
+            if step.kind == StepKind::Rest {
+                order.yields = false;
+            }
+            if let Some(violation) = self.monitor.look(vm, &step, &records).into_iter().next() {
+                run.finding = Some(Finding::Invariant(violation));
+                break Ending::new(crate::file::Stop::Script, "an invariant does not hold");
+            }
+        };
+        run.knowledge.steps = run.steps;
+        if run.finding.is_none() {
+            run.finding = self.judge(subject, &expectations, &observer, ending);
+        }
+        run
+    }
+
+    /// Whether what the scenario expects came true.
+    fn judge(
+        &mut self,
+        subject: &Subject<'_>,
+        expectations: &[(Vec<String>, &crate::file::Expect)],
+        observer: &Observer<'_>,
+        ending: Ending,
+    ) -> Option<Finding> {
+        let registers = (0..self.host.vcpus()).map(|vcpu| self.host.registers(vcpu)).collect();
+        let serial = self.host.take_serial();
+        let detail = ending.detail.clone();
+        let unsupported = ending.stop == crate::file::Stop::Unsupported;
+        let end = End { registers, host: &self.host, serial, ending, violations: None };
+        let failures: Diagnostics = verdict::judge(subject.scenario, subject.variant, expectations, observer, &end);
+        let expects_it = expectations.iter().any(|(_, expect)| expect.stop == Some(crate::file::Stop::Unsupported));
+        if unsupported && !expects_it {
+            return Some(Finding::NotModelled(detail));
+        }
+        let words: Vec<String> = failures.list.iter().map(|failure| failure.message.clone()).collect();
+        (!words.is_empty()).then_some(Finding::Expectation(words))
+    }
+}
+
+/// The turns of a schedule, one step after the other.
+struct Script<'t> {
+    turns: &'t [Turn],
+    at: usize,
+    taken: u64,
+}
+
+impl Script<'_> {
+    fn next(&mut self, ready: &[bool]) -> Option<(u32, Freedom)> {
+        while let Some(turn) = self.turns.get(self.at) {
+            if self.taken < turn.steps && ready.get(turn.vcpu as usize).is_some_and(|ready| *ready) {
+                self.taken += 1;
+                let last = self.taken == turn.steps;
+                return Some((turn.vcpu, if last { turn.freedom.clone() } else { Freedom::default() }));
+            }
+            (self.at, self.taken) = (self.at + 1, 0);
+        }
+        None
+    }
+}
+
+/// Keeps the events of a step, beside the observer.
+struct Told<'o, 's> {
+    observer: &'o mut Observer<'s>,
+    records: Vec<trace::Record>,
+}
+
+impl trace::Sink for Told<'_, '_> {
+    fn emit(&mut self, cycle: u64, vcpu: u32, event: trace::Event) {
+        self.records.push(trace::Record { cycle, vcpu, event: event.clone() });
+        self.observer.emit(cycle, vcpu, event);
+    }
+}
+
+/// Adds a step to the turns.
+pub(super) fn extend(turns: &mut Vec<Turn>, vcpu: u32, freedom: &Freedom) {
+    match turns.last_mut() {
+        Some(last) if last.vcpu == vcpu && !last.freedom.is_used() => {
+            last.steps += 1;
+            last.freedom = freedom.clone();
+        }
+        _ => turns.push(Turn { vcpu, steps: 1, freedom: freedom.clone() }),
+    }
+}
+
+/// What could be done instead of the plain order's step; `None` where nothing else matters.
+fn alternatives(vm: &hypervisor::AnyVm, choices: &Choices, order: &Order, ready: &[bool], plain: u32) -> Option<Vec<Alternative>> {
+    let current = order.vcpu as u32;
+    // Whoever waits lets another one go on for nothing.
+    let free = plain != current || order.yields;
+    let place = vm.guest_place(plain);
+    let visible = free || vm.is_in_host(plain) || vm.holds_back(plain) || place.is_some_and(|place| choices.is_visible(place));
+    if !visible {
+        return None;
+    }
+    let others = (0..ready.len() as u32).filter(|vcpu| *vcpu != plain && ready[*vcpu as usize]);
+    // Going on with one that says that it waits leads nowhere that its next look would not.
+    let others = others.filter(|vcpu| !(free && *vcpu == current));
+    let mut found: Vec<Alternative> = others.map(|vcpu| Alternative { vcpu, freedom: Freedom::default(), costs: !free }).collect();
+    found.extend(freedoms(vm, choices, plain, place).into_iter().map(|freedom| Alternative { vcpu: plain, freedom, costs: true }));
+    (!found.is_empty()).then_some(found)
+}
+
+/// The freedoms of the next step of a virtual CPU.
+fn freedoms(vm: &hypervisor::AnyVm, choices: &Choices, vcpu: u32, place: Option<u64>) -> Vec<Freedom> {
+    let mut found = Vec::new();
+    if vm.holds_back(vcpu) {
+        return found;
+    }
+    // Out of its guest a processor has fetched nothing of it ahead.
+    let stale = |place| {
+        choices
+            .may_be_stale(place, vcpu)
+            .filter(|other| !vm.is_in_host(*other))
+            .map(|other| Freedom { stale: vec![other], ..Freedom::default() })
+    };
+    if let Some(bytes) = vm.next_piece(vcpu).filter(|bytes| *bytes > 0) {
+        found.extend((1..bytes as u8).map(|bytes| Freedom { bytes: Some(bytes), ..Freedom::default() }));
+        found.extend(stale(None));
+    } else if let Some(place) = place {
+        if choices.may_split(place) {
+            found.extend([Part::Low, Part::High].map(|part| Freedom { split: Some(part), ..Freedom::default() }));
+        }
+        found.extend(stale(Some(place)));
+    }
+    found
+}
+
+/// What the run's future follows from.
+fn key(vm: &mut hypervisor::AnyVm, monitor: &Monitor, observer: &Observer<'_>, order: &Order, plain: u32) -> u128 {
+    let mut low = DefaultHasher::new();
+    vm.fingerprint(monitor.loaded(), &mut low);
+    monitor.fingerprint(&mut low);
+    observer.fingerprint(&mut low);
+    (order.vcpu, order.yields, plain).hash(&mut low);
+    let first = low.finish();
+    // The second half is the hash of the same, continued.
+    0x5eed_u64.hash(&mut low);
+    u128::from(first) << 64 | u128::from(low.finish())
+}
+
+/// The next step by priorities.
+fn by_priority(vm: &hypervisor::AnyVm, priorities: &mut Priorities<'_>, order: &Order, ready: &[bool], step: u64) -> (u32, Freedom) {
+    let highest = |priorities: &Priorities<'_>, but: Option<usize>| {
+        (0..ready.len()).filter(|vcpu| ready[*vcpu] && Some(*vcpu) != but).max_by_key(|vcpu| priorities.of[*vcpu])
+    };
+    let waits = (order.yields || order.run >= hypervisor::PATIENCE).then_some(order.vcpu);
+    let mut chosen = highest(&*priorities, waits).or_else(|| highest(&*priorities, None)).unwrap_or(0);
+    while priorities.changes.first().is_some_and(|change| *change <= step) {
+        // Lower than all so far: those that fell before fell to higher numbers.
+        priorities.of[chosen] = priorities.changes.len() as u64 - 1;
+        priorities.changes.remove(0);
+        chosen = highest(&*priorities, waits).or_else(|| highest(&*priorities, None)).unwrap_or(0);
+    }
+    let vcpu = chosen as u32;
+    let offered = freedoms(vm, priorities.choices, vcpu, vm.guest_place(vcpu));
+    // One chance in four to make use of one that is offered.
+    let pick = priorities.draw(4 * offered.len().max(1) as u64) as usize;
+    (vcpu, offered.get(pick).cloned().unwrap_or_default())
+}

@@ -1,0 +1,276 @@
+//! Which runs are made: first all with no deviation, then all with one, and so on; then random ones.
+//!
+//! A node is a schedule. Its run goes along the schedule and on in the plain order, and every choice point behind the schedule that was never
+//! seen in any run with as few deviations gives new nodes, one for each alternative. Runs are made in batches of [`BATCH`], whose results are
+//! looked at in the order of their nodes, so that nothing depends on which thread was first. Where runs show instructions to touch
+//! shared memory that were not known to, choice points may have been passed over, and the search begins again with what is known now.
+
+use super::execution::{Finding, Loaded, Priorities, Run, Then, extend};
+use super::knowledge::{Choices, Knowledge};
+use super::minimise;
+use super::{Exploration, Options, Subject};
+use hypervisor::{Freedom, Turn};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// Runs between two looks at their results.
+const BATCH: usize = 64;
+/// Random runs before the search, to know who touches what.
+const GATHERING: u64 = 16;
+/// Deviations that random runs aim at: orderings that a fault needs.
+const DEPTH: u32 = 3;
+
+/// A schedule to be tried.
+#[derive(Clone, Debug)]
+struct Node {
+    turns: Vec<Turn>,
+    deviations: u32,
+}
+
+/// A search in progress.
+struct Search<'s> {
+    subject: &'s Subject<'s>,
+    origin: Loaded,
+    options: Options,
+    knowledge: Knowledge,
+    done: u64,
+    gathering: u64,
+    progress: &'s (dyn Fn(u64) + Sync),
+}
+
+/// What the exhaustive part came to.
+struct Exhausted {
+    runs: u64,
+    states: u64,
+    points: u64,
+    bound: Option<u32>,
+    complete: bool,
+    found: Option<Found>,
+}
+
+/// What was found, and the schedule that leads there.
+type Found = (Finding, Vec<Turn>);
+
+/// Why a pass over the tree ended.
+enum Pass {
+    Done(Exhausted),
+    /// More is known than when it began.
+    Again,
+}
+
+pub(super) fn search(subject: &Subject<'_>, options: &Options, progress: &(dyn Fn(u64) + Sync)) -> Result<Exploration, String> {
+    let origin = Loaded::new(subject)?;
+    let mut search = Search { subject, origin, options: *options, knowledge: Knowledge::default(), done: 0, gathering: 0, progress };
+    let (mut found, gathered) = search.gather();
+    let mut exhausted = Exhausted { runs: 0, states: 0, points: 0, bound: None, complete: false, found: None };
+    if found.is_none() {
+        exhausted = loop {
+            match search.exhaust() {
+                Pass::Done(exhausted) => break exhausted,
+                Pass::Again => {}
+            }
+        };
+        found = exhausted.found.take();
+    }
+    // What a run before the search met by chance, and the search did not.
+    found = found.or(gathered);
+    let mut random = 0;
+    if found.is_none() && !exhausted.complete {
+        (random, found) = search.randomly();
+    }
+    let (mut schedule, mut minimising, mut deviations) = (Vec::new(), 0, 0);
+    let mut finding = None;
+    if let Some((what, turns)) = found {
+        let short = minimise::minimise(subject, &mut search.origin, &what, turns);
+        (schedule, minimising, deviations) = (short.turns, short.runs, short.deviations);
+        finding = Some(short.finding);
+    }
+    Ok(Exploration {
+        machine: subject.variant.name(),
+        runs: exhausted.runs,
+        gathering: search.gathering,
+        states: exhausted.states,
+        points: exhausted.points,
+        bound: exhausted.bound,
+        complete: exhausted.complete,
+        random,
+        steps: search.knowledge.steps,
+        depth: DEPTH,
+        vcpus: subject.config.vcpus,
+        reads_time: search.knowledge.reads_time,
+        minimising,
+        finding,
+        schedule,
+        deviations,
+    })
+}
+
+impl Search<'_> {
+    fn left(&self) -> u64 {
+        self.options.budget.saturating_sub(self.done)
+    }
+
+    /// Makes runs, each from its own fork, and returns them in order.
+    fn batch<'c, T: Sync>(
+        &mut self,
+        items: &[T],
+        choices: &'c Choices,
+        then: impl Fn(&T, &'c Choices) -> (Vec<Turn>, Then<'c>) + Sync,
+    ) -> Vec<Run> {
+        let subject = self.subject;
+        // A machine stays with its thread; each makes one, and forks it for every run.
+        let runs: Vec<Run> = items
+            .par_iter()
+            .map_init(
+                || Loaded::new(subject),
+                |origin, item| {
+                    let (turns, then) = then(item, choices);
+                    // The same was made before the search.
+                    origin.as_mut().ok().map(|origin| origin.fork().run(subject, &turns, then))
+                },
+            )
+            .flatten_iter()
+            .collect();
+        self.done += items.len() as u64;
+        (self.progress)(self.done);
+        runs
+    }
+
+    /// The plain order and some random ones: who touches what.
+    fn gather(&mut self) -> (Option<Found>, Option<Found>) {
+        let choices = Choices::default();
+        let mut runs = self.batch(&[()], &choices, |(), choices| (Vec::new(), Then::Plain(choices)));
+        self.knowledge.steps = runs[0].steps;
+        let count = GATHERING.min(self.left());
+        let plans: Vec<Plan> = (0..count).map(|number| self.plan(number)).collect();
+        runs.extend(self.batch(&plans, &choices, |plan, choices| (Vec::new(), Then::Priorities(plan.priorities(choices)))));
+        self.gathering = self.done;
+        for run in &runs {
+            self.knowledge.merge(&run.knowledge);
+        }
+        let mut found = runs.into_iter().map(|run| run.finding.map(|finding| (finding, run.turns)));
+        (found.next().flatten(), found.flatten().next())
+    }
+
+    /// One pass over the tree of schedules.
+    fn exhaust(&mut self) -> Pass {
+        let choices = self.knowledge.choices();
+        let mut seen: BTreeMap<u128, u32> = BTreeMap::new();
+        let (mut runs, mut points) = (0, 0);
+        let mut cut = false;
+        let mut level = vec![Node { turns: Vec::new(), deviations: 0 }];
+        let mut bound = None;
+        for deviations in 0..=self.options.preemptions {
+            let mut next = Vec::new();
+            let mut at = 0;
+            // Free alternatives add to the level at hand.
+            while at < level.len() {
+                let end = level.len().min(at + BATCH.min(self.left() as usize));
+                if end == at {
+                    return Pass::Done(Exhausted { runs, states: seen.len() as u64, points, bound, complete: false, found: None });
+                }
+                let nodes = level[at..end].to_vec();
+                at = end;
+                let results = self.batch(&nodes, &choices, |node, choices| (node.turns.clone(), Then::Plain(choices)));
+                runs += results.len() as u64;
+                let mut found = None;
+                for (node, run) in nodes.iter().zip(results) {
+                    self.knowledge.merge(&run.knowledge);
+                    points += run.points.len() as u64;
+                    if found.is_none() {
+                        found = run.finding.map(|finding| (finding, run.turns));
+                    }
+                    for point in run.points {
+                        let known = seen.get(&point.key).is_some_and(|least| *least <= node.deviations);
+                        if known {
+                            // What comes behind was searched from there.
+                            break;
+                        }
+                        seen.insert(point.key, node.deviations);
+                        for alternative in point.alternatives {
+                            let cost = node.deviations + u32::from(alternative.costs);
+                            let mut turns = point.turns.clone();
+                            extend(&mut turns, alternative.vcpu, &alternative.freedom);
+                            let child = Node { turns, deviations: cost };
+                            if cost == deviations {
+                                level.push(child);
+                            } else if cost <= self.options.preemptions {
+                                next.push(child);
+                            } else {
+                                cut = true;
+                            }
+                        }
+                    }
+                }
+                if let Some(found) = found {
+                    let states = seen.len() as u64;
+                    return Pass::Done(Exhausted { runs, states, points, bound, complete: false, found: Some(found) });
+                }
+                if self.knowledge.choices() != choices {
+                    self.gathering += runs;
+                    return Pass::Again;
+                }
+            }
+            bound = Some(deviations);
+            level = next;
+        }
+        Pass::Done(Exhausted { runs, states: seen.len() as u64, points, bound, complete: !cut, found: None })
+    }
+
+    /// Random runs with what is left of the budget.
+    fn randomly(&mut self) -> (u64, Option<Found>) {
+        let choices = self.knowledge.choices();
+        let mut made = 0;
+        while self.left() > 0 {
+            let count = self.left().min(BATCH as u64);
+            let plans: Vec<Plan> = (0..count).map(|number| self.plan(GATHERING + made + number)).collect();
+            let runs = self.batch(&plans, &choices, |plan, choices| (Vec::new(), Then::Priorities(plan.priorities(choices))));
+            made += count;
+            for run in &runs {
+                self.knowledge.steps = self.knowledge.steps.max(run.steps);
+            }
+            if let Some(found) = runs.into_iter().find_map(|run| run.finding.map(|finding| (finding, run.turns))) {
+                return (made, Some(found));
+            }
+        }
+        (made, None)
+    }
+
+    /// The random choices of a run.
+    fn plan(&self, number: u64) -> Plan {
+        Plan { seed: self.options.seed, number, vcpus: self.subject.config.vcpus, steps: self.knowledge.steps.max(1) }
+    }
+}
+
+/// What the random choices of a run follow from.
+struct Plan {
+    seed: u64,
+    number: u64,
+    vcpus: u32,
+    steps: u64,
+}
+
+impl Plan {
+    fn priorities<'c>(&self, choices: &'c Choices) -> Priorities<'c> {
+        // SplitMix64, so that neighbouring numbers have nothing in common.
+        let mut state = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.number.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mut draw = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ mixed >> 31
+        };
+        // Above all that priorities fall to; equal ones go to the higher number.
+        let of = (0..self.vcpus).map(|_| u64::from(DEPTH) + draw() % (1 << 32)).collect();
+        let mut changes: Vec<u64> = (1..DEPTH).map(|_| draw() % self.steps).collect();
+        changes.sort_unstable();
+        Priorities { choices, random: draw() | 1, of, changes }
+    }
+}
+
+/// How many turns of a schedule are deviations, as far as the schedule alone tells: all but the first that end in a preemption or a freedom.
+pub(super) fn count_deviations(turns: &[Turn]) -> u32 {
+    let switches = turns.windows(2).filter(|pair| pair[0].vcpu != pair[1].vcpu).count();
+    let freedoms = turns.iter().filter(|turn| turn.freedom != Freedom::default()).count();
+    (switches + freedoms) as u32
+}
