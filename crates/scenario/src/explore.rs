@@ -55,7 +55,7 @@ pub struct Exploration {
     pub gathering: u64,
     /// States that are different, at choice points.
     pub states: u64,
-    /// Choice points that runs came to, those already known included.
+    /// Choice points that runs came to, one already known included, at which a run ends.
     pub points: u64,
     /// The number of deviations up to which everything was searched; `None` where the budget did not suffice for the plain order.
     pub bound: Option<u32>,

@@ -89,6 +89,9 @@ impl Monitor {
     pub fn fingerprint(&self, into: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
         (&self.own, &self.calls, &self.patched, self.board).hash(into);
+        for (vcpu, registers) in self.before.iter().enumerate().filter_map(|(vcpu, before)| Some((vcpu, before.as_ref()?))) {
+            (vcpu, format!("{registers:?}")).hash(into);
+        }
     }
 
     fn wants(&self, invariant: Invariant) -> bool {

@@ -11,6 +11,7 @@ use crate::verdict;
 use crate::virtual_host::VirtualHost;
 use cpu::freedom::Part;
 use hypervisor::{Freedom, Limits, Order, StepKind, Turn};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Something that does not hold.
@@ -56,8 +57,8 @@ pub(super) struct Alternative {
 /// A point of a run where something could have been chosen.
 #[derive(Clone, Debug)]
 pub(super) struct Point {
-    /// Turns and steps before it.
-    pub turns: Vec<Turn>,
+    /// How many turns of the run there were before it, and how many steps of the last of them.
+    pub before: (usize, u64),
     /// The state, and whose turn it is.
     pub key: u128,
     pub alternatives: Vec<Alternative>,
@@ -65,8 +66,8 @@ pub(super) struct Point {
 
 /// How a run goes on behind its schedule.
 pub(super) enum Then<'p> {
-    /// In the plain order; choice points are told of.
-    Plain(&'p Choices),
+    /// In the plain order; choice points are told of. It ends at one whose state was seen with as few deviations: what comes behind is known.
+    Plain { choices: &'p Choices, seen: &'p BTreeMap<u128, u32>, deviations: u32 },
     /// By priorities, without choice points.
     Priorities(Priorities<'p>),
     /// In the plain order, without choice points: to see what comes of it.
@@ -102,10 +103,24 @@ pub(super) struct Run {
     pub finding: Option<Finding>,
     pub knowledge: Knowledge,
     pub steps: u64,
+    /// It took [`MOST_STEPS`], and was not over.
+    pub endless: bool,
 }
 
-/// Steps after which a run is over: a guest that does not stop by then has its limit of instructions reached.
-const MOST_STEPS: u64 = 1 << 20;
+/// The turns in front of a point of a run.
+pub(super) fn turns_before(turns: &[Turn], (count, steps): (usize, u64)) -> Vec<Turn> {
+    let mut before = turns[..count].to_vec();
+    if let Some(last) = before.last_mut()
+        && last.steps != steps
+    {
+        // What its last step makes use of came later.
+        (last.steps, last.freedom) = (steps, Freedom::default());
+    }
+    before
+}
+
+/// The most steps of a run that is searched.
+pub(super) const MOST_STEPS: u64 = 1 << 16;
 
 /// A subject that was loaded: what every run is a fork of.
 pub(super) struct Loaded {
@@ -133,7 +148,8 @@ impl Loaded {
         let mut observer = Observer::new(&expects, 0, None);
         let limits = limits_of(subject.scenario);
         let bounds = Limits { instructions: limits.instructions, cycles: limits.cycles, exits: limits.exits };
-        let mut run = Run { turns: Vec::new(), points: Vec::new(), finding: None, knowledge: Knowledge::default(), steps: 0 };
+        let mut run =
+            Run { turns: Vec::new(), points: Vec::new(), finding: None, knowledge: Knowledge::default(), steps: 0, endless: false };
         let mut script = Script { turns: schedule, at: 0, taken: 0 };
         let mut order = Order::default();
         let ending = loop {
@@ -141,7 +157,11 @@ impl Loaded {
             if let Some(outcome) = vm.board().outcome() {
                 break Ending::asked(outcome);
             }
-            if vm.instructions() >= bounds.instructions || run.steps >= MOST_STEPS {
+            if run.steps >= MOST_STEPS {
+                run.endless = true;
+                return run;
+            }
+            if vm.instructions() >= bounds.instructions {
                 break Ending::new(crate::file::Stop::InstructionLimit, "the limit of instructions is reached");
             }
             if vm.statistics().exits >= bounds.exits {
@@ -158,10 +178,15 @@ impl Loaded {
                 Some(choice) => choice,
                 None => match &mut then {
                     Then::Replay => (plain as u32, Freedom::default()),
-                    Then::Plain(choices) => {
+                    Then::Plain { choices, seen, deviations } => {
                         if let Some(alternatives) = alternatives(vm, choices, &order, &ready, plain as u32) {
                             let key = key(vm, &self.monitor, &observer, &order, plain as u32);
-                            run.points.push(Point { turns: run.turns.clone(), key, alternatives });
+                            let before = (run.turns.len(), run.turns.last().map_or(0, |turn| turn.steps));
+                            run.points.push(Point { before, key, alternatives });
+                            if seen.get(&key).is_some_and(|least| least <= deviations) {
+                                run.knowledge.steps = run.steps;
+                                return run;
+                            }
                         }
                         (plain as u32, Freedom::default())
                     }
@@ -337,4 +362,23 @@ fn by_priority(vm: &hypervisor::AnyVm, priorities: &mut Priorities<'_>, order: &
     // One chance in four to make use of one that is offered.
     let pick = priorities.draw(4 * offered.len().max(1) as u64) as usize;
     (vcpu, offered.get(pick).cloned().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_turns_before_a_point_are_those_that_a_run_had_there() {
+        let stale = Freedom { stale: vec![1], ..Freedom::default() };
+        let steps = [(0, Freedom::default()), (0, stale), (0, Freedom::default()), (0, Freedom::default()), (1, Freedom::default())];
+        let (mut turns, mut points) = (Vec::new(), Vec::new());
+        for (vcpu, freedom) in steps {
+            points.push(((turns.len(), turns.last().map_or(0, |turn: &Turn| turn.steps)), turns.clone()));
+            extend(&mut turns, vcpu, &freedom);
+        }
+        for (before, then) in points {
+            assert_eq!(turns_before(&turns, before), then);
+        }
+    }
 }

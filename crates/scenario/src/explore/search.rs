@@ -5,13 +5,14 @@
 //! looked at in the order of their nodes, so that nothing depends on which thread was first. Where runs show instructions to touch
 //! shared memory that were not known to, choice points may have been passed over, and the search begins again with what is known now.
 
-use super::execution::{Finding, Loaded, Priorities, Run, Then, extend};
+use super::execution::{Finding, Loaded, MOST_STEPS, Priorities, Run, Then, extend, turns_before};
 use super::knowledge::{Choices, Knowledge};
 use super::minimise;
 use super::{Exploration, Options, Subject};
 use hypervisor::{Freedom, Turn};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Runs between two looks at their results.
 const BATCH: usize = 64;
@@ -20,11 +21,27 @@ const GATHERING: u64 = 16;
 /// Deviations that random runs aim at: orderings that a fault needs.
 const DEPTH: u32 = 3;
 
-/// A schedule to be tried.
+/// The most that a search remembers, of nodes, of states, and of turns of the runs that nodes come from: some 2 GiB. What is left then is not
+/// searched exhaustively.
+const MOST_KEPT: usize = 1 << 24;
+
+/// A schedule to be tried: that of an earlier run up to a point, and one step that goes another way.
 #[derive(Clone, Debug)]
 struct Node {
-    turns: Vec<Turn>,
+    run: Arc<Vec<Turn>>,
+    before: (usize, u64),
+    step: Option<(u32, Freedom)>,
     deviations: u32,
+}
+
+impl Node {
+    fn turns(&self) -> Vec<Turn> {
+        let mut turns = turns_before(&self.run, self.before);
+        if let Some((vcpu, freedom)) = &self.step {
+            extend(&mut turns, *vcpu, freedom);
+        }
+        turns
+    }
 }
 
 /// A search in progress.
@@ -56,18 +73,21 @@ enum Pass {
     Done(Exhausted),
     /// More is known than when it began.
     Again,
+    /// A run does not come to an end.
+    Endless,
 }
 
 pub(super) fn search(subject: &Subject<'_>, options: &Options, progress: &(dyn Fn(u64) + Sync)) -> Result<Exploration, String> {
     let origin = Loaded::new(subject)?;
     let mut search = Search { subject, origin, options: *options, knowledge: Knowledge::default(), done: 0, gathering: 0, progress };
-    let (mut found, gathered) = search.gather();
+    let (mut found, gathered) = search.gather().ok_or_else(endless)?;
     let mut exhausted = Exhausted { runs: 0, states: 0, points: 0, bound: None, complete: false, found: None };
     if found.is_none() {
         exhausted = loop {
             match search.exhaust() {
                 Pass::Done(exhausted) => break exhausted,
                 Pass::Again => {}
+                Pass::Endless => return Err(endless()),
             }
         };
         found = exhausted.found.take();
@@ -76,7 +96,7 @@ pub(super) fn search(subject: &Subject<'_>, options: &Options, progress: &(dyn F
     found = found.or(gathered);
     let mut random = 0;
     if found.is_none() && !exhausted.complete {
-        (random, found) = search.randomly();
+        (random, found) = search.randomly().ok_or_else(endless)?;
     }
     let (mut schedule, mut minimising, mut deviations) = (Vec::new(), 0, 0);
     let mut finding = None;
@@ -118,28 +138,29 @@ impl Search<'_> {
         then: impl Fn(&T, &'c Choices) -> (Vec<Turn>, Then<'c>) + Sync,
     ) -> Vec<Run> {
         let subject = self.subject;
-        // A machine stays with its thread; each makes one, and forks it for every run.
+        // A machine stays with its thread, which makes one and forks it for every run of its part.
+        let part = items.len().div_ceil(rayon::current_num_threads()).max(4);
         let runs: Vec<Run> = items
-            .par_iter()
-            .map_init(
-                || Loaded::new(subject),
-                |origin, item| {
+            .par_chunks(part)
+            .flat_map_iter(|items| {
+                // The same was made before the search.
+                let origin = Loaded::new(subject).ok();
+                let run = |origin: &mut Loaded, item| {
                     let (turns, then) = then(item, choices);
-                    // The same was made before the search.
-                    origin.as_mut().ok().map(|origin| origin.fork().run(subject, &turns, then))
-                },
-            )
-            .flatten_iter()
+                    origin.fork().run(subject, &turns, then)
+                };
+                origin.map(|mut origin| items.iter().map(|item| run(&mut origin, item)).collect::<Vec<_>>()).unwrap_or_default()
+            })
             .collect();
         self.done += items.len() as u64;
         (self.progress)(self.done);
         runs
     }
 
-    /// The plain order and some random ones: who touches what.
-    fn gather(&mut self) -> (Option<Found>, Option<Found>) {
-        let choices = Choices::default();
-        let mut runs = self.batch(&[()], &choices, |(), choices| (Vec::new(), Then::Plain(choices)));
+    /// The plain order and some random ones: who touches what. Nothing where one does not come to an end.
+    fn gather(&mut self) -> Option<(Option<Found>, Option<Found>)> {
+        let (choices, seen) = (Choices::default(), BTreeMap::new());
+        let mut runs = self.batch(&[()], &choices, |(), choices| (Vec::new(), Then::Plain { choices, seen: &seen, deviations: 0 }));
         self.knowledge.steps = runs[0].steps;
         let count = GATHERING.min(self.left());
         let plans: Vec<Plan> = (0..count).map(|number| self.plan(number)).collect();
@@ -148,8 +169,11 @@ impl Search<'_> {
         for run in &runs {
             self.knowledge.merge(&run.knowledge);
         }
+        if runs.iter().any(|run| run.endless) {
+            return None;
+        }
         let mut found = runs.into_iter().map(|run| run.finding.map(|finding| (finding, run.turns)));
-        (found.next().flatten(), found.flatten().next())
+        Some((found.next().flatten(), found.flatten().next()))
     }
 
     /// One pass over the tree of schedules.
@@ -158,7 +182,8 @@ impl Search<'_> {
         let mut seen: BTreeMap<u128, u32> = BTreeMap::new();
         let (mut runs, mut points) = (0, 0);
         let mut cut = false;
-        let mut level = vec![Node { turns: Vec::new(), deviations: 0 }];
+        let mut level = vec![Node { run: Arc::new(Vec::new()), before: (0, 0), step: None, deviations: 0 }];
+        let mut kept = 0;
         let mut bound = None;
         for deviations in 0..=self.options.preemptions {
             let mut next = Vec::new();
@@ -166,20 +191,28 @@ impl Search<'_> {
             // Free alternatives add to the level at hand.
             while at < level.len() {
                 let end = level.len().min(at + BATCH.min(self.left() as usize));
-                if end == at {
+                if end == at || kept + seen.len() + level.len() + next.len() > MOST_KEPT {
                     return Pass::Done(Exhausted { runs, states: seen.len() as u64, points, bound, complete: false, found: None });
                 }
                 let nodes = level[at..end].to_vec();
                 at = end;
-                let results = self.batch(&nodes, &choices, |node, choices| (node.turns.clone(), Then::Plain(choices)));
+                let known = &seen;
+                let results = self.batch(&nodes, &choices, |node, choices| {
+                    (node.turns(), Then::Plain { choices, seen: known, deviations: node.deviations })
+                });
                 runs += results.len() as u64;
                 let mut found = None;
                 for (node, run) in nodes.iter().zip(results) {
                     self.knowledge.merge(&run.knowledge);
+                    if run.endless {
+                        return Pass::Endless;
+                    }
+                    let turns = Arc::new(run.turns);
                     points += run.points.len() as u64;
                     if found.is_none() {
-                        found = run.finding.map(|finding| (finding, run.turns));
+                        found = run.finding.map(|finding| (finding, turns.to_vec()));
                     }
+                    let before = level.len() + next.len();
                     for point in run.points {
                         let known = seen.get(&point.key).is_some_and(|least| *least <= node.deviations);
                         if known {
@@ -189,9 +222,8 @@ impl Search<'_> {
                         seen.insert(point.key, node.deviations);
                         for alternative in point.alternatives {
                             let cost = node.deviations + u32::from(alternative.costs);
-                            let mut turns = point.turns.clone();
-                            extend(&mut turns, alternative.vcpu, &alternative.freedom);
-                            let child = Node { turns, deviations: cost };
+                            let step = Some((alternative.vcpu, alternative.freedom));
+                            let child = Node { run: Arc::clone(&turns), before: point.before, step, deviations: cost };
                             if cost == deviations {
                                 level.push(child);
                             } else if cost <= self.options.preemptions {
@@ -200,6 +232,9 @@ impl Search<'_> {
                                 cut = true;
                             }
                         }
+                    }
+                    if level.len() + next.len() > before {
+                        kept += turns.len();
                     }
                 }
                 if let Some(found) = found {
@@ -217,8 +252,8 @@ impl Search<'_> {
         Pass::Done(Exhausted { runs, states: seen.len() as u64, points, bound, complete: !cut, found: None })
     }
 
-    /// Random runs with what is left of the budget.
-    fn randomly(&mut self) -> (u64, Option<Found>) {
+    /// Random runs with what is left of the budget. Nothing where one does not come to an end.
+    fn randomly(&mut self) -> Option<(u64, Option<Found>)> {
         let choices = self.knowledge.choices();
         let mut made = 0;
         while self.left() > 0 {
@@ -229,11 +264,14 @@ impl Search<'_> {
             for run in &runs {
                 self.knowledge.steps = self.knowledge.steps.max(run.steps);
             }
+            if runs.iter().any(|run| run.endless) {
+                return None;
+            }
             if let Some(found) = runs.into_iter().find_map(|run| run.finding.map(|finding| (finding, run.turns))) {
-                return (made, Some(found));
+                return Some((made, Some(found)));
             }
         }
-        (made, None)
+        Some((made, None))
     }
 
     /// The random choices of a run.
@@ -266,6 +304,11 @@ impl Plan {
         changes.sort_unstable();
         Priorities { choices, random: draw() | 1, of, changes }
     }
+}
+
+/// Why a guest with such a run cannot be searched.
+fn endless() -> String {
+    format!("a run takes more than {MOST_STEPS} steps: make the guest shorter, or give the scenario a lower limit of instructions")
 }
 
 /// How many turns of a schedule are deviations, as far as the schedule alone tells: all but the first that end in a preemption or a freedom.
