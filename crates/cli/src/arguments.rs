@@ -36,6 +36,8 @@ pub enum Command {
     Explore(Explore),
     /// Boot an ELF or multiboot image, or flat code.
     Boot(Boot),
+    /// Move the guest of a scenario live to another CPU model in the middle of its run, and tell what that was like.
+    Migrate(Migrate),
     /// Run a scenario up to a moment, and write it to a file from which it goes on as if nothing had happened.
     Checkpoint(Checkpoint),
     /// Go on from a checkpoint: the rest of the trace, and whether the scenario's expectations came true.
@@ -99,6 +101,89 @@ pub struct Run {
     /// How code is executed.
     #[command(flatten)]
     pub tiers: Tiers,
+}
+
+/// Options of `migrate`.
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// The scenario whose guest is moved; moves of its own script are left out.
+    pub file: PathBuf,
+    /// The CPU model to move to, or `other-vendor`: the modern one of the vendor that the guest is not on.
+    #[arg(long, value_name = "MODEL", default_value = scenario::run::OTHER_VENDOR)]
+    pub to: String,
+    /// Only machines whose name (`zen3.trap-and-patch`) contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// When: exit:N, cycle:N, instruction:N, hypercall:N, label:NAME or label:NAME:PASS; the default is the middle of the run's time.
+    #[arg(long, value_name = "MOMENT")]
+    pub at: Option<String>,
+    /// Do not move: say whether the destination would take the guest at that moment, and what would be lost.
+    #[arg(long)]
+    pub check: bool,
+    /// Tell the guest from its start only of features that both models have.
+    #[arg(long)]
+    pub level: bool,
+    /// Have a guest taken that was told of features that the destination lacks.
+    #[arg(long)]
+    pub accept_missing_features: bool,
+    /// The hypercall policy at the destination; the default is the one so far.
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Option<String>,
+    /// How memory travels: in rounds while the guest runs at the source, or mostly while it runs at the destination.
+    #[arg(long, value_enum, default_value_t = MoveMode::PreCopy)]
+    pub mode: MoveMode,
+    /// Bits a second of the link, for example 100M; the default is 10G.
+    #[arg(long, value_name = "BITS")]
+    pub bandwidth: Option<String>,
+    /// From one end of the link to the other, for example 1ms; the default is 50us.
+    #[arg(long, value_name = "TIME")]
+    pub latency: Option<String>,
+    /// What a frame may take beyond that; the default is 0ns.
+    #[arg(long, value_name = "TIME")]
+    pub jitter: Option<String>,
+    /// Chooses jitter and random faults; the default is 1.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// The longest pause that is allowed; the default is 300ms.
+    #[arg(long, value_name = "TIME")]
+    pub downtime: Option<String>,
+    /// The most rounds of pre-copy; the default is 30.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: Option<u32>,
+    /// What is done about a guest that writes faster than its memory travels.
+    #[arg(long, value_enum, default_value_t = Converge::Throttle)]
+    pub converge: Converge,
+    /// Something that goes wrong, such as drop@commit, cut=2ms@ram:3, source-dies@commit or out-of-memory=100; may be given several times.
+    #[arg(long = "fault", value_name = "FAULT")]
+    pub faults: Vec<String>,
+    /// Write the trace there as NDJSON; with several machines, one after the other.
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub trace: Option<PathBuf>,
+    /// How code is executed.
+    #[command(flatten)]
+    pub tiers: Tiers,
+}
+
+/// How memory travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MoveMode {
+    /// In rounds, while the guest runs at the source.
+    PreCopy,
+    /// One pass before the hand-over, and the rest after it.
+    PostCopy,
+}
+
+/// What is done about a guest that does not converge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Converge {
+    /// It is held for a growing share of the time; after the last round the move is given up.
+    Throttle,
+    /// After the last round the move is given up.
+    GiveUp,
+    /// After the last round it is paused, however long the rest takes.
+    Pause,
+    /// After the last round it is handed over, and the rest follows.
+    PostCopy,
 }
 
 /// Options of `checkpoint`.

@@ -111,7 +111,7 @@ fn exit_of(report: &Report) -> Exit {
     match report.stop {
         Stop::Halted | Stop::Shutdown | Stop::Script => Exit::Success,
         Stop::DebugExit if report.exit_code == Some(0) => Exit::Success,
-        Stop::DebugExit | Stop::TripleFault | Stop::Reset | Stop::EntryFailure | Stop::Livelock => Exit::Failed,
+        Stop::DebugExit | Stop::TripleFault | Stop::Reset | Stop::EntryFailure | Stop::Livelock | Stop::Stranded => Exit::Failed,
         Stop::InstructionLimit | Stop::CycleLimit | Stop::ExitLimit | Stop::Unsupported | Stop::UserspaceExit => Exit::Unfinished,
     }
 }

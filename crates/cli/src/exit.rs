@@ -8,7 +8,7 @@ pub enum Exit {
     /// Everything came true; a booted guest stopped itself and reported success.
     Success = 0,
     /// An expectation or a snapshot did not come true; a booted guest reported failure or crashed; a VMCS or VMCB breaks a rule; a moment did
-    /// not come, or two checkpoints differ.
+    /// not come, two checkpoints differ, or a guest was not moved.
     Failed = 1,
     /// The command line, a scenario, an image, a checkpoint or what is to be explained cannot be read.
     Invalid = 2,
@@ -21,7 +21,8 @@ pub enum Exit {
 /// The same for `--help`.
 pub const HELP: &str = "Exit codes:
   0  success: expectations came true, or the booted guest reported success
-  1  failed: an expectation or snapshot did not, the guest reported failure, an explained VMCS or VMCB breaks a rule, or checkpoints differ
+  1  failed: an expectation or snapshot did not, the guest reported failure or was not moved, an explained VMCS or VMCB breaks a rule, or
+     checkpoints differ
   2  invalid: the command line, a scenario, assembly text, an image, a checkpoint or what is to be explained
   3  internal: a defect of Trapline
   4  unfinished: a booted guest reached a limit, or something not modelled";

@@ -4,7 +4,7 @@ use crate::arguments::Ledger;
 use crate::exit::Exit;
 use crate::output::Output;
 use models::CpuModel;
-use scenario::ledger::{Cell, GuestCpu, Levelling, Table, Verdict};
+use scenario::ledger::{Cell, Entry, GuestCpu, Levelling, Table, Verdict};
 use std::fmt::Write as _;
 
 /// Prints the table.
@@ -79,10 +79,18 @@ fn text(table: &Table, output: &Output) -> String {
         let _ = writeln!(text, "\nOnly {model} has: {}", if features.is_empty() { "nothing".to_owned() } else { features.join(", ") });
     }
     let _ = writeln!(text, "\nWhat this guest may find:");
-    if table.possible.is_empty() {
-        text += "  no difference\n";
+    text += &entries(&table.possible, "no difference", output);
+    text += &levelling(&table.levelling);
+    text
+}
+
+/// Lines of a ledger, or the word for none.
+pub fn entries(entries: &[Entry], none: &str, output: &Output) -> String {
+    if entries.is_empty() {
+        return format!("  {none}\n");
     }
-    for entry in &table.possible {
+    let mut text = String::new();
+    for entry in entries {
         let colour = match entry.verdict {
             Verdict::Emulated => "32",
             Verdict::Narrowed => "33",
@@ -90,15 +98,19 @@ fn text(table: &Table, output: &Output) -> String {
         };
         let _ = writeln!(text, "  {}", entry.to_string().replacen(entry.verdict.word(), &output.paint(colour, entry.verdict.word()), 1));
     }
-    if !table.levelling.is_empty() {
-        let names: Vec<String> = table.levelling.iter().map(|name| format!("\"{name}\"")).collect();
-        let _ = writeln!(
-            text,
-            "\nIn a scenario, \"hypervisor\": {{ \"levelling\": {{ \"remove\": [{}] }} }} keeps it from what it would miss.",
-            names.join(", ")
-        );
-    }
     text
+}
+
+/// How a scenario keeps its guest from features that it would miss; empty where there are none.
+pub fn levelling(features: &[String]) -> String {
+    if features.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = features.iter().map(|name| format!("\"{name}\"")).collect();
+    format!(
+        "\nIn a scenario, \"hypervisor\": {{ \"levelling\": {{ \"remove\": [{}] }} }} keeps it from what it would miss.\n",
+        names.join(", ")
+    )
 }
 
 fn cell(cell: &Cell) -> String {

@@ -12,6 +12,7 @@ mod explain;
 mod explore;
 mod inspect;
 mod ledger;
+mod migrate;
 mod moves;
 mod output;
 mod run;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run::run(run, &output),
         Command::Test(test) => test::test(test, &output),
         Command::Boot(boot) => boot::boot(boot, &output),
+        Command::Migrate(options) => migrate::migrate(options, &output),
         Command::Checkpoint(options) => checkpoint::checkpoint(options, &output),
         Command::Restore(options) => checkpoint::restore(options, &output),
         Command::Inspect(options) => inspect::inspect(options, &output),

@@ -111,6 +111,9 @@ fn verdict(report: &Report, output: &Output) -> String {
         let serial = String::from_utf8_lossy(&report.serial);
         text += &format!("\nserial output:\n{serial}{}", if serial.ends_with('\n') { "" } else { "\n" });
     }
+    for it in &report.moves {
+        text += &format!("\n{}", it.text());
+    }
     text += &refused(report, output);
     if report.passed() {
         text += &format!("{}: every expectation came true\n\n", output.paint("1;32", "pass"));

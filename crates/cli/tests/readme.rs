@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Pages whose examples are run.
-const WITH_EXAMPLES: [&str; 6] =
-    ["README.md", "docs/explain.md", "docs/explore.md", "docs/interleavings.md", "docs/story.md", "docs/tour.md"];
+const WITH_EXAMPLES: [&str; 7] =
+    ["README.md", "docs/explain.md", "docs/explore.md", "docs/interleavings.md", "docs/migration.md", "docs/story.md", "docs/tour.md"];
 
 /// How an example invokes the command.
 const PROMPTS: [&str; 2] = ["$ trapline ", "$ cargo run --release -- "];

@@ -5,6 +5,7 @@ use crate::backend::svm::SvmBackend;
 use crate::backend::vmx::VmxBackend;
 use crate::backend::{Backend, Unfit};
 use crate::dirty::DirtyPages;
+use crate::guest_cpu::GuestCpu;
 use crate::ledger::Check;
 use crate::live::Departure;
 use crate::migrate::MigrationError;
@@ -47,8 +48,8 @@ pub fn check_model(model: &'static CpuModel, paging: Option<Paging>) -> Result<(
     }
 }
 
-/// Whether guests run under shadow paging on processors of a model.
-pub(crate) fn shadows(model: &'static CpuModel, paging: Option<Paging>) -> bool {
+/// Whether guests run under shadow paging on processors of a model, with the paging that is asked for.
+pub fn shadows(model: &'static CpuModel, paging: Option<Paging>) -> bool {
     match model.vendor {
         Vendor::Intel => matches!(tables::<VmxBackend>(model, paging), Ok(None)),
         Vendor::Amd => matches!(tables::<SvmBackend>(model, paging), Ok(None)),
@@ -206,10 +207,8 @@ passed_on! {
     fn ram((&self)) -> Vec<Range<u64>>;
     /// See [`Vm::cycles_of`].
     fn cycles_of((&self), vcpu: u32) -> u64;
-    /// See [`Vm::guest_model`].
-    fn guest_model((&self)) -> &'static CpuModel;
-    /// See [`Vm::guest_features`].
-    fn guest_features((&self)) -> Vec<String>;
+    /// See [`Vm::guest_cpu`].
+    fn guest_cpu((&self)) -> GuestCpu;
     /// See [`Vm::set_absent_pages`].
     ///
     /// # Errors

@@ -257,7 +257,13 @@ const fn consequence(feature: Feature) -> Option<(Verdict, &'static str)> {
 
 /// What a guest was told of and misses on processors of a model.
 fn missing(guest: &GuestCpu, to: &CpuModel) -> impl Iterator<Item = (Feature, Verdict, &'static str)> {
-    let lacking = guest.features() & !to.features() & !Feature::Hypervisor.bit();
+    lacking(guest.features(), to)
+}
+
+/// Which of these features ([`Feature::bit`] each) processors of a model lack, and what follows for a guest that was told of them; not those that
+/// the hypervisor provides.
+pub fn lacking(features: u128, to: &CpuModel) -> impl Iterator<Item = (Feature, Verdict, &'static str)> {
+    let lacking = features & !to.features() & !Feature::Hypervisor.bit();
     let with_consequence = |feature: Feature| consequence(feature).map(|(verdict, follows)| (feature, verdict, follows));
     Feature::ALL.iter().copied().filter(move |feature| lacking & feature.bit() != 0).filter_map(with_consequence)
 }

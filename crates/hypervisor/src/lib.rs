@@ -68,7 +68,7 @@ mod steps;
 mod vcpu;
 mod vm;
 
-pub use any::{AnyVm, check_model};
+pub use any::{AnyVm, check_model, shadows};
 pub use dirty::DirtyPages;
 pub use migrate::MigrationError;
 pub use mmu::Paging;

@@ -521,15 +521,9 @@ impl<B: Backend> Vm<B> {
         self.cpus[self.index(vcpu)].cycles()
     }
 
-    /// The model that the guest's CPUID tells of.
-    pub fn guest_model(&self) -> &'static CpuModel {
-        self.common.guest_model
-    }
-
-    /// Names of the features that the guest's CPUID tells of.
-    pub fn guest_features(&self) -> Vec<String> {
-        let features = self.common.guest_features;
-        isa::cpuid::Feature::ALL.iter().filter(|feature| features & feature.bit() != 0).map(|feature| format!("{feature:?}")).collect()
+    /// What the guest's CPUID tells of.
+    pub fn guest_cpu(&self) -> GuestCpu {
+        self.common.guest()
     }
 
     /// What a virtual CPU is doing.

@@ -3,6 +3,7 @@
 //! A fault is written `KIND@PLACE`, on the command line and in scenarios: `drop@commit`, `corrupt@ram:3`, `cut=2ms@ready`, `duplicate@random:1000`.
 
 use crate::wire;
+use isa::cpuid::Feature;
 
 /// What happens to a frame, or to the link because of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +175,8 @@ impl AnyFault {
             return Ok(Self::Host(HostFault::OutOfMemory { pages }));
         }
         if let Some(feature) = text.strip_prefix("refuse=") {
-            return Ok(Self::Host(HostFault::Refuse { feature: feature.to_owned() }));
+            let feature = Feature::from_name(feature).ok_or_else(|| format!("`{text}`: there is no feature `{feature}`"))?.name();
+            return Ok(Self::Host(HostFault::Refuse { feature }));
         }
         let (kind, place) = text.split_once('@').ok_or_else(wrong)?;
         for (word, source, after) in [
@@ -252,6 +254,7 @@ mod tests {
             "drop@random",
             "drop@random:2000000",
             "out-of-memory=x",
+            "refuse=sse9",
             "cut=2h@commit",
         ] {
             assert!(AnyFault::parse(wrong).is_err(), "{wrong}");

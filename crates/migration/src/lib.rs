@@ -13,6 +13,7 @@
 //! | `wire` | messages as sections of the stream |
 //! | `transport` | frames in order and once |
 //! | `link`, `fault` | the simulated link, and what goes wrong |
+//! | `offer` | what the source tells of its guest first, and whether a destination takes it |
 //! | `live` | a move from offer to hand-over: source, destination, link and guest on one timeline |
 //! | `sender`, `receiver` | what each host does |
 //! | `report` | what a move was like |
@@ -20,6 +21,7 @@
 pub mod fault;
 pub mod link;
 pub mod live;
+mod offer;
 pub mod protocol;
 mod receiver;
 pub mod report;
@@ -30,4 +32,5 @@ pub mod wire;
 pub use fault::{AnyFault, Fault, FaultKind, HostFault, parse_time};
 pub use link::{LinkSettings, Side};
 pub use live::{Convergence, Ending, Mode, Outcome, Settings, migrate};
-pub use report::{Report, Round};
+pub use offer::{Check, MissingFeatures, check};
+pub use report::{At, Fate, Report, Round};

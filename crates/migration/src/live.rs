@@ -9,28 +9,41 @@ mod source_side;
 
 use crate::fault::{AnyFault, Fault, HostFault};
 use crate::link::{Link, LinkSettings, Side, cycles_of};
+use crate::offer::{self, MissingFeatures};
 use crate::protocol::destination::{self, Destination};
 use crate::protocol::source::{self, Source};
-use crate::protocol::{Offer, Session, VERSION};
+use crate::protocol::{Offer, Session};
 use crate::receiver::Incoming;
-use crate::report::{Mark, Report, Round};
+use crate::report::{At, Mark, Report, Round};
 use crate::sender::Outgoing;
 use crate::transport::Transport;
 use hypervisor::live::Departure;
-use hypervisor::{AnyVm, Limits, Policy, Stop};
+use hypervisor::{AnyVm, Limits, PauseId, Policy, Statistics, Stop};
 use models::CpuModel;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use stream::Section;
 use trace::{Event, Sink};
 
 /// How memory travels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Before the guest is handed over.
     #[default]
     PreCopy,
     /// One pass before, and the rest after.
     PostCopy,
+}
+
+impl Mode {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PreCopy => "pre-copy",
+            Self::PostCopy => "post-copy",
+        }
+    }
 }
 
 /// What is done about a guest that writes faster than its memory travels.
@@ -64,6 +77,8 @@ pub struct Settings {
     pub rounds: u32,
     /// What is done if that is not enough.
     pub convergence: Convergence,
+    /// Whether the destination takes a guest that was told of features that its processors lack.
+    pub missing_features: MissingFeatures,
     /// What goes wrong.
     pub faults: Vec<AnyFault>,
     /// Number of the attempt: of one guest it only grows.
@@ -81,6 +96,7 @@ impl Settings {
             downtime: 300_000_000,
             rounds: 30,
             convergence: Convergence::Throttle,
+            missing_features: MissingFeatures::Refuse,
             faults: Vec::new(),
             session: 1,
         }
@@ -111,6 +127,10 @@ pub struct Outcome {
     pub ending: Ending,
     /// What it was like, with the ending in words.
     pub report: Report,
+    /// Pauses that were asked for and whose moments came on the way. The guest does not stop for them again.
+    pub passed: Vec<PauseId>,
+    /// Where nothing is left of the guest: how many instructions it had executed, and its counts.
+    pub last: Option<(u64, Statistics)>,
 }
 
 /// Share of the time for which virtual CPUs are held at first, and by how much it grows, in percent: QEMU's `cpu-throttle-initial` and
@@ -135,6 +155,7 @@ struct Live<'s> {
     destination: Destination,
     vm: Option<AnyVm>,
     incoming: Incoming,
+    judge: offer::Destination<'s>,
     offer: Offer,
     departure: Option<Departure>,
     link: Link,
@@ -155,6 +176,8 @@ struct Live<'s> {
     slice_end: u64,
     why: Option<String>,
     over: Option<Stop>,
+    passed: Vec<PauseId>,
+    last: Option<(u64, Statistics)>,
     /// When the source last heard anything of the destination.
     heard: u64,
     report: Report,
@@ -179,22 +202,14 @@ impl<'s> Live<'s> {
         let link = Link::new(settings.link, hertz, link_faults);
         let ends = [Transport::new(Side::Source, settings.session, &link), Transport::new(Side::Destination, settings.session, &link)];
         let size = vm.ram().last().map_or(0, |range| range.end);
-        let post_copy = settings.mode == Mode::PostCopy || settings.convergence == Convergence::PostCopy;
-        let offer = Offer {
-            version: VERSION,
-            from: vm.model().name.to_owned(),
-            guest: vm.guest_model().name.to_owned(),
-            features: vm.guest_features(),
-            cpus: vm.cpu_count(),
-            pages: vm.ram().iter().map(|range| (range.end - range.start) >> 12).sum(),
-            post_copy,
-        };
+        let offer = Offer::of(&vm, settings);
+        let judge = offer::Destination::new(settings, vm.options().paging);
         let now = vm.cycles();
         let report = Report {
             from: vm.model().name.to_owned(),
             to: settings.to.name.to_owned(),
             hertz,
-            mode: if settings.mode == Mode::PostCopy { "post-copy" } else { "pre-copy" },
+            mode: settings.mode,
             start: now,
             ..Report::default()
         };
@@ -205,10 +220,11 @@ impl<'s> Live<'s> {
             hertz,
             now,
             size,
-            source: Source::new(Session { number: settings.session, destination: 1 }, post_copy),
+            source: Source::new(Session { number: settings.session, destination: 1 }, offer.post_copy),
             destination: Destination::new(1),
             vm: Some(vm),
             incoming: Incoming::default(),
+            judge,
             offer,
             departure: None,
             link,
@@ -229,6 +245,8 @@ impl<'s> Live<'s> {
             slice_end: 0,
             why: None,
             over: None,
+            passed: Vec::new(),
+            last: None,
             heard: now,
             report,
         }
@@ -332,8 +350,11 @@ impl<'s> Live<'s> {
                     self.slice_end = vm.cycles().saturating_add(slice);
                     continue;
                 }
-                // A moment that is waited for no more.
-                Stop::Paused(_) => continue,
+                // Whoever asked for it is told when the move is over.
+                Stop::Paused(pause) => {
+                    self.passed.push(pause);
+                    continue;
+                }
                 // A guest that sleeps for good is moved asleep.
                 Stop::CycleLimit | Stop::Waiting | Stop::Halted => {}
                 Stop::PageWanted { vcpu, frame } => {
@@ -381,14 +402,14 @@ impl<'s> Live<'s> {
 
     fn mark(&mut self, side: Side, what: String) {
         self.sink.emit(self.now, 0, Event::Handover { side: side.name(), what: what.clone() });
-        self.report.marks.push(Mark { cycle: self.now, side: side.name(), what });
+        self.report.marks.push(Mark { cycle: self.now, at: side.into(), what });
     }
 
     fn tell_incidents(&mut self) {
         for (cycle, incident) in self.link.take_incidents() {
             let what = incident.kind.name();
             self.sink.emit(cycle, 0, Event::LinkFault { what, message: incident.message.clone() });
-            self.report.marks.push(Mark { cycle, side: "link", what: format!("{what} {}", incident.message) });
+            self.report.marks.push(Mark { cycle, at: At::Link, what: format!("{what} {}", incident.message) });
         }
     }
 }

@@ -49,8 +49,10 @@ pub struct Offer {
     pub from: String,
     /// The processor model that the guest was told of.
     pub guest: String,
-    /// CPUID features that the guest was told of.
+    /// CPUID features that the guest was told of, by name.
     pub features: Vec<String>,
+    /// Width of the physical addresses that it was told of.
+    pub address_bits: u8,
     /// Virtual CPUs.
     pub cpus: u32,
     /// Pages of RAM.

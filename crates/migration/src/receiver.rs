@@ -1,7 +1,6 @@
 //! The host that will have the guest: what has arrived, and the guest that is made of it.
 
 use crate::fault::HostFault;
-use crate::protocol::{Offer, VERSION};
 use crate::wire::message_of;
 use hypervisor::live::Departure;
 use hypervisor::{AnyVm, Policy, VcpuRecord};
@@ -28,26 +27,6 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Whether a guest can be taken. The error is the reason for a refusal.
-    pub fn judge(&mut self, offer: &Offer, model: &'static CpuModel, faults: &[HostFault]) -> Result<(), String> {
-        *self = Self::default();
-        if offer.version > VERSION {
-            return Err(format!("protocol version {}, and {VERSION} is the newest known here", offer.version));
-        }
-        hypervisor::check_model(model, None).map_err(|error| error.to_string())?;
-        if offer.pages == 0 || offer.pages << 12 > hypervisor::MAXIMUM_MEMORY {
-            return Err(format!("{} pages of memory", offer.pages));
-        }
-        for fault in faults {
-            if let HostFault::Refuse { feature } = fault
-                && offer.features.iter().any(|known| known.eq_ignore_ascii_case(feature))
-            {
-                return Err(format!("the guest was told of the feature {feature}, which is not offered here"));
-            }
-        }
-        Ok(())
-    }
-
     /// Stores a piece. The error is why it cannot be stored.
     pub fn store(&mut self, section: Section, now: u64, size: u64, faults: &[HostFault]) -> Result<u64, String> {
         if message_of(&section) == "state" {

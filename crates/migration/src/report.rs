@@ -1,9 +1,79 @@
 //! What a move was like: numbers by round, and what happened when.
 
-use serde::Serialize;
+use crate::link::Side;
+use crate::live::Mode;
+use serde::{Deserialize, Serialize};
+
+/// Where a guest is when its move is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fate {
+    /// It runs at the destination, and the source knows it.
+    Moved,
+    /// It runs at the destination, and the source does not know it.
+    MovedInDoubt,
+    /// It runs at the source.
+    Stayed,
+    /// It runs nowhere.
+    Stranded,
+    /// Its own run was over before the move was.
+    #[default]
+    Over,
+}
+
+impl Fate {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Moved => "moved",
+            Self::MovedInDoubt => "moved-in-doubt",
+            Self::Stayed => "stayed",
+            Self::Stranded => "stranded",
+            Self::Over => "over",
+        }
+    }
+
+    /// Whether the guest runs at the destination.
+    pub const fn is_there(self) -> bool {
+        matches!(self, Self::Moved | Self::MovedInDoubt)
+    }
+}
+
+/// Where something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum At {
+    /// At the source.
+    Source,
+    /// At the destination.
+    Destination,
+    /// On the link.
+    Link,
+}
+
+impl At {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Link => "link",
+        }
+    }
+}
+
+impl From<Side> for At {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Source => Self::Source,
+            Side::Destination => Self::Destination,
+        }
+    }
+}
 
 /// One pass over the memory that was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Round {
     /// Its number, from one.
     pub number: u32,
@@ -13,6 +83,8 @@ pub struct Round {
     pub end: u64,
     /// Pages sent.
     pub pages: u64,
+    /// Those of them that were not zero.
+    pub full: u64,
     /// Bytes on the link, repetitions included.
     pub bytes: u64,
     /// Pages that the guest wrote meanwhile, and that remain to be sent.
@@ -33,18 +105,20 @@ impl Round {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mark {
     /// When.
     pub cycle: u64,
-    /// At which side.
-    pub side: &'static str,
+    /// Where.
+    pub at: At,
     /// What.
     pub what: String,
 }
 
 /// A move.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Report {
     /// CPU model that the guest came from.
     pub from: String,
@@ -52,8 +126,8 @@ pub struct Report {
     pub to: String,
     /// Cycles in a second of the timeline.
     pub hertz: u64,
-    /// `pre-copy` or `post-copy`.
-    pub mode: &'static str,
+    /// How memory travelled.
+    pub mode: Mode,
     /// The cycle at which the offer was made.
     pub start: u64,
     /// The cycle at which it was over.
@@ -64,6 +138,8 @@ pub struct Report {
     pub paused: Option<u64>,
     /// The cycle at which it ran again, here or there.
     pub resumed: Option<u64>,
+    /// The cycle from which on it waits for ever for a page that is on the other host (post-copy).
+    pub stuck: Option<u64>,
     /// Pages sent while it was paused.
     pub paused_pages: u64,
     /// Bytes of virtual CPUs and board.
@@ -84,8 +160,8 @@ pub struct Report {
     pub ledger: Vec<String>,
     /// What happened, in order.
     pub marks: Vec<Mark>,
-    /// What came of it: `moved`, `moved-in-doubt`, `stayed`, `stranded` or `over`.
-    pub outcome: &'static str,
+    /// What came of it.
+    pub outcome: Fate,
     /// The same in words.
     pub ending: String,
 }
@@ -136,20 +212,21 @@ impl Report {
     pub fn text(&self) -> String {
         use std::fmt::Write as _;
         let mut text = String::new();
-        let _ = writeln!(text, "live move from {} to {}, {}: {}", self.from, self.to, self.mode, self.ending);
+        let _ = writeln!(text, "live move from {} to {}, {}: {}", self.from, self.to, self.mode.name(), self.ending);
         if !self.rounds.is_empty() {
             let _ = writeln!(
                 text,
-                "\n{:>6} {:>8} {:>8} {:>9} {:>10} {:>9} {:>18} {:>9}",
-                "round", "pages", "bytes", "time", "remaining", "dirty/s", "expected downtime", "throttle"
+                "\n{:>6} {:>8} {:>8} {:>8} {:>9} {:>10} {:>9} {:>18} {:>9}",
+                "round", "pages", "not zero", "bytes", "time", "remaining", "dirty/s", "expected downtime", "throttle"
             );
         }
         for round in &self.rounds {
             let _ = writeln!(
                 text,
-                "{:>6} {:>8} {:>8} {:>9} {:>10} {:>9} {:>18} {:>8}%",
+                "{:>6} {:>8} {:>8} {:>8} {:>9} {:>10} {:>9} {:>18} {:>8}%",
                 round.number,
                 round.pages,
+                round.full,
                 count_text(round.bytes),
                 self.time(round.cycles()),
                 round.remaining,
@@ -193,25 +270,27 @@ impl Report {
         let last = [Some(self.end), self.resumed, self.paused].into_iter().flatten().max().unwrap_or(0);
         // A little more than the move itself, so that what comes behind it shows.
         let span = last.saturating_sub(self.start).max(1);
-        let span = span + span / 16 + 1;
-        let moved = self.resumed.is_some() && self.outcome.starts_with("moved") || self.fetched + self.pushed > 0;
+        let span = span.saturating_add(span / 16 + 1);
+        let moved = self.resumed.is_some() && self.outcome.is_there() || self.fetched + self.pushed > 0;
         let mut rows = [String::new(), String::new(), String::new()];
         for column in 0..WIDTH {
-            let at = self.start + u64::try_from(u128::from(span) * u128::from(column) / u128::from(WIDTH)).unwrap_or(span);
+            let at = self.start.saturating_add(u64::try_from(u128::from(span) * u128::from(column) / u128::from(WIDTH)).unwrap_or(span));
             let round = self.rounds.iter().find(|round| (round.start..round.end).contains(&at)).map(|round| round.number);
             rows[0].push(match round {
                 Some(number) => char::from_digit(number % 10, 10).unwrap_or('?'),
                 None if self.paused.is_some_and(|paused| at >= paused) && self.resumed.is_none_or(|resumed| at < resumed) => '*',
-                None if moved && self.pushed > 0 && at < self.end => '+',
+                None if moved && self.pushed > 0 && self.resumed.is_some_and(|resumed| at >= resumed) && at < self.end => '+',
                 None => ' ',
             });
             let paused = self.paused.is_some_and(|paused| at >= paused);
             let resumed = self.resumed.is_some_and(|resumed| at >= resumed);
-            let stranded = self.outcome == "stranded" && at >= self.end;
+            let stranded = self.outcome == Fate::Stranded && at >= self.end;
+            let stuck = self.stuck.is_some_and(|stuck| at >= stuck);
             let (here, there) = match (paused, resumed) {
                 _ if stranded => (' ', ' '),
                 (false, _) => ('#', ' '),
                 (true, false) => ('.', ' '),
+                (true, true) if moved && stuck => (' ', '.'),
                 (true, true) if moved => (' ', '#'),
                 (true, true) => ('#', ' '),
             };
@@ -223,7 +302,7 @@ impl Report {
             let _ = writeln!(text, "{name:>12} |{}", row.trim_end());
         }
         let end = self.time(span);
-        let _ = writeln!(text, "{:>12} 0{:>width$}   # runs, . paused, 1-9 round, * rest, + follows", "", end, width = WIDTH as usize - 1);
+        let _ = writeln!(text, "{:>12} 0{:>width$}   # runs, . waits, 1-9 round, * rest, + follows", "", end, width = WIDTH as usize - 1);
         text += "\n";
         text
     }
@@ -244,7 +323,7 @@ mod tests {
     fn the_picture_shows_where_the_guest_ran() {
         let round = |number, start, end| Round { number, start, end, pages: 10, ..Round::default() };
         let report = Report {
-            outcome: "moved",
+            outcome: Fate::Moved,
             hertz: 1_000_000_000,
             rounds: vec![round(1, 0, 4000), round(2, 4000, 5000)],
             paused: Some(5000),
@@ -257,7 +336,7 @@ mod tests {
         assert!(rows[0].contains("1112222") && rows[0].contains("22**"), "{text}");
         assert!(rows[1].contains("##..") && !rows[1].contains(".#"), "{text}");
         assert!(rows[2].ends_with("##"), "{text}");
-        let stayed = Report { outcome: "stayed", ..report };
+        let stayed = Report { outcome: Fate::Stayed, ..report };
         assert!(stayed.text().lines().any(|line| line.contains("source") && line.contains("..##")), "{}", stayed.text());
     }
 }

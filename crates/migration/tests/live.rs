@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::{COUNTER, LIMITS, MODELS, counter, goes_on, guest_of, other, quick};
-use hypervisor::{Limits, Moment, Options, Stop};
-use migration::{AnyFault, Convergence, Ending, LinkSettings, Mode, Settings, migrate};
+use common::{COUNTER, LIMITS, MODELS, counter, goes_on, guest_of, levelled_guest_of, other, quick};
+use hypervisor::guest_cpu::Levelling;
+use hypervisor::{Limits, Moment, Options, Paging, Stop};
+use migration::{AnyFault, At, Convergence, Ending, LinkSettings, MissingFeatures, Mode, Settings, check, migrate};
+use models::{MEROM, SKYLAKE_SERVER, ZEN3};
 use trace::Record;
 
 fn lines(trace: &[Record]) -> Vec<String> {
@@ -214,7 +216,7 @@ fn placements(mode: Mode) -> Vec<(&'static str, u64)> {
         let mut nth = 1;
         while nth < if full() { 64 } else { 8 } {
             let outcome = with_faults(mode, &[&format!("duplicate@{message}:{nth}")]);
-            if !outcome.report.marks.iter().any(|mark| mark.side == "link") {
+            if !outcome.report.marks.iter().any(|mark| mark.at == At::Link) {
                 break;
             }
             found.push((message, nth));
@@ -295,6 +297,65 @@ fn a_destination_that_cannot_or_will_not_says_so_and_the_guest_stays() {
         assert!(words.contains(word), "{words}");
         assert_eq!(nothing_is_lost(outcome, fault), Ending::Stayed, "{fault}");
     }
+}
+
+#[test]
+fn a_guest_that_was_told_of_more_than_the_destination_has_is_refused_or_taken_with_a_loss() {
+    for (from, to) in [(&ZEN3, &SKYLAKE_SERVER), (&SKYLAKE_SERVER, &MEROM)] {
+        let untold = || levelled_guest_of(COUNTER, from, 1, Options::default(), Levelling::NONE);
+        let settings = quick(to);
+        let told = check(&mut untold(), &settings);
+        let refusal = told.refusal.unwrap_or_else(|| panic!("{}", told.ledger.levelling.join(", ")));
+        assert!(refusal.contains(&format!("which {} lacks", to.name)), "{refusal}");
+        // What the ledger would have levelled away is what is refused, and nothing that the hypervisor provides.
+        for name in refusal.split("told of ").nth(1).unwrap().split(", which").next().unwrap().split(", ") {
+            assert!(told.ledger.levelling.iter().any(|known| known == name) || name.ends_with("bits of physical addresses"), "{name}");
+        }
+        let outcome = migrate(untold(), &settings, &LIMITS, &mut trace::Ignore);
+        assert_eq!(outcome.ending, Ending::Stayed);
+        assert!(outcome.report.ending.contains(&refusal) && outcome.report.rounds.is_empty(), "{}", outcome.report.ending);
+        goes_on(&mut outcome.vm.unwrap(), "refused");
+
+        let settings = Settings { missing_features: MissingFeatures::Accept, ..settings };
+        assert_eq!(check(&mut untold(), &settings).refusal, None);
+        let outcome = migrate(untold(), &settings, &LIMITS, &mut trace::Ignore);
+        assert_eq!(outcome.ending, Ending::Moved);
+        assert!(outcome.report.ledger.iter().any(|line| line.contains("lost")), "{:?}", outcome.report.ledger);
+    }
+    // What the processors do differently is no reason, and what both models have is enough.
+    let differs = check(&mut levelled_guest_of(COUNTER, &SKYLAKE_SERVER, 1, Options::default(), Levelling::NONE), &quick(&ZEN3));
+    assert!(differs.refusal.is_none() && !differs.ledger.levelling.is_empty(), "{differs:?}");
+    for model in MODELS {
+        assert_eq!(check(&mut counter(model), &quick(other(model))).refusal, None);
+    }
+}
+
+#[test]
+fn memory_does_not_follow_to_shadow_tables() {
+    let options = Options { paging: Some(Paging::Shadow), ..Options::default() };
+    for (settings, taken) in [
+        (Settings { mode: Mode::PostCopy, ..quick(MODELS[1]) }, false),
+        (Settings { convergence: Convergence::PostCopy, ..quick(MODELS[1]) }, false),
+        (quick(MODELS[1]), true),
+    ] {
+        let mut vm = guest_of(COUNTER, MODELS[0], 1, options);
+        let pause = vm.pause_at(Moment::Instruction(5000));
+        assert_eq!(vm.run(&mut trace::Ignore, &LIMITS), Stop::Paused(pause));
+        let outcome = migrate(vm, &settings, &LIMITS, &mut trace::Ignore);
+        assert_eq!(outcome.ending == Ending::Moved, taken, "{}", outcome.report.ending);
+        assert!(taken || outcome.report.ending.contains("under shadow paging"), "{}", outcome.report.ending);
+        goes_on(&mut outcome.vm.unwrap(), "shadow paging");
+    }
+}
+
+#[test]
+fn moments_that_come_on_the_way_are_told() {
+    let mut vm = counter(MODELS[0]);
+    let soon = vm.pause_at(Moment::Instruction(vm.instructions() + 100));
+    let late = vm.pause_at(Moment::Instruction(100_000_000));
+    let outcome = migrate(vm, &quick(MODELS[1]), &LIMITS, &mut trace::Ignore);
+    assert_eq!((outcome.ending, outcome.passed), (Ending::Moved, vec![soon]));
+    assert_ne!(soon, late);
 }
 
 #[test]

@@ -207,6 +207,7 @@ pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn
         cycles: totals.cycles,
         registers: (0..host.vcpus()).map(|vcpu| host.registers(vcpu)).collect(),
         serial: kept,
+        moves: Vec::new(),
         transcript: Transcript::new(0),
         summary: sink.summary,
         refused,

@@ -89,6 +89,9 @@ pub(crate) struct RunRecord {
     pub serial: Bytes,
     /// What was watched so far.
     pub observer: ObserverRecord,
+    /// What the live moves so far were like.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<migration::Report>,
 }
 
 /// A run that goes on from a checkpoint.

@@ -18,6 +18,7 @@ use isa::rflags::Rflags;
 use machine::checkpoint::{self, Checkpoint};
 use machine::watch::Watch;
 use machine::{Machine, MachineConfig};
+use migration::Settings;
 use models::CpuModel;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -35,6 +36,9 @@ pub const ASLEEP: &str = "every CPU sleeps, and nothing can wake one";
 
 /// What is said where only a hypervisor could do something.
 pub const NOBODY: &str = "without a hypervisor there is nobody who could";
+
+/// What is said of a bare machine that is to move.
+pub const IMMOVABLE: &str = "a machine without a hypervisor cannot move";
 
 /// Why a run is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,6 +184,22 @@ pub trait Host {
     /// # Errors
     /// Says why it cannot move.
     fn migrate(&mut self, to: &'static CpuModel, policy: Policy, sink: &mut dyn Sink) -> Result<(), String>;
+    /// Moves the guest over a link while it runs, within limits, and tells how that went. With a pause the run does not go on: nobody may run
+    /// the guest, or its run was over before.
+    ///
+    /// # Errors
+    /// Says why there is nothing to move.
+    fn move_live(
+        &mut self,
+        settings: &Settings,
+        limits: &Totals,
+        sink: &mut dyn Sink,
+    ) -> Result<(migration::Report, Option<Pause>), String>;
+    /// What a live move would come to.
+    ///
+    /// # Errors
+    /// Says why there is nothing to move.
+    fn check_move(&mut self, settings: &Settings) -> Result<migration::Check, String>;
 }
 
 /// What a machine is made of.
@@ -565,7 +585,15 @@ impl Host for BareHost {
     }
 
     fn migrate(&mut self, _: &'static CpuModel, _: Policy, _: &mut dyn Sink) -> Result<(), String> {
-        Err("a machine without a hypervisor cannot move".to_owned())
+        Err(IMMOVABLE.to_owned())
+    }
+
+    fn move_live(&mut self, _: &Settings, _: &Totals, _: &mut dyn Sink) -> Result<(migration::Report, Option<Pause>), String> {
+        Err(IMMOVABLE.to_owned())
+    }
+
+    fn check_move(&mut self, _: &Settings) -> Result<migration::Check, String> {
+        Err(IMMOVABLE.to_owned())
     }
 }
 

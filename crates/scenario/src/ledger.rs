@@ -1,7 +1,7 @@
 //! The ledger of a move between two CPU models, for whoever prints it.
 
 pub use hypervisor::guest_cpu::{GuestCpu, Levelling};
-pub use hypervisor::ledger::{Cell, Table, TableRow, Verdict, table};
+pub use hypervisor::ledger::{Cell, Entry, Table, TableRow, Verdict, table};
 
 /// The feature of a name in files.
 pub fn feature(name: &str) -> Option<isa::cpuid::Feature> {

@@ -14,6 +14,7 @@ pub mod guest;
 pub mod host;
 mod invariants;
 pub mod ledger;
+pub mod live;
 pub mod load;
 mod meaning;
 pub mod movement;

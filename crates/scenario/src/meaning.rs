@@ -3,7 +3,7 @@
 use crate::diagnostic::nearest;
 use crate::file::{Action, Expect, Levelling, MemoryExpectation, Moment, Policy, Vendor};
 use crate::guest::Image;
-use crate::host::NOBODY;
+use crate::host::{IMMOVABLE, NOBODY};
 use crate::load::{Loader, Variant, vendor_of};
 use crate::quantity::Quantity;
 use crate::register::{Place, Register};
@@ -263,7 +263,11 @@ impl Checker<'_, '_> {
                     self.loader.model(&migrate.to, &[&path[..], &["to"]].concat());
                 }
                 if self.variants.iter().any(|variant| variant.policy == Policy::None) || migrate.policy == Some(Policy::None) {
-                    self.report(&path, "a machine without a hypervisor cannot move".to_owned(), None);
+                    self.report(&path, IMMOVABLE.to_owned(), None);
+                }
+                for (keys, message) in crate::live::mistakes(migrate) {
+                    let path: Vec<&str> = path.iter().copied().chain(keys.iter().map(String::as_str)).collect();
+                    self.report(&path, message, None);
                 }
             }
             Action::Interrupt(interrupt) => self.vcpu(interrupt.vcpu, &[path, &["interrupt", "vcpu"]].concat()),
@@ -377,6 +381,14 @@ impl Checker<'_, '_> {
                     None => "events are named as in the trace: `kvm_exit`, `kvm_hypercall`, `trapline_patch`".to_owned(),
                 };
                 self.unknown_key(&below(&["events"]), name, "event", hint);
+            }
+        }
+        for (index, expected) in expect.moves.iter().flatten().enumerate() {
+            if let Some(Err(message)) = expected.downtime_at_most.as_deref().map(migration::parse_time) {
+                let mut path = below(&["moves"]);
+                path.extend([index.to_string(), "downtime_at_most".to_owned()]);
+                let path: Vec<&str> = path.iter().map(String::as_str).collect();
+                self.report(&path, message, None);
             }
         }
         for (key, list) in [("hypercalls", &expect.hypercalls), ("patched", &expect.patched)] {

@@ -226,6 +226,17 @@ impl Host for Traveller {
     fn migrate(&mut self, to: &'static CpuModel, policy: Policy, sink: &mut dyn Sink) -> Result<(), String> {
         self.host.migrate(to, policy, sink)
     }
+    fn move_live(
+        &mut self,
+        settings: &migration::Settings,
+        limits: &Totals,
+        sink: &mut dyn Sink,
+    ) -> Result<(migration::Report, Option<Pause>), String> {
+        self.host.move_live(settings, limits, sink)
+    }
+    fn check_move(&mut self, settings: &migration::Settings) -> Result<migration::Check, String> {
+        self.host.check_move(settings)
+    }
 }
 
 /// Keeps the hypercalls and the places of patches.

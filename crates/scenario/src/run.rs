@@ -5,8 +5,9 @@
 
 use crate::checkpoint::{self, Checkpoint, Restored, RunRecord};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::file::{Access, Action, Expect, Hypervisor, Invariant, Levelling, Limits, Moment, Policy, Stop};
+use crate::file::{Access, Action, Expect, Hypervisor, Invariant, Levelling, Limits, MigrateAction, Moment, Policy, Stop};
 use crate::host::{BareHost, Ending, Host, HostConfig, Pause, Totals, Until, load};
+use crate::live;
 use crate::load::{Scenario, Variant};
 use crate::meaning::{DEFAULT_MEMORY, hex_bytes};
 use crate::observe::Observer;
@@ -15,10 +16,10 @@ use crate::verdict::{self, Final, Registers, stop_name};
 use crate::virtual_host::VirtualHost;
 pub use cpu::block::Compile;
 use isa::cpuid::Feature;
-use models::{CpuModel, Vendor};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write;
+use std::ops::ControlFlow;
 use stream::Bytes;
 use trace::{Event, Sink, Summary, Transcript};
 
@@ -57,6 +58,8 @@ pub struct Report {
     pub transcript: Transcript,
     /// Counts and times.
     pub summary: Summary,
+    /// What the live moves were like.
+    pub moves: Vec<migration::Report>,
     /// For each CPU whose last VM entry or VMRUN broke a rule, which rules.
     pub refused: Vec<(u32, audit::Assessment)>,
     /// What did not come true.
@@ -85,6 +88,9 @@ impl Report {
         if !self.serial.is_empty() {
             let serial = String::from_utf8_lossy(&self.serial);
             let _ = write!(text, "\nserial output:\n{serial}");
+        }
+        for it in &self.moves {
+            let _ = write!(text, "\n{}", it.text());
         }
         // Lines must not end in spaces, so that reviewing tools leave them alone.
         text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
@@ -133,6 +139,7 @@ impl Report {
             "trace_hash": (self.transcript.total() > 0).then(|| format!("{:#018x}", self.transcript.hash())),
             "registers": registers,
             "serial": String::from_utf8_lossy(&self.serial),
+            "moves": self.moves.iter().map(live::report_json).collect::<Vec<_>>(),
             "refused_entries": refused,
             "failures": failures,
         })
@@ -242,6 +249,8 @@ pub enum After {
     GoOn,
     /// It goes on as the run of this checkpoint, which must be one of the same machine of the same scenario.
     GoOnFrom(Box<Checkpoint>),
+    /// The guest moves, and the run goes on if there is still a guest to run.
+    Move(Box<MigrateAction>),
     /// It does not.
     Leave,
 }
@@ -266,6 +275,16 @@ impl Interrupted<'_> {
     /// Totals so far.
     pub fn totals(&self) -> Totals {
         self.host.totals()
+    }
+
+    /// What a live move would come to.
+    ///
+    /// # Errors
+    /// Says why there is nothing to move.
+    pub fn check_move(&mut self, action: &MigrateAction) -> Result<migration::Check, String> {
+        let model = live::destination(&action.to, self.host.model())?;
+        let settings = live::settings(action, model, action.policy.unwrap_or(self.run.policy), self.run.moves.len());
+        self.host.check_move(&settings)
     }
 }
 
@@ -297,6 +316,7 @@ pub fn run_interrupted<'o>(
                 serial: Vec::new(),
                 next: 0,
                 policy: variant.policy,
+                moves: Vec::new(),
                 interrupt: Some(interrupt),
                 compile: options.compile,
             };
@@ -320,6 +340,7 @@ pub fn run_restored(restored: Restored, options: &Options, also: Option<&mut dyn
         serial: run.serial.0,
         next: run.next,
         policy: run.policy,
+        moves: run.moves,
         interrupt: None,
         compile: options.compile,
     };
@@ -339,9 +360,17 @@ pub fn run_on(
     let observer = Observer::new(&expects, options.events, also);
     match machine_of(scenario, variant, options) {
         Ok(host) => {
-            let (host, policy) = (through(host), variant.policy);
-            let director =
-                Director { scenario, variant, host, serial: Vec::new(), next: 0, policy, interrupt: None, compile: options.compile };
+            let director = Director {
+                scenario,
+                variant,
+                host: through(host),
+                serial: Vec::new(),
+                next: 0,
+                policy: variant.policy,
+                moves: Vec::new(),
+                interrupt: None,
+                compile: options.compile,
+            };
             finish(director, observer, &expectations).ok().flatten().expect("nobody interrupts the run")
         }
         Err(message) => refused(scenario, variant, observer, message),
@@ -367,12 +396,13 @@ fn finish(
     expectations: &[(Vec<String>, &Expect)],
 ) -> Result<Option<Report>, checkpoint::Error> {
     let Some(ending) = director.run(&mut observer)? else { return Ok(None) };
-    let Director { scenario, variant, mut host, serial, next: unreached, .. } = director;
+    let Director { scenario, variant, mut host, serial, next: unreached, moves, .. } = director;
     let totals = host.totals();
     observer.emit(totals.cycles, 0, Event::Stop { reason: format!("{}: {}", stop_name(ending.stop), ending.detail) });
     let refused_entries = assess_refused(&mut *host);
     let violations = Some(host.violations());
-    let end = End { registers: (0..host.vcpus()).map(|vcpu| host.registers(vcpu)).collect(), host: &*host, serial, ending, violations };
+    let registers = (0..host.vcpus()).map(|vcpu| host.registers(vcpu)).collect();
+    let end = End { registers, host: &*host, serial, moves, ending, violations };
     let mut failures = verdict::judge(scenario, variant, expectations, &observer, &end);
     for index in unreached..scenario.file.script.len() {
         let span = scenario.node(&["script", &index.to_string(), "at"]).span.clone();
@@ -389,6 +419,7 @@ fn finish(
         serial: end.serial,
         transcript: observer.transcript,
         summary: observer.summary,
+        moves: end.moves,
         refused: refused_entries,
         failures,
     }))
@@ -413,6 +444,7 @@ fn refused(scenario: &Scenario, variant: &Variant, observer: Observer<'_>, messa
         serial: Vec::new(),
         transcript: observer.transcript,
         summary: observer.summary,
+        moves: Vec::new(),
         refused: Vec::new(),
         failures: Diagnostic::new(&scenario.source, span, format!("the guest could not be loaded: {message}")).into(),
     }
@@ -422,6 +454,7 @@ pub(crate) struct End<'h> {
     pub registers: Vec<Registers>,
     pub host: &'h dyn Host,
     pub serial: Vec<u8>,
+    pub moves: Vec<migration::Report>,
     pub ending: Ending,
     /// The invariants that did not hold, if that is to be judged.
     pub violations: Option<Vec<Invariant>>,
@@ -436,6 +469,9 @@ impl Final for End<'_> {
     }
     fn serial(&self) -> &[u8] {
         &self.serial
+    }
+    fn moves(&self) -> &[migration::Report] {
+        &self.moves
     }
     fn stop(&self) -> Stop {
         self.ending.stop
@@ -460,14 +496,16 @@ pub(crate) fn limits_of(scenario: &Scenario) -> Totals {
 }
 
 /// Leads a machine through a script.
-struct Director<'r> {
+pub(crate) struct Director<'r> {
     scenario: &'r Scenario,
     variant: &'r Variant,
-    host: Box<dyn Host>,
+    pub host: Box<dyn Host>,
     serial: Vec<u8>,
     /// The step of the script that is waited for.
     next: usize,
-    policy: Policy,
+    pub policy: Policy,
+    /// What the live moves were like.
+    pub moves: Vec<migration::Report>,
     interrupt: Option<&'r mut dyn Interrupt>,
     compile: Compile,
 }
@@ -481,26 +519,38 @@ impl Director<'_> {
         }
     }
 
-    /// Lets whoever interrupts look. Whether the run goes on.
-    fn interrupted(&mut self, observer: &mut Observer<'_>) -> Result<bool, checkpoint::Error> {
-        let Some(interrupt) = self.interrupt.take() else { return Ok(true) };
+    /// Lets whoever interrupts look. Where the run does not go on: its end, unless it was left.
+    fn interrupted(&mut self, observer: &mut Observer<'_>) -> Result<ControlFlow<Option<Ending>>, checkpoint::Error> {
+        let Some(interrupt) = self.interrupt.take() else { return Ok(ControlFlow::Continue(())) };
         let serial = Bytes(self.serial.clone());
-        let run = RunRecord { next: self.next, policy: self.policy, serial, observer: observer.record() };
+        let run = RunRecord { next: self.next, policy: self.policy, serial, observer: observer.record(), moves: self.moves.clone() };
         let (scenario, variant) = (self.scenario, self.variant);
         let after = interrupt.interrupted(&mut Interrupted { scenario, variant, host: &mut *self.host, run });
         self.interrupt = Some(interrupt);
         match after {
             After::GoOn => {}
-            After::Leave => return Ok(false),
+            After::Leave => return Ok(ControlFlow::Break(None)),
+            After::Move(action) => {
+                let words = live::words(&action);
+                observer.emit(self.host.totals().cycles, 0, Event::Script { at: "this moment".to_owned(), action: words });
+                if let Some(ending) = self.migrate(&action, observer) {
+                    return Ok(ControlFlow::Break(Some(ending)));
+                }
+            }
             After::GoOnFrom(mut checkpoint) => {
                 let run = checkpoint::take_run(&mut checkpoint)?;
                 self.host = checkpoint::take_host(&mut checkpoint, self.variant.policy, self.compile)?.into_host();
-                (self.serial, self.next, self.policy) = (run.serial.0, run.next, run.policy);
+                (self.serial, self.next, self.policy, self.moves) = (run.serial.0, run.next, run.policy, run.moves);
                 observer.restore(run.observer);
             }
         }
         self.ask();
-        Ok(true)
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The limits of the scenario.
+    pub fn limits(&self) -> Totals {
+        limits_of(self.scenario)
     }
 
     fn run(&mut self, sink: &mut Observer<'_>) -> Result<Option<Ending>, checkpoint::Error> {
@@ -510,15 +560,13 @@ impl Director<'_> {
         loop {
             let step = steps.get(self.next);
             let pause = self.host.run(&limits, step.and_then(|step| self.until(&step.at)), sink);
-            let output = self.host.take_serial();
-            let room = MAX_SERIAL - self.serial.len();
-            self.serial.extend(&output[..output.len().min(room)]);
+            self.keep_serial();
             match (pause, step) {
                 (Pause::Over(ending), _) => return Ok(Some(ending)),
                 (Pause::Limit(stop), _) => return Ok(Some(limit(stop, &limits))),
                 (Pause::Interrupted, _) => {
-                    if !self.interrupted(sink)? {
-                        return Ok(None);
+                    if let ControlFlow::Break(ending) = self.interrupted(sink)? {
+                        return Ok(ending);
                     }
                 }
                 (Pause::Moment, None) => {}
@@ -532,6 +580,13 @@ impl Director<'_> {
                 }
             }
         }
+    }
+
+    /// Keeps what the guest wrote to the serial port since the last time.
+    pub fn keep_serial(&mut self) {
+        let output = self.host.take_serial();
+        let room = MAX_SERIAL - self.serial.len();
+        self.serial.extend(&output[..output.len().min(room)]);
     }
 
     /// A moment with its labels resolved.
@@ -551,7 +606,7 @@ impl Director<'_> {
         let image = &self.variant.image;
         let value = |quantity| image.resolve(quantity).unwrap_or_default();
         let words = match action {
-            Action::Migrate(migrate) => format!("migrate to {}", migrate.to),
+            Action::Migrate(migrate) => live::words(migrate),
             Action::Interrupt(interrupt) => format!("interrupt {:#x} on CPU {}", interrupt.vector, interrupt.vcpu),
             Action::Nmi(nmi) => format!("NMI on CPU {}", nmi.vcpu),
             Action::Exception(exception) => match exception.error_code.as_ref().map(value) {
@@ -576,24 +631,7 @@ impl Director<'_> {
         let cycle = self.host.totals().cycles;
         sink.emit(cycle, 0, Event::Script { at: moment_words(at), action: words });
         match action {
-            Action::Migrate(migrate) => {
-                let policy = migrate.policy.unwrap_or(self.policy);
-                let model: &'static CpuModel = match migrate.to.as_str() {
-                    OTHER_VENDOR => match self.host.model().map(|model| model.vendor) {
-                        Some(Vendor::Amd) => models::default_for(Vendor::Intel),
-                        // Where there is no guest any more the move fails all the same.
-                        Some(Vendor::Intel) | None => models::default_for(Vendor::Amd),
-                    },
-                    name => match models::find(name) {
-                        Ok(model) => model,
-                        Err(error) => return Some(Ending::new(Stop::Unsupported, error.to_string())),
-                    },
-                };
-                if let Err(message) = self.host.migrate(model, policy, sink) {
-                    return Some(Ending::new(Stop::Unsupported, format!("the machine cannot move: {message}")));
-                }
-                self.policy = policy;
-            }
+            Action::Migrate(migrate) => return self.migrate(migrate, sink),
             Action::Interrupt(interrupt) => self.host.interrupt(interrupt.vcpu, interrupt.vector),
             Action::Nmi(nmi) => self.host.nmi(nmi.vcpu),
             Action::Exception(exception) => {
@@ -630,7 +668,7 @@ impl Director<'_> {
 }
 
 /// The end by a limit.
-fn limit(stop: Stop, limits: &Totals) -> Ending {
+pub(crate) fn limit(stop: Stop, limits: &Totals) -> Ending {
     let detail = match stop {
         Stop::CycleLimit => format!("the limit of {} cycles is reached", limits.cycles),
         Stop::ExitLimit => format!("the limit of {} VM exits is reached", limits.exits),

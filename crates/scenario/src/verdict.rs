@@ -72,6 +72,8 @@ pub trait Final {
     fn read_memory(&self, address: u64, into: &mut [u8]) -> bool;
     /// Everything the guest wrote to the serial port.
     fn serial(&self) -> &[u8];
+    /// What the live moves were like, in order.
+    fn moves(&self) -> &[migration::Report];
     /// Why the run stopped.
     fn stop(&self) -> Stop;
     /// What the guest wrote to the debug exit.
@@ -189,6 +191,12 @@ impl Judge<'_, '_> {
                     &["serial_contains", &number.to_string()],
                     format!("the serial output {:?} has no {text:?}", clip(&serial)),
                 );
+            }
+        }
+        if let Some(expected) = &expect.moves {
+            for (keys, message) in crate::live::judge(expected, self.end.moves()) {
+                let keys: Vec<&str> = std::iter::once("moves").chain(keys.iter().map(String::as_str)).collect();
+                self.fail(path, &keys, message);
             }
         }
         for (name, expected) in &expect.exits {

@@ -9,6 +9,7 @@ use cpu::Cpu;
 use cpu::block::Compile;
 use hypervisor::{AnyVm, Limits, Moment, PauseId, Rights, VmConfig};
 use machine::checkpoint::{self, Checkpoint};
+use migration::{Ending as Ended, Report, Settings};
 use models::CpuModel;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -23,10 +24,14 @@ pub struct VirtualHost {
     vm: Option<AnyVm>,
     vcpus: u32,
     last: Totals,
+    /// The cycle at which a live move left nobody to run it.
+    stranded: Option<u64>,
     /// The moment that was asked for last, and its name.
     waiting: Option<(Until, PauseId)>,
     /// The name of the moment at which the run is interrupted.
     interruption: Option<PauseId>,
+    /// Moments that came during a live move, and were told to nobody yet.
+    passed: Vec<PauseId>,
     policy: Policy,
     /// Who looks at every step, if somebody does.
     monitor: Option<Monitor>,
@@ -62,6 +67,11 @@ fn moment(until: Until) -> Moment {
         Until::Hypercall(count) => Moment::Hypercall(count),
         Until::Address { address, pass } => Moment::Address { address, pass },
     }
+}
+
+/// The hypervisor's own bounds of a run.
+fn limits_of(limits: &Totals) -> Limits {
+    Limits { instructions: limits.instructions, cycles: limits.cycles, exits: limits.exits }
 }
 
 /// The hypervisor's own word for a policy; `None` for no hypervisor.
@@ -108,8 +118,10 @@ impl VirtualHost {
             vcpus: vm.cpu_count(),
             vm: Some(vm),
             last,
+            stranded: None,
             waiting: None,
             interruption: None,
+            passed: Vec::new(),
             policy: chosen,
             monitor: None,
             violations: Vec::new(),
@@ -129,8 +141,10 @@ impl VirtualHost {
             vcpus: vm.cpu_count(),
             vm: Some(vm),
             last,
+            stranded: None,
             waiting: record.waiting,
             interruption: None,
+            passed: Vec::new(),
             policy,
             monitor: None,
             violations: Vec::new(),
@@ -150,7 +164,7 @@ impl VirtualHost {
                 Ending::new(Stop::UserspaceExit, format!("user space has no part for {reason} of CPU {vcpu}"))
             }
             hypervisor::Stop::PageWanted { .. } | hypervisor::Stop::Waiting => {
-                Ending::new(Stop::Unsupported, "the guest waits for memory that is on another host, and nobody brings it")
+                Ending::new(Stop::Stranded, "the guest waits for memory that is on another host, and nobody brings it")
             }
             hypervisor::Stop::Livelock { vcpu, rip, reason } => {
                 Ending::new(Stop::Livelock, format!("CPU {vcpu} stays at {rip:#x} for ever, with {reason}"))
@@ -174,8 +188,10 @@ impl VirtualHost {
             vm: self.vm.as_mut().map(AnyVm::fork),
             vcpus: self.vcpus,
             last: self.last,
+            stranded: self.stranded,
             waiting: self.waiting,
             interruption: None,
+            passed: self.passed.clone(),
             policy: self.policy,
             monitor: self.monitor.clone(),
             violations: self.violations.clone(),
@@ -193,15 +209,50 @@ impl VirtualHost {
         self.waiting = Some((until, id));
         Some(id)
     }
+
+    /// What came during a live move comes behind it: first the moment that is waited for, because a checkpoint at the other one does not know of
+    /// it any more.
+    fn passed(&mut self, wanted: Option<PauseId>) -> Option<Pause> {
+        let mut take = |wanted: Option<PauseId>| {
+            let at = self.passed.iter().position(|passed| Some(*passed) == wanted)?;
+            Some(self.passed.remove(at))
+        };
+        if take(wanted).is_some() {
+            self.waiting = None;
+            return Some(Pause::Moment);
+        }
+        let interrupted = take(self.interruption);
+        self.passed.clear();
+        interrupted.map(|_| {
+            self.interruption = None;
+            Pause::Interrupted
+        })
+    }
 }
+
+/// Why a run of the guest gives control back, in this crate's words.
+fn pause_of(stop: hypervisor::Stop) -> Pause {
+    match stop {
+        hypervisor::Stop::InstructionLimit => Pause::Limit(Stop::InstructionLimit),
+        hypervisor::Stop::CycleLimit => Pause::Limit(Stop::CycleLimit),
+        hypervisor::Stop::ExitLimit => Pause::Limit(Stop::ExitLimit),
+        stop => Pause::Over(VirtualHost::ending(stop)),
+    }
+}
+
+/// What is said where a move has left nothing of the guest.
+const LOST: &str = "the guest was lost in a move";
 
 impl Host for VirtualHost {
     fn run(&mut self, limits: &Totals, until: Option<Until>, sink: &mut dyn Sink) -> Pause {
         let wanted = until.and_then(|until| self.pause(until));
-        let limits = Limits { instructions: limits.instructions, cycles: limits.cycles, exits: limits.exits };
+        if let Some(pause) = self.passed(wanted) {
+            return pause;
+        }
+        let limits = limits_of(limits);
         loop {
             let Some(vm) = &mut self.vm else {
-                return Pause::Over(Ending::new(Stop::Unsupported, "the guest was lost in a move"));
+                return Pause::Over(Ending::new(Stop::Unsupported, LOST));
             };
             let mut records = Vec::new();
             let stop = match self.monitor {
@@ -219,9 +270,6 @@ impl Host for VirtualHost {
                 }
                 // A moment that is waited for no more.
                 hypervisor::Stop::Paused(_) => {}
-                hypervisor::Stop::InstructionLimit => return Pause::Limit(Stop::InstructionLimit),
-                hypervisor::Stop::CycleLimit => return Pause::Limit(Stop::CycleLimit),
-                hypervisor::Stop::ExitLimit => return Pause::Limit(Stop::ExitLimit),
                 hypervisor::Stop::Stepped(step) => {
                     let Some(monitor) = &mut self.monitor else { continue };
                     for violation in monitor.look(vm, &step, &records) {
@@ -232,7 +280,7 @@ impl Host for VirtualHost {
                         }
                     }
                 }
-                stop => return Pause::Over(Self::ending(stop)),
+                stop => return pause_of(stop),
             }
         }
     }
@@ -246,7 +294,7 @@ impl Host for VirtualHost {
     }
 
     fn checkpoint(&mut self, writer: &mut Writer<&mut dyn Write>) -> Result<(), checkpoint::Error> {
-        let vm = self.vm.as_mut().ok_or_else(|| checkpoint::Error::impossible(HOST_SECTION, "the guest was lost in a move"))?;
+        let vm = self.vm.as_mut().ok_or_else(|| checkpoint::Error::impossible(HOST_SECTION, LOST))?;
         writer.value(HOST_SECTION, HOST_VERSION, &HostedRecord { waiting: self.waiting })?;
         vm.checkpoint(writer)
     }
@@ -254,7 +302,8 @@ impl Host for VirtualHost {
     fn totals(&self) -> Totals {
         let Some(vm) = &self.vm else { return self.last };
         let statistics = vm.statistics();
-        Totals { instructions: vm.instructions(), cycles: vm.cycles(), exits: statistics.exits, hypercalls: statistics.hypercalls }
+        let cycles = vm.cycles().max(self.stranded.unwrap_or(0));
+        Totals { instructions: vm.instructions(), cycles, exits: statistics.exits, hypercalls: statistics.hypercalls }
     }
 
     fn model(&self) -> Option<&'static CpuModel> {
@@ -314,7 +363,7 @@ impl Host for VirtualHost {
             Access::ReadOnly => Rights::ReadOnly,
             Access::ReadWrite => Rights::ReadWrite,
         };
-        let vm = self.vm.as_mut().ok_or("the guest was lost in a move")?;
+        let vm = self.vm.as_mut().ok_or(LOST)?;
         vm.protect(range, rights).map_err(|error| error.to_string())
     }
 
@@ -353,12 +402,12 @@ impl Host for VirtualHost {
     }
 
     fn hold(&mut self, cycles: u64, sink: &mut dyn Sink) -> Result<(), String> {
-        let vm = self.vm.as_mut().ok_or("the guest was lost in a move")?;
+        let vm = self.vm.as_mut().ok_or(LOST)?;
         vm.hold(cycles, sink).map_err(|stop| format!("a CPU does not leave its guest: {stop:?}"))
     }
 
     fn follow(&mut self, turns: Vec<hypervisor::Turn>, invariants: &[Invariant]) -> Result<(), String> {
-        let vm = self.vm.as_mut().ok_or("the guest was lost in a move")?;
+        let vm = self.vm.as_mut().ok_or(LOST)?;
         vm.follow(hypervisor::Schedule::new(turns));
         if !invariants.is_empty() {
             self.monitor = Some(Monitor::new(invariants, self.policy, vm));
@@ -376,12 +425,39 @@ impl Host for VirtualHost {
     }
 
     fn migrate(&mut self, to: &'static CpuModel, chosen: Policy, sink: &mut dyn Sink) -> Result<(), String> {
-        let options = self.vm.as_ref().ok_or("the guest was lost in a move")?.options();
+        let options = self.vm.as_ref().ok_or(LOST)?.options();
         hypervisor::check_model(to, options.paging).map_err(|error| error.to_string())?;
         self.last = self.totals();
-        let vm = self.vm.take().ok_or("the guest was lost in a move")?;
+        let vm = self.vm.take().ok_or(LOST)?;
         let (vm, _) = vm.migrate(to, policy(chosen), sink).map_err(|error| error.to_string())?;
         self.vm = Some(vm);
         Ok(())
+    }
+
+    fn move_live(&mut self, settings: &Settings, limits: &Totals, sink: &mut dyn Sink) -> Result<(Report, Option<Pause>), String> {
+        self.last = self.totals();
+        let vm = self.vm.take().ok_or(LOST)?;
+        let outcome = migration::migrate(vm, settings, &limits_of(limits), sink);
+        self.vm = outcome.vm;
+        self.passed.extend(outcome.passed);
+        self.last = match outcome.last {
+            Some((instructions, counts)) => {
+                Totals { instructions, cycles: outcome.report.end, exits: counts.exits, hypercalls: counts.hypercalls }
+            }
+            None => Totals { cycles: outcome.report.end, ..self.last },
+        };
+        let pause = match outcome.ending {
+            Ended::Moved | Ended::MovedInDoubt | Ended::Stayed => None,
+            Ended::Stranded => {
+                self.stranded = Some(outcome.report.end);
+                Some(Pause::Over(Ending::new(Stop::Stranded, outcome.report.ending.clone())))
+            }
+            Ended::Over(stop) => Some(pause_of(stop)),
+        };
+        Ok((outcome.report, pause))
+    }
+
+    fn check_move(&mut self, settings: &Settings) -> Result<migration::Check, String> {
+        Ok(migration::check(self.vm.as_mut().ok_or(LOST)?, settings))
     }
 }

@@ -1,13 +1,15 @@
 //! Every story of a guest under the hypervisor ends the same under shadow paging as under nested paging: in the same registers, with the same
 //! memory and serial output.
 
+use scenario::file::Stop;
 use scenario::load::{Directory, Scenario};
 use scenario::run::{Options, Report, run};
 use scenario::snapshot;
 use serde_json::Value;
 use std::path::Path;
 
-/// Stories whose registers hold the time, or whose CPUs race so that time decides: they must come true, but may end in other registers.
+/// Stories whose registers hold the time, or whose CPUs race so that time decides: they must come true, but may end in other registers, as
+/// those do that end when a live move left nobody to run the guest.
 const OF_TIME: &[&str] = &[
     "clock-pairing.json",
     "tsc.json",
@@ -46,6 +48,11 @@ fn excused(file: &Path, document: &Value) -> Option<&'static str> {
     if script.is_some_and(|script| script.iter().any(|step| counts(&step["at"]))) {
         return Some("its script counts exits, cycles or instructions, of which there are others");
     }
+    let mut actions = script.into_iter().flatten().flat_map(|step| step["do"].as_array().into_iter().flatten());
+    let follows = |action: &Value| ["mode", "converge"].iter().any(|key| action["migrate"][key] == "post-copy");
+    if actions.any(follows) {
+        return Some("memory follows a guest only under nested paging");
+    }
     None
 }
 
@@ -55,6 +62,10 @@ fn without_counts(document: &mut Value) {
         if let Some(expect) = holder.get_mut("expect").and_then(Value::as_object_mut) {
             for key in ["exits", "events", "trace", "trace_lacks"] {
                 expect.remove(key);
+            }
+            // How long a move takes follows from what the guest's writes cost.
+            for it in expect.get_mut("moves").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+                it.retain(|key, _| key == "outcome");
             }
         }
     };
@@ -99,7 +110,7 @@ fn stories_end_the_same_under_shadow_paging() {
                 wrong += &format!("{at}:\n{}\n", two.failures);
             } else if (one.stop, &one.serial) != (two.stop, &two.serial) {
                 wrong += &format!("{at}: it ends with {:?} ({}) instead of {:?}\n", two.stop, two.detail, one.stop);
-            } else if one.registers != two.registers && !OF_TIME.iter().any(|name| file.ends_with(name)) {
+            } else if one.registers != two.registers && !OF_TIME.iter().any(|name| file.ends_with(name)) && one.stop != Stop::Stranded {
                 let text = |report: &Report| report.registers.iter().map(|registers| registers.text()).collect::<String>();
                 wrong += &format!("{at}: registers\n{}\ninstead of\n{}\n", text(two), text(one));
             }

@@ -20,7 +20,8 @@ impl Live<'_> {
             match action {
                 destination::Action::Say(reply) => self.answer(reply),
                 destination::Action::Judge => {
-                    let judged = self.incoming.judge(&self.offer, self.settings.to, &self.host_faults);
+                    self.incoming = Incoming::default();
+                    let judged = self.judge.judge(&self.offer);
                     if let Err(why) = &judged {
                         self.why = Some(format!("the destination refuses: {why}"));
                     }

@@ -3,7 +3,8 @@
 use super::{Ending, Live, Outcome};
 use crate::link::Side;
 use crate::protocol::{destination, source};
-use hypervisor::Stop;
+use crate::report::Fate;
+use hypervisor::{AnyVm, Stop};
 use trace::Event;
 
 impl Live<'_> {
@@ -65,7 +66,7 @@ impl Live<'_> {
         };
         let at_source = matches!(ending, Ending::Stayed)
             || matches!(ending, Ending::Over(_)) && !self.destination.may_run()
-            || matches!(ending, Ending::Stranded) && self.vm.is_some();
+            || matches!(ending, Ending::Stranded) && self.vm.is_some() && !self.destination.may_run();
         let mut vm = if at_source { self.vm.take() } else { self.incoming.vm.take() };
         if let Some(vm) = &mut vm
             && at_source
@@ -80,18 +81,20 @@ impl Live<'_> {
         self.report.damaged = damaged + damaged_there;
         self.report.bytes = self.link.bytes(Side::Source);
         self.report.state_bytes = self.incoming.state_bytes;
+        self.report.stuck = vm.as_ref().filter(|vm| matches!(ending, Ending::Stranded) && vm.absent_pages() > 0).map(AnyVm::cycles);
         self.report.ledger = std::mem::take(&mut self.incoming.ledger);
         self.report.end = self.now;
         self.report.outcome = match &ending {
-            Ending::Moved => "moved",
-            Ending::MovedInDoubt => "moved-in-doubt",
-            Ending::Stayed => "stayed",
-            Ending::Stranded => "stranded",
-            Ending::Over(_) => "over",
+            Ending::Moved => Fate::Moved,
+            Ending::MovedInDoubt => Fate::MovedInDoubt,
+            Ending::Stayed => Fate::Stayed,
+            Ending::Stranded => Fate::Stranded,
+            Ending::Over(_) => Fate::Over,
         };
         self.report.ending.clone_from(&words);
         self.report.marks.sort_by_key(|mark| mark.cycle);
         self.sink.emit(self.now, 0, Event::Handover { side: "both", what: words });
-        Outcome { vm, ending, report: self.report }
+        let last = if vm.is_none() { self.last } else { None };
+        Outcome { vm, ending, report: self.report, passed: self.passed, last }
     }
 }

@@ -90,13 +90,14 @@ impl Live<'_> {
             let host = if of_source { "source" } else { "destination" };
             let place = if behind { "behind" } else { "in front of" };
             self.why = Some(format!("the {host}'s host died {place} the message `{name}`"));
-            if of_source {
+            let lost = if of_source {
                 self.source_takes(source::Input::Die);
-                self.vm = None;
+                self.vm.take()
             } else {
                 self.destination_takes(destination::Input::Die);
-                self.incoming.vm = None;
-            }
+                self.incoming.vm.take()
+            };
+            self.last = lost.map(|vm| (vm.instructions(), vm.statistics())).or(self.last);
         }
         hit
     }
@@ -132,13 +133,13 @@ impl Live<'_> {
             }
             let frames = self.outgoing.next_batch();
             let Some(vm) = &self.vm else { return };
-            let section = match pages_section(vm, self.settings.session, &frames) {
+            let (section, full) = match pages_section(vm, self.settings.session, &frames) {
                 Ok((section, full)) => {
                     let costs = vm.model().costs;
                     let ticks =
                         u64::from(costs.migrate_page.ticks) * full + u64::from(costs.zero_page_check.ticks) * (frames.len() as u64 - full);
                     self.busy_until = self.now + ticks / TICKS_PER_CYCLE;
-                    section
+                    (section, full)
                 }
                 Err(error) => {
                     self.why = Some(error.to_string());
@@ -152,6 +153,7 @@ impl Live<'_> {
                 self.report.paused_pages += frames.len() as u64;
             } else {
                 self.round.pages += frames.len() as u64;
+                self.round.full += full;
             }
             self.piece("ram", section);
         }
@@ -206,8 +208,10 @@ impl Live<'_> {
         let cycles = self.round.cycles().max(1);
         let per_second = |count: u64| u64::try_from(u128::from(count) * u128::from(self.hertz) / u128::from(cycles)).unwrap_or(u64::MAX);
         self.round.dirty_rate = per_second(self.round.remaining);
-        // As QEMU reckons: the rest at the rate of this round, pages in full; and the state and the three messages of the hand-over.
-        let rate = per_second(self.round.pages.max(1));
+        // As QEMU reckons: the rest at the rate of this round, in which zero pages cost next to nothing, and the rest is taken to have none; and
+        // the state and the three messages of the hand-over.
+        let sent = if self.round.full == 0 { self.round.pages } else { self.round.full };
+        let rate = per_second(sent.max(1));
         let rest = u128::from(self.round.remaining) * 1_000_000_000 / u128::from(rate.max(1));
         let handing_over = nanoseconds_of(3 * self.link.latency(), self.hertz);
         self.round.expected_downtime = u64::try_from(rest).unwrap_or(u64::MAX).saturating_add(handing_over);
@@ -227,7 +231,7 @@ impl Live<'_> {
             },
         );
         // QEMU's sign of a guest that does not converge: it wrote more than half of what was sent, twice.
-        let high = round.remaining * 2 > round.pages;
+        let high = round.remaining * 2 > sent;
         self.high_rounds = if high { self.high_rounds + 1 } else { 0 };
         self.report.rounds.push(round.clone());
         self.outgoing.extend(dirty.frames);

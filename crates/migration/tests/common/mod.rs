@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use board::loader::{FlatOptions, Kind, LoadOptions, Mode as Start, load};
+use hypervisor::guest_cpu::Levelling;
 use hypervisor::{AnyVm, Limits, Moment, Options, Stop, VmConfig};
 use migration::{LinkSettings, Settings};
 use models::{CpuModel, SKYLAKE_SERVER, ZEN3};
@@ -41,10 +42,15 @@ pub fn other(model: &'static CpuModel) -> &'static CpuModel {
 
 pub const MODELS: [&CpuModel; 2] = [&SKYLAKE_SERVER, &ZEN3];
 
+/// A guest that is told of what both models have.
 pub fn guest_of(text: &str, model: &'static CpuModel, cpus: u32, options: Options) -> AnyVm {
+    levelled_guest_of(text, model, cpus, options, MODELS.iter().fold(Levelling::NONE, |levelling, model| levelling.common(model)))
+}
+
+pub fn levelled_guest_of(text: &str, model: &'static CpuModel, cpus: u32, options: Options, levelling: Levelling) -> AnyVm {
     let assembly = assembler::Options { origin: BASE, bits: assembler::Bits::SixtyFour, ..assembler::Options::default() };
     let program = assembler::assemble(text, &assembly).unwrap_or_else(|faults| panic!("{faults:#?}"));
-    let config = VmConfig { cpu_count: cpus, memory_size: 2 << 20, options, ..VmConfig::new(model) };
+    let config = VmConfig { cpu_count: cpus, memory_size: 2 << 20, options, levelling, ..VmConfig::new(model) };
     let mut vm = AnyVm::new(&config).unwrap();
     let flat = FlatOptions { base: BASE, entry: None, mode: Start::Long64 };
     let image =

@@ -232,7 +232,7 @@ impl Loaded {
         let serial = self.host.take_serial();
         let detail = ending.detail.clone();
         let unsupported = ending.stop == crate::file::Stop::Unsupported;
-        let end = End { registers, host: &self.host, serial, ending, violations: None };
+        let end = End { registers, host: &self.host, serial, moves: Vec::new(), ending, violations: None };
         let failures: Diagnostics = verdict::judge(subject.scenario, subject.variant, expectations, observer, &end);
         let expects_it = expectations.iter().any(|(_, expect)| expect.stop == Some(crate::file::Stop::Unsupported));
         if unsupported && !expects_it {
