@@ -102,7 +102,7 @@ pub fn entries(entries: &[Entry], none: &str, output: &Output) -> String {
 }
 
 /// How a scenario keeps its guest from features that it would miss; empty where there are none.
-pub fn levelling(features: &[String]) -> String {
+fn levelling(features: &[String]) -> String {
     if features.is_empty() {
         return String::new();
     }

@@ -266,7 +266,13 @@ fn check_text(check: &Check, output: &Output) -> String {
     text += &crate::ledger::entries(&check.ledger.now, "nothing", output);
     text += "\nWhat this guest may find there:\n";
     text += &crate::ledger::entries(&check.ledger.possible, "no difference", output);
-    text += &crate::ledger::levelling(&check.ledger.levelling);
+    if check.refusal.is_some() || !check.ledger.levelling.is_empty() {
+        let _ = writeln!(
+            text,
+            "\nIn a scenario, \"hypervisor\": {{ \"levelling\": {{ \"common\": [\"{}\", \"{}\"] }} }} keeps it from what it would miss; here, --level.",
+            offer.guest, check.ledger.to
+        );
+    }
     text.push('\n');
     text
 }

@@ -97,7 +97,11 @@ impl Journey {
             Until::Cycle(cycle) => format!("cycle {cycle}"),
             Until::Instruction(count) => format!("instruction {count}"),
             Until::Hypercall(count) => format!("hypercall {count}"),
-            Until::Address { address, pass } => format!("{address:#x}, pass {pass}"),
+            Until::Address { address, pass } => {
+                let labels = self.variant.image.labels();
+                let name = labels.iter().find(|(_, at)| **at == address).map_or_else(|| format!("{address:#x}"), |(name, _)| name.clone());
+                format!("{name}, pass {pass}")
+            }
         }
     }
 
