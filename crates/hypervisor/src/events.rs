@@ -93,7 +93,15 @@ impl<B: Backend> Vm<B> {
     }
 
     /// INIT and start-up messages, which are taken outside of the guest only.
+    #[inline]
     pub(crate) fn take_signals(&mut self, vcpu: usize) {
+        let software = &self.vcpus[vcpu].software;
+        if software.init || software.sipi.is_some() {
+            self.take_waiting_signals(vcpu);
+        }
+    }
+
+    fn take_waiting_signals(&mut self, vcpu: usize) {
         if std::mem::take(&mut self.vcpus[vcpu].software.init) {
             let mut registers = self.silicon(vcpu, |backend, cpu| backend.save(cpu));
             self.emulator.init(&mut registers);

@@ -536,10 +536,12 @@ impl<B: Backend> Vm<B> {
     }
 
     /// The pause that waits where a virtual CPU is now.
+    #[inline]
     pub(crate) fn arrival(&mut self, vcpu: usize) -> Option<PauseId> {
-        if !self.common.pauses.addresses {
-            return None;
-        }
+        if self.common.pauses.addresses { self.awaited_arrival(vcpu) } else { None }
+    }
+
+    fn awaited_arrival(&mut self, vcpu: usize) -> Option<PauseId> {
         let cpu = &self.cpus[vcpu];
         let address = if cpu.guest_mode {
             linear_rip(cpu.is_64bit(), cpu.segment(Segment::Cs).base, cpu.rip)
@@ -577,6 +579,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Enters the guest. `true` where there was an exit at once, which is handled already.
+    #[inline]
     pub(crate) fn enter(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<bool, Stop> {
         self.complete_userspace(vcpu);
         self.turn_tables(vcpu);

@@ -273,12 +273,14 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Handles an exit that was told of, as far as that is done in one piece.
+    #[inline]
     pub(crate) fn handle_noted(&mut self, vcpu: usize, report: &Report, sink: &mut dyn Sink) -> Result<(), Stop> {
         let outcome = self.handle(vcpu, report, sink);
         self.piece_done(vcpu, report, outcome)
     }
 
     /// Behind a piece of handling an exit: another one waits, or it was the last.
+    #[inline]
     fn piece_done(&mut self, vcpu: usize, report: &Report, outcome: Result<(), Stop>) -> Result<(), Stop> {
         match self.vcpus[vcpu].next.take() {
             Some(stage) if outcome.is_ok() => {
