@@ -105,7 +105,7 @@ fn move_all(scenario: &Scenario, arguments: &Migrate, output: &Output) -> Result
     let journeys = journeys(scenario, arguments, &options)?;
     let mut trace = arguments.trace.as_deref().map(File::create).transpose().map_err(cannot_write)?.map(BufWriter::new);
     let mut exit = Exit::Success;
-    let mut reports = Vec::new();
+    let mut runs = Vec::new();
     for (variant, journey) in journeys {
         let human = !output.json() && !output.quiet;
         if human {
@@ -125,7 +125,11 @@ fn move_all(scenario: &Scenario, arguments: &Migrate, output: &Output) -> Result
         if !moved || !report.passed() {
             exit = Exit::Failed;
         }
-        reports.push(report);
+        if output.json() {
+            let mut document = report.to_json();
+            document["judged"] = journey.is_judged().into();
+            runs.push(document);
+        }
     }
     if output.json() {
         let document = json!({
@@ -133,7 +137,7 @@ fn move_all(scenario: &Scenario, arguments: &Migrate, output: &Output) -> Result
             "file": arguments.file.display().to_string(),
             "title": scenario.file.title,
             "passed": exit == Exit::Success,
-            "runs": reports.iter().map(Report::to_json).collect::<Vec<_>>(),
+            "runs": runs,
         });
         output.print(&format!("{document:#}\n"));
     }
@@ -179,7 +183,9 @@ fn text(report: &Report, journey: &Journey, output: &Output) -> String {
         let _ = writeln!(text, "{}: {hint}", output.paint("1;36", "hint"));
     }
     text += &crate::run::refused(report, output);
-    if report.passed() {
+    if report.passed() && !journey.is_judged() {
+        text += "not judged: what the scenario expects does not come true without the moves of its own script\n\n";
+    } else if report.passed() {
         let _ = writeln!(text, "{}: the guest came to the end that its scenario expects\n", output.paint("1;32", "pass"));
     } else {
         let _ = writeln!(text, "{}\n{}", output.paint("1;31", "FAIL"), report.failures.render(output.colours));

@@ -40,6 +40,9 @@ fn a_guest_is_moved_and_the_rounds_are_told() {
     ] {
         assert!(printed.contains(words), "{words}: {printed}");
     }
+    // What a scenario expects of its own moves is not asked of others.
+    let own = migrate(&["scenarios/migration/live-cut-at-commit.json", "--only", "zen3"]);
+    assert!(code(&own) == 0 && text(&own.stdout).contains("not judged: "), "{}", text(&own.stdout));
     // The same to the byte, whatever of it is compiled.
     let again = migrate(&[PRE_COPY, "--downtime", "150us", "--latency", "20us", "--verbose", "--compile-after", "never"]);
     assert_eq!(printed, text(&again.stdout));
@@ -92,7 +95,7 @@ fn json_has_the_report_and_exact_numbers() {
     // Moved, and nobody at the source knows it: a person should look.
     assert_eq!((code(&output), &document["schema_version"], &document["passed"]), (1, &1.into(), &false.into()));
     let run = &document["runs"][0];
-    assert_eq!((&run["stop"], &run["failures"]), (&"halted".into(), &serde_json::json!([])));
+    assert_eq!((&run["stop"], &run["failures"], &run["judged"]), (&"halted".into(), &serde_json::json!([]), &true.into()));
     let it = &run["moves"][0];
     assert_eq!((&it["outcome"], &it["mode"], &it["to"]), (&"moved-in-doubt".into(), &"pre-copy".into(), &"zen3".into()));
     let number = |value: &serde_json::Value| value.as_str().and_then(|text| text.parse::<u64>().ok()).expect("a number in a string");

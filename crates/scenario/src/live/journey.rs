@@ -1,7 +1,8 @@
 //! A move that a scenario does not know of: its guest is moved in the middle of its run, and must come to the end that the scenario expects.
 //!
 //! Moves of the scenario's own script are left out. Of its expectations those remain that say what the guest computes, which a move must not
-//! change: how it stops, its registers, its memory, what it prints.
+//! change: how it stops, its registers, its memory, what it prints. They are judged only if they come true without any move: those of a
+//! scenario that moves by itself may be about that.
 
 use crate::file::{Action, Expect, MigrateAction, Policy};
 use crate::host::{IMMOVABLE, Totals, Until};
@@ -17,6 +18,7 @@ pub struct Journey {
     variant: Variant,
     at: Until,
     action: MigrateAction,
+    judged: bool,
 }
 
 /// Interrupts a run once.
@@ -48,7 +50,7 @@ fn lasting(expect: &Expect) -> Expect {
 }
 
 impl Journey {
-    /// The guest of a scenario on one of its machines, moved at a moment, or in the middle of the run's time. With `level` it is told of what
+    /// The guest of a scenario on one of its machines, moved at a moment, or when half of its instructions are executed. With `level` it is told of what
     /// both models have, and of nothing else.
     ///
     /// # Errors
@@ -83,11 +85,19 @@ impl Journey {
         if level {
             file.hypervisor.levelling.common.extend([variant.cpu.name.to_owned(), to.name.to_owned()]);
         }
-        let at = at.unwrap_or_else(|| {
-            let plain = run(&scenario, variant, &Options { events: 0, ..*options }, None);
-            Until::Cycle((plain.cycles / 2).max(1))
-        });
-        Ok(Self { scenario, variant: variant.clone(), at, action: action.clone() })
+        let plain = run(&scenario, variant, &Options { events: 0, ..*options }, None);
+        let judged = plain.passed();
+        if !judged {
+            scenario.file.expect = Expect::default();
+            scenario.file.cases.clear();
+        }
+        let at = at.unwrap_or(Until::Instruction(plain.instructions / 2));
+        Ok(Self { scenario, variant: variant.clone(), at, action: action.clone(), judged })
+    }
+
+    /// Whether the end of the run is judged.
+    pub fn is_judged(&self) -> bool {
+        self.judged
     }
 
     /// When it moves, in words.
