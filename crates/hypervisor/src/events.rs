@@ -93,7 +93,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// INIT and start-up messages, which are taken outside of the guest only.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_signals(&mut self, vcpu: usize) {
         let software = &self.vcpus[vcpu].software;
         if software.init || software.sipi.is_some() {

@@ -536,7 +536,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// The pause that waits where a virtual CPU is now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn arrival(&mut self, vcpu: usize) -> Option<PauseId> {
         if self.common.pauses.addresses { self.awaited_arrival(vcpu) } else { None }
     }
@@ -579,7 +579,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Enters the guest. `true` where there was an exit at once, which is handled already.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<bool, Stop> {
         self.complete_userspace(vcpu);
         self.turn_tables(vcpu);

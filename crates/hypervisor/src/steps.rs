@@ -280,7 +280,7 @@ impl<B: Backend> Vm<B> {
     }
 
     /// Behind a piece of handling an exit: another one waits, or it was the last.
-    #[inline]
+    #[inline(always)]
     fn piece_done(&mut self, vcpu: usize, report: &Report, outcome: Result<(), Stop>) -> Result<(), Stop> {
         match self.vcpus[vcpu].next.take() {
             Some(stage) if outcome.is_ok() => {
