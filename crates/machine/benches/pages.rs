@@ -1,7 +1,8 @@
 //! How fast memory goes into a file and comes back: `cargo bench -p trapline-machine --bench pages`.
 //!
 //! A guest of `TRAPLINE_MIB` mebibytes (512), three times: sparse (one page in sixteen was touched), full of what a compressor likes (text and
-//! tables), full of what it cannot shorten. Printed are gigabytes of guest memory a second, saved and restored, and the size of the file.
+//! tables), full of what it cannot shorten. Printed are gigabytes of guest memory a second, saved and restored, and the size of the file. With
+//! `TRAPLINE_RAW=DIRECTORY` each guest's memory is also left there as a plain file, from which `pages_qemu.py` beside this has QEMU do the same.
 
 #![expect(clippy::disallowed_types, reason = "what is measured here is the host")]
 
@@ -9,6 +10,7 @@ use machine::checkpoint::{Checkpoint, Error, write_memory};
 use memory::{Memory, PAGE_BYTES};
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
+use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 /// Runs of each; the fastest counts.
@@ -63,9 +65,23 @@ fn main() -> Result<(), Error> {
             assert!(again.touched_frames().eq(memory.touched_frames()), "the same pages");
         }
         println!("{name:<16} {:>5.2} GB/s {:>5.2} GB/s {:>8} MiB", gigabytes(saved), gigabytes(restored), size >> 20);
+        if let Some(directory) = std::env::var_os("TRAPLINE_RAW") {
+            write_plainly(&memory, bytes, &std::path::Path::new(&directory).join(format!("{name}.raw")));
+        }
     }
     let _ = std::fs::remove_file(&path);
     Ok(())
+}
+
+/// Memory as it is, in a file with holes where nothing was touched.
+fn write_plainly(memory: &Memory, bytes: u64, path: &std::path::Path) {
+    let file = File::create(path).expect("the file can be made");
+    file.set_len(bytes).expect("the file can be as long");
+    let mut page = [0; PAGE_BYTES as usize];
+    for frame in memory.touched_frames() {
+        memory.read(frame * PAGE_BYTES, &mut page).expect("a touched page is there");
+        file.write_all_at(&page, frame * PAGE_BYTES).expect("the file can be written");
+    }
 }
 
 fn rayon_threads() -> usize {

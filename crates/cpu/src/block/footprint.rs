@@ -4,7 +4,8 @@
 //! (`Cpu::store_code`). So the places of blocks are state, though the blocks themselves are not: a fork of a machine, or one that comes out of
 //! a checkpoint, begins with the places alone, and decodes each block again when it is entered.
 
-use super::{CodeCache, MAXIMUM, MAXIMUM_BLOCKS, Mode};
+use super::cache::MAXIMUM_BLOCKS;
+use super::{CodeCache, MAXIMUM, Mode};
 use memory::PAGE_BYTES;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
