@@ -51,6 +51,9 @@ impl Live<'_> {
         let in_doubt = self.destination.state() == destination::State::Prepared;
         let words = match &ending {
             Ending::Moved => "moved".to_owned(),
+            Ending::MovedInDoubt if self.source.state() == source::State::Dead => {
+                format!("moved, and nobody is left at the source to know it: {why}")
+            }
             Ending::MovedInDoubt => format!("moved, but the source does not know it and keeps its paused copy: {why}"),
             Ending::Stayed => format!("not moved, the guest goes on at the source: {why}"),
             Ending::Stranded if in_doubt && self.source.state() == source::State::Dead => format!(
