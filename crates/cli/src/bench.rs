@@ -81,13 +81,7 @@ fn attempt(arguments: &Bench, output: &Output) -> Result<Exit, String> {
         built_in(arguments, &mut table)?;
     } else {
         for file in &arguments.files {
-            let scenario = match Scenario::load(file) {
-                Ok(scenario) => scenario,
-                Err(diagnostics) => {
-                    output.complain(&diagnostics.render(output.error_colours));
-                    return Ok(Exit::Invalid);
-                }
-            };
+            let Some(scenario) = crate::run::load(file, output) else { return Ok(Exit::Invalid) };
             measure_scenario(arguments, &scenario, &mut table)?;
         }
     }
@@ -240,11 +234,7 @@ fn measure_scenario(arguments: &Bench, scenario: &Scenario, table: &mut Table<'_
     let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
     let columns = ["runs a second", "instructions a second", "VM exits a second"];
     let title = &scenario.file.title;
-    let variants: Vec<_> = scenario
-        .variants
-        .iter()
-        .filter(|variant| arguments.only.as_ref().is_none_or(|only| variant.name().contains(only.as_str())))
-        .collect();
+    let variants: Vec<_> = scenario.machines(arguments.only.as_deref()).collect();
     if !variants.is_empty() {
         table.head(title, &columns);
     }

@@ -35,7 +35,7 @@ impl Interrupt for Once<'_> {
 
 /// The one machine of a scenario that is meant.
 fn only<'s>(scenario: &'s Scenario, text: Option<&str>) -> Result<&'s Variant, String> {
-    let mut fitting = scenario.variants.iter().filter(|variant| text.is_none_or(|text| variant.name().contains(text)));
+    let mut fitting = scenario.machines(text);
     let names = || scenario.variants.iter().map(Variant::name).collect::<Vec<_>>().join(", ");
     match (fitting.next(), fitting.next()) {
         (Some(variant), None) => Ok(variant),
@@ -46,13 +46,7 @@ fn only<'s>(scenario: &'s Scenario, text: Option<&str>) -> Result<&'s Variant, S
 
 /// Runs up to a moment and writes the run.
 pub fn checkpoint(arguments: &Checkpoint, output: &Output) -> Exit {
-    let scenario = match Scenario::load(&arguments.file) {
-        Ok(scenario) => scenario,
-        Err(diagnostics) => {
-            output.complain(&diagnostics.render(output.error_colours));
-            return Exit::Invalid;
-        }
-    };
+    let Some(scenario) = crate::run::load(&arguments.file, output) else { return Exit::Invalid };
     let chosen = only(&scenario, arguments.only.as_deref());
     let (variant, at) = match chosen.and_then(|variant| Ok((variant, checkpoint::moment(&arguments.at, variant)?))) {
         Ok(chosen) => chosen,

@@ -5,19 +5,12 @@ use crate::exit::Exit;
 use crate::output::Output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use scenario::explore::{Exploration, Options, document};
-use scenario::load::Scenario;
 use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
 
 /// Explores the scenario.
 pub fn explore(arguments: &Explore, output: &Output) -> Exit {
-    let scenario = match Scenario::load(&arguments.file) {
-        Ok(scenario) => scenario,
-        Err(diagnostics) => {
-            output.complain(&diagnostics.render(output.error_colours));
-            return Exit::Invalid;
-        }
-    };
+    let Some(scenario) = crate::run::load(&arguments.file, output) else { return Exit::Invalid };
     let pool = match rayon::ThreadPoolBuilder::new().num_threads(arguments.jobs.unwrap_or(0)).build() {
         Ok(pool) => pool,
         Err(error) => {
@@ -28,9 +21,7 @@ pub fn explore(arguments: &Explore, output: &Output) -> Exit {
     let options = Options { preemptions: arguments.preemptions, budget: arguments.budget, seed: arguments.seed };
     let mut found: Vec<Exploration> = Vec::new();
     let mut written = false;
-    let variants =
-        scenario.variants.iter().filter(|variant| arguments.only.as_ref().is_none_or(|only| variant.name().contains(only.as_str())));
-    for variant in variants {
+    for variant in scenario.machines(arguments.only.as_deref()) {
         let target = if output.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(options.budget), target);
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos} of at most {len} runs on {msg}") {

@@ -16,13 +16,7 @@ use std::io::{BufWriter, Write as _};
 
 /// Moves the guest of each machine that is meant, or asks what that would come to.
 pub fn migrate(arguments: &Migrate, output: &Output) -> Exit {
-    let scenario = match Scenario::load(&arguments.file) {
-        Ok(scenario) => scenario,
-        Err(diagnostics) => {
-            output.complain(&diagnostics.render(output.error_colours));
-            return Exit::Invalid;
-        }
-    };
+    let Some(scenario) = crate::run::load(&arguments.file, output) else { return Exit::Invalid };
     let attempt = if arguments.check { check(&scenario, arguments, output) } else { move_all(&scenario, arguments, output) };
     attempt.unwrap_or_else(|message| {
         output.error(message);
@@ -74,8 +68,7 @@ fn action(arguments: &Migrate) -> Result<MigrateAction, String> {
 /// The guests that are moved, each with its machine.
 fn journeys<'s>(scenario: &'s Scenario, arguments: &Migrate, options: &Options) -> Result<Vec<(&'s Variant, Journey)>, String> {
     let action = action(arguments)?;
-    let wanted = |variant: &&Variant| arguments.only.as_ref().is_none_or(|only| variant.name().contains(only.as_str()));
-    let fitting: Vec<&Variant> = scenario.variants.iter().filter(wanted).collect();
+    let fitting: Vec<&Variant> = scenario.machines(arguments.only.as_deref()).collect();
     if fitting.is_empty() {
         let names: Vec<String> = scenario.variants.iter().map(Variant::name).collect();
         return Err(format!("no machine of the scenario has a name with that text, but {}", names.join(", ")));
@@ -132,19 +125,24 @@ fn move_all(scenario: &Scenario, arguments: &Migrate, output: &Output) -> Result
         }
     }
     if output.json() {
-        let document = json!({
-            "schema_version": 1,
-            "file": arguments.file.display().to_string(),
-            "title": scenario.file.title,
-            "passed": exit == Exit::Success,
-            "runs": runs,
-        });
-        output.print(&format!("{document:#}\n"));
+        print_json(scenario, arguments, exit, "runs", runs, output);
     }
     if let Some(mut file) = trace {
         file.flush().map_err(cannot_write)?;
     }
     Ok(exit)
+}
+
+/// The one document for programs, with what came of each machine under a key.
+fn print_json(scenario: &Scenario, arguments: &Migrate, exit: Exit, key: &str, machines: Vec<Value>, output: &Output) {
+    let document = json!({
+        "schema_version": 1,
+        "file": arguments.file.display().to_string(),
+        "title": scenario.file.title,
+        "passed": exit == Exit::Success,
+        key: machines,
+    });
+    output.print(&format!("{document:#}\n"));
 }
 
 fn heading(scenario: &Scenario, variant: &Variant, journey: &Journey, output: &Output) -> String {
@@ -231,14 +229,7 @@ fn check(scenario: &Scenario, arguments: &Migrate, output: &Output) -> Result<Ex
         }
     }
     if output.json() {
-        let document = json!({
-            "schema_version": 1,
-            "file": arguments.file.display().to_string(),
-            "title": scenario.file.title,
-            "passed": exit == Exit::Success,
-            "checks": documents,
-        });
-        output.print(&format!("{document:#}\n"));
+        print_json(scenario, arguments, exit, "checks", documents, output);
     }
     Ok(exit)
 }

@@ -9,21 +9,16 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+/// The scenario of a file; what is wrong with it is told.
+pub fn load(file: &Path, output: &Output) -> Option<Scenario> {
+    Scenario::load(file).map_err(|diagnostics| output.complain(&diagnostics.render(output.error_colours))).ok()
+}
+
 /// Runs the scenario.
 pub fn run(arguments: &Run, output: &Output) -> Exit {
-    let scenario = match Scenario::load(&arguments.file) {
-        Ok(scenario) => scenario,
-        Err(diagnostics) => {
-            output.complain(&diagnostics.render(output.error_colours));
-            return Exit::Invalid;
-        }
-    };
+    let Some(scenario) = load(&arguments.file, output) else { return Exit::Invalid };
     let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
-    let chosen: Vec<_> = scenario
-        .variants
-        .iter()
-        .filter(|variant| arguments.only.as_ref().is_none_or(|only| variant.name().contains(only.as_str())))
-        .collect();
+    let chosen: Vec<_> = scenario.machines(arguments.only.as_deref()).collect();
     if chosen.is_empty() {
         output.error("no machine of the scenario has a name with that text");
         return Exit::Invalid;

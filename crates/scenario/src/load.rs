@@ -141,6 +141,11 @@ impl Scenario {
         Self::parse(&name, text, &Directory(directory.to_owned()))
     }
 
+    /// The machines whose names contain a text, or all.
+    pub fn machines(&self, only: Option<&str>) -> impl Iterator<Item = &Variant> {
+        self.variants.iter().filter(move |variant| only.is_none_or(|only| variant.name().contains(only)))
+    }
+
     /// Whether its runs go by steps, so that a checkpoint of one, which keeps no schedule, is none of it.
     pub fn goes_by_steps(&self) -> bool {
         !self.file.schedule.is_empty() || self.file.invariants.is_some()

@@ -23,8 +23,7 @@ fn options() -> Options {
 
 /// Explores a story on every machine whose name contains a text.
 fn all(scenario: &Scenario, only: &str, options: &Options) -> Vec<Exploration> {
-    let variants = scenario.variants.iter().filter(|variant| variant.name().contains(only));
-    variants.map(|variant| explore(scenario, variant, options, &|_| {}).expect("it can be explored")).collect()
+    scenario.machines(Some(only)).map(|variant| explore(scenario, variant, options, &|_| {}).expect("it can be explored")).collect()
 }
 
 /// Holds a table of the page to what was found.
