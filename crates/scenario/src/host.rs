@@ -170,13 +170,9 @@ pub trait Host {
     ///
     /// # Errors
     /// Says why it cannot.
-    fn follow(&mut self, _: Vec<hypervisor::Turn>, _: &[Invariant]) -> Result<(), String> {
-        Err("the bare machine has no steps to choose among".to_owned())
-    }
+    fn follow(&mut self, turns: Vec<hypervisor::Turn>, invariants: &[Invariant]) -> Result<(), String>;
     /// The invariants that did not hold so far.
-    fn violations(&self) -> Vec<Invariant> {
-        Vec::new()
-    }
+    fn violations(&self) -> Vec<Invariant>;
     /// A machine that goes on exactly as this one.
     fn fork(&mut self) -> Box<dyn Host>;
     /// Moves the guest to another CPU model.
@@ -594,6 +590,14 @@ impl Host for BareHost {
 
     fn check_move(&mut self, _: &Settings) -> Result<migration::Check, String> {
         Err(IMMOVABLE.to_owned())
+    }
+
+    fn follow(&mut self, _: Vec<hypervisor::Turn>, _: &[Invariant]) -> Result<(), String> {
+        Err("the bare machine has no steps to choose among".to_owned())
+    }
+
+    fn violations(&self) -> Vec<Invariant> {
+        Vec::new()
     }
 }
 

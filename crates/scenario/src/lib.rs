@@ -13,6 +13,7 @@ pub mod file;
 pub mod guest;
 pub mod host;
 mod invariants;
+pub mod lead;
 pub mod ledger;
 pub mod live;
 pub mod load;

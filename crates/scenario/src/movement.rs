@@ -6,16 +6,16 @@
 //! registers, all memory but the bytes that the hypervisor patched, serial output, and its hypercalls.
 //! Not compared: how long it took, and which exits there were.
 
-use crate::file::{Access, Action, Policy, Stop};
+use crate::file::{Action, Policy, Stop};
 use crate::host::{Host, Pause, Totals, Until};
+use crate::lead::{Lead, Led};
 use crate::load::{Scenario, Variant};
-use crate::register::{Place, Register};
+use crate::register::Register;
 use crate::run::{Options, Report, run_on};
-use crate::verdict::{Registers, stop_name};
+use crate::verdict::stop_name;
 use models::CpuModel;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::rc::Rc;
 use trace::{Event, Sink};
 
@@ -114,7 +114,6 @@ impl Journey {
 
 /// A host whose guest moves at moments that the script knows nothing of.
 struct Traveller {
-    host: Box<dyn Host>,
     journey: Journey,
     /// The next bound: exits, instructions.
     bound: (u64, u64),
@@ -128,28 +127,28 @@ struct Traveller {
 
 impl Traveller {
     /// Moves, if it is time. Whether it was.
-    fn travel(&mut self, limits: &Totals, sink: &mut dyn Sink) -> Result<bool, String> {
-        let totals = self.host.totals();
+    fn travel(&mut self, host: &mut dyn Host, limits: &Totals, sink: &mut dyn Sink) -> Result<bool, String> {
+        let totals = host.totals();
         let due = totals.exits >= self.bound.0 && totals.exits < limits.exits
             || totals.instructions >= self.bound.1 && totals.instructions < limits.instructions;
         if due {
             let made = self.end.borrow().1;
             let to = if made.is_multiple_of(2) { self.abroad } else { self.home };
-            self.host.migrate(to, self.policy, sink)?;
+            host.migrate(to, self.policy, sink)?;
             self.end.borrow_mut().1 = made + 1;
-            self.bound = self.journey.bound(made + 1, &self.host.totals());
+            self.bound = self.journey.bound(made + 1, &host.totals());
         }
         Ok(due)
     }
 }
 
-impl Host for Traveller {
-    fn run(&mut self, limits: &Totals, until: Option<Until>, sink: &mut dyn Sink) -> Pause {
+impl Lead for Traveller {
+    fn run(&mut self, host: &mut Box<dyn Host>, limits: &Totals, until: Option<Until>, sink: &mut dyn Sink) -> Pause {
         loop {
             let bounds = Totals { exits: limits.exits.min(self.bound.0), instructions: limits.instructions.min(self.bound.1), ..*limits };
-            let pause = self.host.run(&bounds, until, sink);
+            let pause = host.run(&bounds, until, sink);
             if matches!(pause, Pause::Limit(Stop::ExitLimit | Stop::InstructionLimit)) {
-                match self.travel(limits, sink) {
+                match self.travel(&mut **host, limits, sink) {
                     Ok(true) => continue,
                     Ok(false) => {}
                     Err(message) => {
@@ -159,83 +158,11 @@ impl Host for Traveller {
             }
             if !matches!(pause, Pause::Moment) {
                 let mut memory = vec![0; self.memory as usize];
-                self.host.read_memory(0, &mut memory);
+                host.read_memory(0, &mut memory);
                 self.end.borrow_mut().0 = memory;
             }
             return pause;
         }
-    }
-
-    fn checkpoint(&mut self, writer: &mut stream::Writer<&mut dyn std::io::Write>) -> Result<(), crate::checkpoint::Error> {
-        self.host.checkpoint(writer)
-    }
-    fn interrupt_at(&mut self, moment: Option<Until>) {
-        self.host.interrupt_at(moment);
-    }
-    fn totals(&self) -> Totals {
-        self.host.totals()
-    }
-    fn model(&self) -> Option<&'static models::CpuModel> {
-        self.host.model()
-    }
-    fn vcpus(&self) -> u32 {
-        self.host.vcpus()
-    }
-    fn refused_entries(&mut self) -> Vec<(u32, audit::State)> {
-        self.host.refused_entries()
-    }
-    fn registers(&mut self, vcpu: u32) -> Registers {
-        self.host.registers(vcpu)
-    }
-    fn set_register(&mut self, place: Place, value: u64) {
-        self.host.set_register(place, value);
-    }
-    fn read_memory(&self, address: u64, into: &mut [u8]) -> bool {
-        self.host.read_memory(address, into)
-    }
-    fn write_memory(&mut self, address: u64, from: &[u8]) -> bool {
-        self.host.write_memory(address, from)
-    }
-    fn protect(&mut self, range: Range<u64>, access: Access) -> Result<(), String> {
-        self.host.protect(range, access)
-    }
-    fn take_serial(&mut self) -> Vec<u8> {
-        self.host.take_serial()
-    }
-    fn serial_input(&mut self, bytes: &[u8]) {
-        self.host.serial_input(bytes);
-    }
-    fn interrupt(&mut self, vcpu: u32, vector: u8) {
-        self.host.interrupt(vcpu, vector);
-    }
-    fn nmi(&mut self, vcpu: u32) {
-        self.host.nmi(vcpu);
-    }
-    fn exception(&mut self, vcpu: u32, vector: u8, error_code: Option<u32>, address: u64) {
-        self.host.exception(vcpu, vector, error_code, address);
-    }
-    fn counter_overflow(&mut self, vcpu: u32) {
-        self.host.counter_overflow(vcpu);
-    }
-    fn hold(&mut self, cycles: u64, sink: &mut dyn Sink) -> Result<(), String> {
-        self.host.hold(cycles, sink)
-    }
-    fn fork(&mut self) -> Box<dyn Host> {
-        self.host.fork()
-    }
-    fn migrate(&mut self, to: &'static CpuModel, policy: Policy, sink: &mut dyn Sink) -> Result<(), String> {
-        self.host.migrate(to, policy, sink)
-    }
-    fn move_live(
-        &mut self,
-        settings: &migration::Settings,
-        limits: &Totals,
-        sink: &mut dyn Sink,
-    ) -> Result<(migration::Report, Option<Pause>), String> {
-        self.host.move_live(settings, limits, sink)
-    }
-    fn check_move(&mut self, settings: &migration::Settings) -> Result<migration::Check, String> {
-        self.host.check_move(settings)
     }
 }
 
@@ -352,7 +279,7 @@ fn travel(scenario: &Scenario, variant: &Variant, to: &'static CpuModel, journey
     let (shared, home, policy) = (Rc::clone(&end), variant.cpu, variant.policy);
     let report = run_on(scenario, variant, options, Some(&mut calls), |host| {
         let bound = journey.bound(0, &Totals { instructions: 0, cycles: 0, exits: 0, hypercalls: 0 });
-        Box::new(Traveller { host, journey, bound, home, abroad: to, policy, memory, end: shared })
+        Box::new(Led { host, lead: Traveller { journey, bound, home, abroad: to, policy, memory, end: shared } })
     });
     let (memory, moves) = std::mem::take(&mut *end.borrow_mut());
     End { report, memory, hypercalls: calls.hypercalls, patched: calls.patched, exits: calls.exits, moves }
