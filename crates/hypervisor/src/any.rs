@@ -207,6 +207,8 @@ passed_on! {
     fn ram((&self)) -> Vec<Range<u64>>;
     /// See [`Vm::cycles_of`].
     fn cycles_of((&self), vcpu: u32) -> u64;
+    /// See [`Vm::hypercall_bytes`].
+    fn hypercall_bytes((&self)) -> [u8; 3];
     /// See [`Vm::guest_cpu`].
     fn guest_cpu((&self)) -> GuestCpu;
     /// See [`Vm::set_absent_pages`].

@@ -3,6 +3,11 @@
 //! Modelled: one host whose physical CPU *i* runs virtual CPU *i* and nothing else. Guest-physical addresses are host-physical ones; the
 //! hypervisor's own pages lie behind the guest's RAM, where no nested table leads.
 
+mod config;
+mod userspace;
+
+pub use config::{CreateError, MAXIMUM_MEMORY, MAXIMUM_SHADOW_PAGES, Options, Statistics, VmConfig};
+
 use crate::absent::Absent;
 use crate::backend::vmx::{IDENTITY_MAP, identity_map};
 use crate::backend::{Backend, PAGES_PER_VCPU, Setup, TscSetting, Unfit};
@@ -11,162 +16,32 @@ use crate::dirty::DirtyLog;
 use crate::emulator::{DeviceBus, Emulator, NoDevices};
 use crate::guest_cpu::{GuestCpu, Levelling};
 use crate::locks::Lock;
-use crate::mmu::nested::{Format, NestedTables, Rights, SlotError, Slots};
+use crate::mmu::nested::{Format, NestedTables, Slots};
 use crate::mmu::shadow::ShadowTables;
 use crate::mmu::{Mmu, Paging};
 use crate::policy::Policy;
-use crate::run::{Moment, PauseId, Pauses, Unfinished};
+use crate::run::{Pauses, Unfinished};
 use crate::schedule::Schedule;
 use crate::state::Registers;
 use crate::vcpu::{Activity, Progress, Software, Vcpu};
-use board::loader::Image;
 use board::{Board, BoardConfig};
 use cpu::Cpu;
 use cpu::access::{DEVICE_HOLE_END, DEVICE_HOLE_START};
-use cpu::apic::{self, LocalApic, LocalSource, register};
-use cpu::block::{CodeCache, Compile};
+use cpu::apic::{self, LocalApic, register};
+use cpu::block::CodeCache;
 use cpu::bus::Environment;
 use cpu::freedom::MemoryAccess;
-use cpu::trap::Exception;
-use isa::apic::{ApicMessage, DeliveryMode};
 use isa::cpuid::Feature;
-use isa::exception::Vector;
 use machine::schedule::Interleaving;
-use memory::{Memory, OutOfRange};
+use memory::Memory;
 use models::{CpuModel, Vendor};
-use serde::{Deserialize, Serialize};
-use std::ops::Range;
 use timing::Cost;
 use trace::{Event, Sink};
 
-/// The most memory a guest may have: 64 GiB.
-pub const MAXIMUM_MEMORY: u64 = 64 << 30;
-/// The most pages of a pool of shadow pages: 256 MiB of them.
-pub const MAXIMUM_SHADOW_PAGES: u32 = 1 << 16;
 /// Vector of the physical interrupt that fetches a processor out of its guest, as another host processor would.
 pub const KICK_VECTOR: u8 = 0xfd;
 /// Vector of the host's own timer.
 pub const TIMER_VECTOR: u8 = 0xec;
-
-/// What may be chosen besides the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Options {
-    /// Map all memory at the start; otherwise pages are mapped when they are touched.
-    pub prefault: bool,
-    /// KVM's `force_emulation_prefix`: `ud2; .ascii "kvm"` in front of an instruction has it emulated.
-    pub force_emulation_prefix: bool,
-    /// KVM_CAP_EXIT_HYPERCALL with MAP_GPA_RANGE: the call exists and leaves for user space.
-    pub exit_hypercall: bool,
-    /// KVM_CAP_ENFORCE_PV_FEATURE_CPUID: a call whose feature the guest's CPUID lacks is answered with -1000.
-    pub enforce_features: bool,
-    /// Feature bits to be left out of CPUID leaf 0x40000001.
-    pub hidden_features: u32,
-    /// KVM's `unrestricted_guest`: VM entry takes a guest in real mode or without paging, and in the states in between. Intel only; AMD's
-    /// always does.
-    pub unrestricted_guest: bool,
-    /// Nested or shadow paging; `None`: nested where the processors have it.
-    pub paging: Option<Paging>,
-    /// Pages of the pool that shadow tables are made of; KVM had 1024 in 2007. No fewer are taken than four for each virtual CPU and 16.
-    pub shadow_pages: u32,
-    /// Tell of what the guest's processors deliver through the guest's own IDT.
-    pub deliveries: bool,
-    /// KVM's `pml`: the dirty log is the processor's own page-modification log, where it has one. Intel only.
-    pub page_modification_log: bool,
-    /// Exits, or emulated instructions, without progress after which a run ends as a livelock.
-    pub livelock: u64,
-    /// When code is compiled.
-    pub compile: Compile,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            prefault: true,
-            force_emulation_prefix: false,
-            exit_hypercall: true,
-            enforce_features: false,
-            hidden_features: 0,
-            unrestricted_guest: true,
-            paging: None,
-            shadow_pages: 1024,
-            deliveries: false,
-            page_modification_log: true,
-            livelock: 10_000,
-            compile: Compile::default(),
-        }
-    }
-}
-
-/// What a guest and its host are made of.
-#[derive(Clone, Debug)]
-pub struct VmConfig {
-    /// Model of the physical processors.
-    pub model: &'static CpuModel,
-    /// Model that the guest's CPUID tells of; `None`: that of the processors.
-    pub guest_model: Option<&'static CpuModel>,
-    /// What is taken away from that model's CPUID.
-    pub levelling: Levelling,
-    /// Virtual CPUs, and as many physical ones.
-    pub cpu_count: u32,
-    /// RAM in bytes.
-    pub memory_size: u64,
-    /// Perturbs the interleaving of processors; 0 leaves it as it is.
-    pub seed: u64,
-    /// What happens to hypercalls.
-    pub policy: Policy,
-    /// The rest.
-    pub options: Options,
-}
-
-impl VmConfig {
-    /// One virtual CPU, 16 MiB, today's KVM.
-    pub fn new(model: &'static CpuModel) -> Self {
-        Self {
-            model,
-            guest_model: None,
-            levelling: Levelling::NONE,
-            cpu_count: 1,
-            memory_size: 16 << 20,
-            seed: 0,
-            policy: Policy::default(),
-            options: Options::default(),
-        }
-    }
-}
-
-/// A guest could not be made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CreateError {
-    /// The processors cannot run it.
-    #[error(transparent)]
-    Unfit(#[from] Unfit),
-    /// Too much memory, or none.
-    #[error("{0:#x} bytes of memory: a guest has whole pages, at least one and at most {MAXIMUM_MEMORY:#x} bytes")]
-    MemorySize(u64),
-    /// Shadow paging with more memory than fits below the device hole together with the tables.
-    #[error(
-        "{0:#x} bytes of memory are too much for shadow paging: its tables lie behind memory, and a processor outside of long mode reaches \
-         none above 4 GiB; give the guest less than 3 GiB, or nested paging"
-    )]
-    TooMuchToShadow(u64),
-    /// Too many processors, or none.
-    #[error("{0} virtual CPUs: a guest has at least 1 and at most {max}", max = machine::MAXIMUM_CPUS)]
-    CpuCount(u32),
-}
-
-/// What a run has counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Statistics {
-    /// VM exits of all virtual CPUs.
-    pub exits: u64,
-    /// Hypercalls that reached the hypervisor.
-    pub hypercalls: u64,
-    /// Writes of the hypervisor into the guest's text.
-    pub patches: u64,
-    /// Moves to another processor model.
-    pub migrations: u64,
-}
 
 /// What does not depend on the vendor, and moves along as it is.
 #[derive(Clone, Debug)]
@@ -521,6 +396,11 @@ impl<B: Backend> Vm<B> {
         self.cpus[self.index(vcpu)].cycles()
     }
 
+    /// The hypercall instruction of the processors that the guest runs on.
+    pub const fn hypercall_bytes(&self) -> [u8; 3] {
+        B::HYPERCALL
+    }
+
     /// What the guest's CPUID tells of.
     pub fn guest_cpu(&self) -> GuestCpu {
         self.common.guest()
@@ -531,110 +411,10 @@ impl<B: Backend> Vm<B> {
         self.vcpus.get(vcpu as usize).map(|vcpu| vcpu.software.activity)
     }
 
-    /// Loads an image: memory, and the registers of virtual CPU 0.
-    ///
-    /// # Errors
-    /// The image does not fit into RAM. Nothing is written then.
-    pub fn load(&mut self, image: &Image) -> Result<(), OutOfRange> {
-        let size = self.common.slots.end();
-        for segment in &image.segments {
-            let length = segment.bytes.len() as u64;
-            if segment.physical.checked_add(length).is_none_or(|end| end > size) {
-                return Err(OutOfRange { address: segment.physical, length, size });
-            }
-        }
-        let mut spare = Cpu::new(self.common.guest_model, 0, 1, None);
-        machine::load_image(image, &mut self.memory, 0, &mut spare)?;
-        self.set_registers(0, &Registers::of(&spare));
-        Ok(())
-    }
-
-    /// The registers of a virtual CPU as the guest would see them now; those of the first where there is no such CPU.
-    pub fn registers(&mut self, vcpu: u32) -> Registers {
-        let vcpu = self.index(vcpu);
-        if self.cpus[vcpu].guest_mode {
-            let mut registers = Registers::of(&self.cpus[vcpu]);
-            self.vcpus[vcpu].backend.show(&mut registers);
-            return self.guest_view(vcpu, registers);
-        }
-        self.silicon(vcpu, |backend, cpu| backend.save(cpu))
-    }
-
-    /// The registers of a processor in guest mode, with the control registers as the guest reads them.
-    fn guest_view(&self, vcpu: usize, mut registers: Registers) -> Registers {
-        let interception = &self.cpus[vcpu].interception;
-        let view = |real: u64, mask: u64, shadow: u64| real & !mask | shadow & mask;
-        registers.cr0 = isa::control::Cr0::from_bits(view(registers.cr0.into_bits(), interception.cr0_mask, interception.cr0_shadow));
-        registers.cr4 = isa::control::Cr4::from_bits(view(registers.cr4.into_bits(), interception.cr4_mask, interception.cr4_shadow));
-        registers.efer = registers.efer.with_svme(false);
-        registers
-    }
-
-    /// Sets the registers of a virtual CPU. One that is in the guest right now is fetched out first, at the next run, without a trace.
-    pub fn set_registers(&mut self, vcpu: u32, registers: &Registers) {
-        let vcpu = self.index(vcpu);
-        self.fetch_out(vcpu);
-        self.silicon(vcpu, |backend, cpu| backend.load(cpu, registers));
-    }
-
-    /// Makes a virtual CPU run that waits for a start-up message.
-    pub fn start(&mut self, vcpu: u32) {
-        let vcpu = self.index(vcpu);
-        self.vcpus[vcpu].software.activity = Activity::Running;
-    }
-
     /// The index of a virtual CPU; the first where there is no such CPU.
     pub(crate) fn index(&self, vcpu: u32) -> usize {
         let vcpu = vcpu as usize;
         if vcpu < self.vcpus.len() { vcpu } else { 0 }
-    }
-
-    /// Reads guest-physical memory.
-    ///
-    /// # Errors
-    /// There is no RAM.
-    pub fn read_memory(&self, guest_physical: u64, into: &mut [u8]) -> Result<(), OutOfRange> {
-        self.check_ram(guest_physical, into.len())?;
-        self.memory.read(guest_physical, into)
-    }
-
-    /// Writes guest-physical memory, as a device does: rights of slots do not matter.
-    ///
-    /// # Errors
-    /// There is no RAM.
-    pub fn write_memory(&mut self, guest_physical: u64, from: &[u8]) -> Result<(), OutOfRange> {
-        self.check_ram(guest_physical, from.len())?;
-        self.memory.write(guest_physical, from)
-    }
-
-    fn check_ram(&self, address: u64, length: usize) -> Result<(), OutOfRange> {
-        let (length, size) = (length as u64, self.common.slots.end());
-        let fits = address.checked_add(length).is_some_and(|end| end <= size);
-        if fits { Ok(()) } else { Err(OutOfRange { address, length, size }) }
-    }
-
-    /// The guest's memory; behind its RAM lie the hypervisor's pages.
-    pub fn memory(&self) -> &Memory {
-        &self.memory
-    }
-
-    /// The guest's memory, for dirty logs and snapshots.
-    pub fn memory_mut(&mut self) -> &mut Memory {
-        &mut self.memory
-    }
-
-    /// Changes what the guest may do with a range of its memory; every mapping is dropped for it.
-    ///
-    /// # Errors
-    /// See [`SlotError`].
-    pub fn protect(&mut self, range: Range<u64>, rights: Rights) -> Result<(), SlotError> {
-        self.common.slots.protect(range, rights)?;
-        self.emulator.set_slots(&self.common.slots);
-        self.zap();
-        if self.common.options.prefault {
-            self.map_everything();
-        }
-        Ok(())
     }
 
     /// Drops every mapping, on every processor; how many there were.
@@ -654,74 +434,6 @@ impl<B: Backend> Vm<B> {
                 self.silicon(vcpu, |backend, cpu| backend.flush(cpu));
             }
         }
-    }
-
-    /// The board.
-    pub fn board(&self) -> &Board {
-        &self.common.board
-    }
-
-    /// The board, for input to its devices.
-    pub fn board_mut(&mut self) -> &mut Board {
-        &mut self.common.board
-    }
-
-    /// Serial output since the last call.
-    pub fn take_serial(&mut self) -> Vec<u8> {
-        self.collect_serial();
-        std::mem::take(&mut self.common.serial)
-    }
-
-    pub(crate) fn collect_serial(&mut self) {
-        let output = self.common.board.serial_output();
-        self.common.serial.extend(output);
-    }
-
-    /// Asks for a pause of the run at a moment. It happens once.
-    pub fn pause_at(&mut self, moment: Moment) -> PauseId {
-        self.common.pauses.add(moment)
-    }
-
-    /// Waits for a moment no more.
-    pub fn forget_pause(&mut self, pause: PauseId) {
-        self.common.pauses.forget(pause);
-    }
-
-    /// Sets when code is compiled, on which nothing but the speed depends.
-    pub fn compile(&mut self, when: Compile) {
-        self.common.options.compile = when;
-        self.code.compile(when);
-    }
-
-    /// Raises an interrupt at the local APIC of a virtual CPU.
-    pub fn interrupt(&mut self, vcpu: u32, vector: u8) {
-        let vcpu = self.index(vcpu);
-        self.accept(vcpu, DeliveryMode::Fixed, vector);
-    }
-
-    /// Raises a non-maskable interrupt.
-    pub fn nmi(&mut self, vcpu: u32) {
-        let vcpu = self.index(vcpu);
-        self.accept(vcpu, DeliveryMode::Nmi, 2);
-    }
-
-    /// Signals an overflow of a performance counter to the local APIC of a virtual CPU, as a counter would.
-    pub fn counter_overflow(&mut self, vcpu: u32) {
-        let vcpu = self.index(vcpu);
-        let accepted = self.vcpus[vcpu].software.apic.raise(LocalSource::Performance);
-        self.accepted(vcpu, accepted);
-    }
-
-    /// Raises an exception in the guest at its next entry. An address goes to CR2.
-    pub fn exception(&mut self, vcpu: u32, vector: Vector, error_code: Option<u32>, address: u64) {
-        let vcpu = self.index(vcpu);
-        self.queue_exception(vcpu, Exception { vector, error_code, address, debug: 0 });
-        self.kick(vcpu, KICK_VECTOR);
-    }
-
-    fn accept(&mut self, vcpu: usize, mode: DeliveryMode, vector: u8) {
-        let destination = self.vcpus[vcpu].software.apic.id();
-        self.deliver(vcpu, &ApicMessage { destination, logical: false, mode, vector, level: false });
     }
 }
 
