@@ -219,9 +219,7 @@ impl Cpu {
                 if let Some(instruction) = instruction.as_ref().filter(|_| self.is_observed()) {
                     // SAFETY: as above.
                     let (physical, second) = unsafe { block_of(entry).place() };
-                    let linear =
-                        if self.is_64bit() { self.rip } else { self.segment(Segment::Cs).base.wrapping_add(self.rip) & 0xffff_ffff };
-                    self.note_instruction(instruction, linear, physical, second);
+                    self.note_instruction(instruction, self.linear_rip(), physical, second);
                 }
                 // With a budget of exactly this instruction's cost, whatever block follows cannot be entered.
                 self.slice_end = self.slice_end.wrapping_add_signed(cost - self.budget);

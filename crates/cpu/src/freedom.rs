@@ -307,12 +307,10 @@ impl Cpu {
 
     /// A store of an observed processor: made as any other by `store`; then the part that is to come later is taken back.
     pub(crate) fn store_observed(&mut self, linear: u64, bytes: u8, store: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
-        let Some(freedoms) = &mut self.freedoms else { return store(self) };
-        let wish = if freedoms.locked { None } else { freedoms.split };
-        let locked = freedoms.locked;
+        let Some(freedoms) = self.freedoms.as_ref().filter(|freedoms| !freedoms.locked) else { return store(self) };
+        let Some(first) = self.tearing_point(linear, bytes) else { return store(self) };
         let from = freedoms.accesses.len();
         store(self)?;
-        let Some(first) = self.tearing_point(linear, bytes).filter(|_| !locked) else { return Ok(()) };
         let Some(freedoms) = &mut self.freedoms else { return Ok(()) };
         // The pieces that went to RAM, in order of the store's bytes; devices are not split.
         let pieces: Vec<MemoryAccess> = freedoms.accesses[from..].to_vec();
@@ -321,8 +319,7 @@ impl Cpu {
             return Ok(());
         }
         freedoms.could_split = true;
-        let Some(part) = wish else { return Ok(()) };
-        freedoms.split = None;
+        let Some(part) = freedoms.split.take() else { return Ok(()) };
         let mut at = 0;
         for piece in pieces {
             let Touch::Write { old } = piece.touch else { continue };

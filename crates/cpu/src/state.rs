@@ -250,6 +250,11 @@ impl std::fmt::Debug for Cpu {
     }
 }
 
+/// The linear address of an instruction in a code segment with this base.
+pub const fn linear_rip(is_64bit: bool, base: u64, rip: u64) -> u64 {
+    if is_64bit { rip } else { base.wrapping_add(rip) & 0xffff_ffff }
+}
+
 impl Cpu {
     /// A processor after power-up. Number 0 is the bootstrap processor; all others wait for a start-up IPI.
     pub fn new(model: &'static CpuModel, number: u32, cpu_count: u32, extension: Option<Box<dyn Extension>>) -> Box<Self> {
@@ -488,6 +493,11 @@ impl Cpu {
     #[inline]
     pub fn is_64bit(&self) -> bool {
         self.efer.lma() && self.segments[Segment::Cs as usize].attributes.l()
+    }
+
+    /// The linear address of the next instruction.
+    pub fn linear_rip(&self) -> u64 {
+        linear_rip(self.is_64bit(), self.segment(Segment::Cs).base, self.rip)
     }
 
     /// Default operand and address size of code: 16, 32 or 64 bits.

@@ -58,7 +58,6 @@ impl<B: Backend> Vm<B> {
     /// The linear address of the next instruction of a virtual CPU that is in its guest.
     pub fn guest_place(&self, vcpu: u32) -> Option<u64> {
         let cpu = self.cpus.get(vcpu as usize).filter(|cpu| cpu.guest_mode)?;
-        let base = cpu.segment(isa::register::Segment::Cs).base;
-        Some(crate::state::linear_rip(cpu.is_64bit(), base, cpu.rip))
+        Some(cpu.linear_rip())
     }
 }

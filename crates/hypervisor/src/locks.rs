@@ -93,30 +93,24 @@ impl Lock {
 
 /// The name of the lock under a policy.
 const fn name(policy: Policy) -> &'static str {
-    match policy {
-        Policy::HypercallPage | Policy::Classic2007 => "kvm->lock",
-        _ => "mmu_lock",
-    }
+    if policy.is_of_2007() { "kvm->lock" } else { "mmu_lock" }
 }
 
 /// What kind it is, as the kernel's trace points say it.
 const fn flags(policy: Policy, hold: Hold) -> &'static str {
-    match (policy, hold) {
-        (Policy::HypercallPage | Policy::Classic2007, _) => "MUTEX",
-        (_, Hold::Shared) => "SPIN|READ",
-        (_, Hold::Exclusive) => "SPIN|WRITE",
+    match hold {
+        _ if policy.is_of_2007() => "MUTEX",
+        Hold::Shared => "SPIN|READ",
+        Hold::Exclusive => "SPIN|WRITE",
     }
 }
 
 impl<B: Backend> Vm<B> {
     /// How a page fault takes the lock.
     pub(crate) fn fault_hold(&self) -> Hold {
-        match self.common.policy {
-            Policy::HypercallPage | Policy::Classic2007 => Hold::Exclusive,
-            // KVM's page_fault() of paging_tmpl.h, and its direct_page_fault() with the TDP MMU.
-            _ if self.mmu.paging() == Paging::Shadow => Hold::Exclusive,
-            _ => Hold::Shared,
-        }
+        // KVM's page_fault() of paging_tmpl.h, and its direct_page_fault() with the TDP MMU.
+        let alone = self.common.policy.is_of_2007() || self.mmu.paging() == Paging::Shadow;
+        if alone { Hold::Exclusive } else { Hold::Shared }
     }
 
     /// Takes the lock around the mappings for a virtual CPU, or has it wait: what it does next, it does with the lock.
@@ -132,11 +126,8 @@ impl<B: Backend> Vm<B> {
     pub(crate) fn unlock_mappings(&mut self, vcpu: usize) {
         let now = self.cpus[vcpu].now();
         let costs = self.model.costs;
+        let cost = if self.common.policy.is_of_2007() { &costs.mutex_hand_over } else { &costs.spin_lock_hand_over };
         for (next, _) in self.common.lock.release(vcpu) {
-            let cost = match self.common.policy {
-                Policy::HypercallPage | Policy::Classic2007 => &costs.mutex_hand_over,
-                _ => &costs.spin_lock_hand_over,
-            };
             if self.cpus[next].now() < now {
                 self.cpus[next].set_now(now);
             }

@@ -76,7 +76,12 @@ impl Policy {
 
     /// Whether hypercalls follow the convention that the commit of 2007 introduced.
     pub const fn has_calls(self) -> bool {
-        !matches!(self, Self::HypercallPage | Self::Classic2007)
+        !self.is_of_2007()
+    }
+
+    /// Whether it is of the year of the commit, with what else the hypervisor did then.
+    pub const fn is_of_2007(self) -> bool {
+        matches!(self, Self::HypercallPage | Self::Classic2007)
     }
 }
 

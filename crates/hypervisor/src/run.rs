@@ -7,15 +7,14 @@
 use crate::backend::Backend;
 use crate::emulator::{DeviceBus, NoDevices};
 use crate::exit::{Exit, Report};
-use crate::state::linear_rip;
-use crate::steps::{Job, Step};
+use crate::steps::{Job, Step, WayIn};
 use crate::vcpu::Activity;
 use crate::vm::{TIMER_VECTOR, Vm};
 use board::Outcome;
 use cpu::RunExit;
 use cpu::bus::Environment;
 use cpu::trap::NotModelled;
-use isa::register::{Gpr, Segment};
+use isa::register::Gpr;
 use machine::schedule::{Candidate, Turn};
 use serde::{Deserialize, Serialize};
 use timing::TICKS_PER_CYCLE;
@@ -442,15 +441,11 @@ impl<B: Backend> Vm<B> {
                         return Ok(Ended::BrokenOff);
                     }
                 }
-                self.take_signals(vcpu);
-                if !self.wakes(vcpu) {
+                let way = self.way_in(vcpu)?;
+                if way == WayIn::Asleep {
                     return Ok(Ended::Over);
                 }
-                self.begin_running(vcpu);
-                if let Some(pause) = self.arrival(vcpu) {
-                    return Err(Stop::Paused(pause));
-                }
-                if self.restricted && self.silicon(vcpu, |backend, cpu| backend.refuses(cpu)) {
+                if way == WayIn::Emulate {
                     if self.absent.is_none() {
                         self.emulate_refused(vcpu, sink)?;
                     } else if !self.attempt(vcpu, sink, |trial, sink| trial.emulate_refused(vcpu, sink))? {
@@ -543,11 +538,7 @@ impl<B: Backend> Vm<B> {
 
     fn awaited_arrival(&mut self, vcpu: usize) -> Option<PauseId> {
         let cpu = &self.cpus[vcpu];
-        let address = if cpu.guest_mode {
-            linear_rip(cpu.is_64bit(), cpu.segment(Segment::Cs).base, cpu.rip)
-        } else {
-            self.silicon(vcpu, |backend, cpu| backend.save(cpu)).linear_rip()
-        };
+        let address = if cpu.guest_mode { cpu.linear_rip() } else { self.silicon(vcpu, |backend, cpu| backend.save(cpu)).linear_rip() };
         self.common.pauses.arrives(vcpu, address)
     }
 

@@ -43,8 +43,8 @@ impl Schedule {
         Self { turns, ..Self::default() }
     }
 
-    /// Whose step is next, and what it makes use of. `ready` says who can take one; somebody can.
-    fn next(&mut self, ready: &[bool]) -> Option<(usize, Freedom)> {
+    /// Whose step is next by the turns, and what it makes use of; `None` behind their end. `ready` says who can take one.
+    pub fn turn(&mut self, ready: &[bool]) -> Option<(usize, Freedom)> {
         while let Some(turn) = self.turns.get(self.at) {
             let vcpu = turn.vcpu as usize;
             if self.taken < turn.steps && ready.get(vcpu).is_some_and(|ready| *ready) {
@@ -54,7 +54,12 @@ impl Schedule {
             }
             (self.at, self.taken) = (self.at + 1, 0);
         }
-        Some((self.order.next(ready)?, Freedom::default()))
+        None
+    }
+
+    /// Whose step is next, by the turns or in the plain order behind them.
+    fn next(&mut self, ready: &[bool]) -> Option<(usize, Freedom)> {
+        self.turn(ready).or_else(|| Some((self.order.next(ready)?, Freedom::default())))
     }
 }
 

@@ -400,7 +400,7 @@ impl Registers {
 
     /// The linear address of the next instruction.
     pub fn linear_rip(&self) -> u64 {
-        linear_rip(self.is_64bit(), self.segments[Segment::Cs as usize].base, self.rip)
+        cpu::state::linear_rip(self.is_64bit(), self.segments[Segment::Cs as usize].base, self.rip)
     }
 
     /// The names of the rows in which two states differ.
@@ -429,11 +429,6 @@ impl Row {
             Vendor::Amd => self.svm,
         }
     }
-}
-
-/// The linear address of an instruction.
-pub(crate) fn linear_rip(is_64bit: bool, base: u64, rip: u64) -> u64 {
-    if is_64bit { rip } else { base.wrapping_add(rip) & 0xffff_ffff }
 }
 
 /// A segment register as VM entry accepts it. SDM 27.3.1.2 "Checks on Guest Segment Registers": what is not present is unusable, usable

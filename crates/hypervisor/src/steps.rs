@@ -16,9 +16,10 @@ use crate::state::Registers;
 use crate::vcpu::Activity;
 use crate::vm::Vm;
 use cpu::RunExit;
-use cpu::freedom::{Executed, MemoryAccess, Part};
+use cpu::freedom::{Executed, LINE_BYTES, MemoryAccess, Part, Touch};
 use isa::exception::PageFaultCode;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use trace::Sink;
 
 /// What the hypervisor does next for a virtual CPU.
@@ -63,6 +64,17 @@ pub(crate) enum Wait {
     Lock(Hold),
     /// An absent page, by number.
     Page(u64),
+}
+
+/// How a virtual CPU gets into its guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WayIn {
+    /// It does not: it sleeps.
+    Asleep,
+    /// Its processor would refuse the entry: software goes on for it.
+    Emulate,
+    /// By a VM entry.
+    Enter,
 }
 
 /// An exit that is being handled.
@@ -191,20 +203,11 @@ impl<B: Backend> Vm<B> {
             return Ok(StepKind::Host);
         }
         if !self.cpus[vcpu].guest_mode {
-            self.take_signals(vcpu);
-            if !self.wakes(vcpu) {
-                return Ok(StepKind::Host);
-            }
-            self.begin_running(vcpu);
-            if let Some(pause) = self.arrival(vcpu) {
-                return Err(Stop::Paused(pause));
-            }
-            if self.restricted && self.silicon(vcpu, |backend, cpu| backend.refuses(cpu)) {
-                self.emulate_refused(vcpu, sink)?;
-                return Ok(StepKind::Host);
-            }
-            self.enter(vcpu, sink)?;
-            return Ok(StepKind::Entry);
+            return match self.way_in(vcpu)? {
+                WayIn::Asleep => Ok(StepKind::Host),
+                WayIn::Emulate => self.emulate_refused(vcpu, sink).map(|()| StepKind::Host),
+                WayIn::Enter => self.enter(vcpu, sink).map(|_| StepKind::Entry),
+            };
         }
         if let Some(pause) = self.arrival(vcpu) {
             return Err(Stop::Paused(pause));
@@ -228,19 +231,19 @@ impl<B: Backend> Vm<B> {
         if freedom.stale.is_empty() {
             return;
         }
-        let mut lines: std::collections::BTreeMap<u64, [u8; 64]> = std::collections::BTreeMap::new();
+        let mut lines = BTreeMap::new();
         for access in accesses.iter().rev() {
-            let cpu::freedom::Touch::Write { old } = access.touch else { continue };
+            let Touch::Write { old } = access.touch else { continue };
             for (at, byte) in old.to_le_bytes().into_iter().take(access.length as usize).enumerate() {
                 let address = access.physical + at as u64;
-                let memory = &self.memory;
-                let line = lines.entry(address & !63).or_insert_with(|| {
-                    let mut bytes = [0; 64];
+                let (start, offset) = (address & !(LINE_BYTES - 1), address & (LINE_BYTES - 1));
+                let line = lines.entry(start).or_insert_with(|| {
+                    let mut bytes = [0; LINE_BYTES as usize];
                     // The line was written, so it is RAM.
-                    let _ = memory.read(address & !63, &mut bytes);
+                    let _ = self.memory.read(start, &mut bytes);
                     bytes
                 });
-                line[(address & 63) as usize] = byte;
+                line[offset as usize] = byte;
             }
         }
         for &vcpu in &freedom.stale {
@@ -341,14 +344,24 @@ impl<B: Backend> Vm<B> {
         Ok(())
     }
 
-    /// A virtual CPU that has something to wake for runs.
-    pub(crate) fn begin_running(&mut self, vcpu: usize) {
+    /// What is to be done with a virtual CPU that is out of its guest, with no exit left to handle; one that has something to wake for runs.
+    #[inline(always)]
+    pub(crate) fn way_in(&mut self, vcpu: usize) -> Result<WayIn, Stop> {
+        self.take_signals(vcpu);
+        if !self.wakes(vcpu) {
+            return Ok(WayIn::Asleep);
+        }
         let software = &mut self.vcpus[vcpu].software;
         if software.activity == Activity::Halted {
             // A kick wakes once.
             software.kicked = false;
         }
         software.activity = Activity::Running;
+        if let Some(pause) = self.arrival(vcpu) {
+            return Err(Stop::Paused(pause));
+        }
+        let refused = self.restricted && self.silicon(vcpu, |backend, cpu| backend.refuses(cpu));
+        Ok(if refused { WayIn::Emulate } else { WayIn::Enter })
     }
 
     /// Maps the page of a fault, and gives the lock back.

@@ -511,13 +511,7 @@ impl Memory {
 
     /// Shows the pages that are not the same in another memory of this size, in ascending order. Pages that both share are not looked at.
     pub fn differences(&self, other: &Self, mut show: impl FnMut(u64, &[u8; PAGE_BYTES as usize])) {
-        let content = |page: Option<&Page>| {
-            let mut bytes = [0; PAGE_BYTES as usize];
-            if let Some(page) = page {
-                page.read(0, &mut bytes);
-            }
-            bytes
-        };
+        const ZERO: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
         for (at, leaf) in self.leaves.iter().enumerate() {
             let others = other.leaves.get(at).and_then(Option::as_deref);
             if leaf.is_none() && others.is_none() {
@@ -533,9 +527,9 @@ impl Memory {
                 if shared {
                     continue;
                 }
-                let [bytes, old] = pages.map(|page| content(page.map(Arc::as_ref)));
+                let [bytes, old] = pages.map(|page| page.map_or(&ZERO, |page| page.bytes()));
                 if bytes != old {
-                    show((at * LEAF + slot) as u64, &bytes);
+                    show((at * LEAF + slot) as u64, bytes);
                 }
             }
         }

@@ -5,7 +5,7 @@ use super::{BLANK, Block, Detail, MAXIMUM, Mode, Slot, decoder_at, refresh};
 use crate::compile::Meaning;
 use crate::direct::stale;
 use crate::insn::{Header, Insn, Links, UNLINKABLE};
-use crate::state::Cpu;
+use crate::state::{Cpu, linear_rip};
 use crate::trap::{Access, Outcome, Trap};
 use iced_x86::{DecoderError, FlowControl, Instruction};
 use isa::register::Segment;
@@ -100,7 +100,7 @@ impl Cpu {
             return Ok(rip);
         }
         let cs = self.segment(Segment::Cs);
-        if rip > u64::from(cs.limit) { Err(Trap::GP0) } else { Ok(cs.base.wrapping_add(rip) & 0xffff_ffff) }
+        if rip > u64::from(cs.limit) { Err(Trap::GP0) } else { Ok(linear_rip(false, cs.base, rip)) }
     }
 
     /// Whether a byte of code is within the limit of CS.

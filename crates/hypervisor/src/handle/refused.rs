@@ -9,8 +9,8 @@ use super::{mode_name, userspace};
 use crate::backend::Backend;
 use crate::emulator::Step;
 use crate::exit::{Exit, ExitInfo, Port, Report};
+use crate::policy::checked;
 use crate::policy::patch::{Decoded, Kind, decode};
-use crate::policy::{Policy, checked};
 use crate::run::Stop;
 use crate::state::Registers;
 use crate::vm::Vm;
@@ -26,7 +26,7 @@ const REASON: Name = Name::Text("INVALID_STATE");
 impl<B: Backend> Vm<B> {
     /// Emulates one instruction, or delivers one event.
     pub(crate) fn emulate_refused(&mut self, vcpu: usize, sink: &mut dyn Sink) -> Result<(), Stop> {
-        if matches!(self.common.policy, Policy::Classic2007 | Policy::HypercallPage) {
+        if self.common.policy.is_of_2007() {
             return Err(self.not_modelled(vcpu, "guest state that VM entry refuses, under a policy of 2007"));
         }
         let registers = self.silicon(vcpu, |backend, cpu| backend.save(cpu));

@@ -12,7 +12,6 @@ use crate::exit::Report;
 use crate::mmu::Mmu;
 use crate::mmu::shadow::path::Path;
 use crate::mmu::shadow::{Filled, Wish};
-use crate::policy::Policy;
 use crate::run::Stop;
 use crate::steps::Stage;
 use crate::vm::{KICK_VECTOR, Vm};
@@ -51,7 +50,7 @@ impl<B: Backend> Vm<B> {
     pub(crate) fn fill_shadow(&mut self, vcpu: usize, linear: u64, code: PageFaultCode, sink: &mut dyn Sink) -> Result<(), Stop> {
         let fixed = self.fix_shadow(vcpu, linear, code, sink);
         // handle_exception() of 2007 held kvm->lock around its emulate_instruction().
-        let emulates_locked = matches!(self.common.policy, Policy::HypercallPage | Policy::Classic2007);
+        let emulates_locked = self.common.policy.is_of_2007();
         if !emulates_locked {
             self.unlock_mappings(vcpu);
         }

@@ -107,6 +107,11 @@ pub(crate) enum Then {
     Call { length: usize },
 }
 
+/// The number that bytes are in memory.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+}
+
 impl TextWrite {
     fn address(&self) -> u64 {
         self.registers.rip.wrapping_add(self.done as u64)
@@ -154,7 +159,7 @@ impl<B: Backend> Vm<B> {
         match place {
             Ok(Place::Ram(gpa)) => self.write_piece(vcpu, gpa, piece, sink),
             Ok(Place::Device(gpa)) => {
-                let value = piece.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+                let value = number(piece);
                 self.emit(vcpu, sink, Event::Mmio { write: true, length: piece.len() as u8, gpa, value });
                 self.leave_to_userspace(vcpu, userspace::MMIO, sink);
                 return Err(WriteFailure::Userspace);
@@ -175,8 +180,8 @@ impl<B: Backend> Vm<B> {
         }
         self.common.statistics.patches += 1;
         if self.common.schedule.is_some() {
-            let before = old.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
-            self.common.writes.push(MemoryAccess { physical: gpa, length: bytes.len() as u64, touch: Touch::Write { old: before } });
+            let touch = Touch::Write { old: number(old) };
+            self.common.writes.push(MemoryAccess { physical: gpa, length: bytes.len() as u64, touch });
         }
         let (old, new) = (ByteString::new(old), ByteString::new(bytes));
         self.emit(vcpu, sink, Event::Patch { gpa, old, new });
