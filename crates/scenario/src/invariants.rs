@@ -11,7 +11,7 @@ use hypervisor::{AnyVm, Registers, Step, StepKind};
 use isa::register::Gpr;
 use memory::Memory;
 use std::collections::{BTreeMap, BTreeSet};
-use trace::{Event, Record};
+use trace::{ByteString, Event, Record};
 
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub struct Monitor {
     policy: Policy,
     /// Memory as it was loaded.
     loaded: Memory,
+    rules: models::DecodeRules,
     native: [u8; 3],
     /// Bytes of pages with code that the guest has written itself.
     own: BTreeSet<u64>,
@@ -71,7 +72,8 @@ impl Monitor {
             wanted: wanted.to_vec(),
             policy,
             loaded: vm.memory_mut().snapshot(),
-            native: if vm.model().vendor == models::Vendor::Intel { [0x0f, 0x01, 0xc1] } else { [0x0f, 0x01, 0xd9] },
+            rules: vm.model().decode_rules(),
+            native: vm.hypercall_bytes(),
             own: BTreeSet::new(),
             calls: vec![Call::default(); count],
             before: vec![None; count],
@@ -143,7 +145,7 @@ impl Monitor {
             if half && (site || call.pieces.iter().any(meets)) {
                 let detail = format!(
                     "CPU {vcpu} executes {} at {:#x} while {} of the 3 bytes of CPU {other}'s patch are written",
-                    hex(bytes),
+                    ByteString::new(bytes),
                     executed.linear,
                     call.written
                 );
@@ -165,7 +167,12 @@ impl Monitor {
         if patched && old[prefixes..prefixes + 2] == self.native[..2] && bytes[prefixes..] == self.native {
             return;
         }
-        let detail = format!("CPU {vcpu} executes {} at {:#x}, where the guest has {}", hex(bytes), executed.linear, hex(&old));
+        let detail = format!(
+            "CPU {vcpu} executes {} at {:#x}, where the guest has {}",
+            ByteString::new(bytes),
+            executed.linear,
+            ByteString::new(&old)
+        );
         found.push(Violation { invariant: Invariant::IntactText, detail, vcpu });
     }
 
@@ -177,8 +184,7 @@ impl Monitor {
         let _ = self.loaded.read(executed.physical, &mut bytes[..first]);
         let next = executed.second.map_or((executed.physical | 0xfff) + 1, |second| second & !0xfff);
         let _ = self.loaded.read(next, &mut bytes[first..]);
-        let rules = if self.native[2] == 0xc1 { models::DecodeRules::Intel } else { models::DecodeRules::Amd };
-        let instruction = decoder_at(64, &bytes, executed.linear, rules).decode();
+        let instruction = decoder_at(64, &bytes, executed.linear, self.rules).decode();
         bytes[..instruction.len().clamp(1, 15)].to_vec()
     }
 
@@ -262,9 +268,4 @@ impl Monitor {
             found.push(Violation { invariant: Invariant::RegistersKept, detail, vcpu });
         }
     }
-}
-
-/// Bytes as the trace writes them.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }

@@ -554,7 +554,7 @@ impl Director<'_> {
     }
 
     fn run(&mut self, sink: &mut Observer<'_>) -> Result<Option<Ending>, checkpoint::Error> {
-        let limits = limits_of(self.scenario);
+        let limits = self.limits();
         let steps = &self.scenario.file.script;
         self.ask();
         loop {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::ops::Range;
 use stream::Writer;
-use trace::{Event, Record, Sink};
+use trace::{Event, Record, Sink, Tee};
 
 /// A hypervisor with its guest.
 #[derive(Debug)]
@@ -38,19 +38,6 @@ pub struct VirtualHost {
     violations: Vec<Invariant>,
 }
 
-/// Hands events on, and keeps those of a step.
-struct Told<'s> {
-    sink: &'s mut dyn Sink,
-    records: &'s mut Vec<Record>,
-}
-
-impl Sink for Told<'_> {
-    fn emit(&mut self, cycle: u64, vcpu: u32, event: Event) {
-        self.records.push(Record { cycle, vcpu, event: event.clone() });
-        self.sink.emit(cycle, vcpu, event);
-    }
-}
-
 /// What a checkpoint keeps of it, beside the guest.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,7 +57,7 @@ fn moment(until: Until) -> Moment {
 }
 
 /// The hypervisor's own bounds of a run.
-fn limits_of(limits: &Totals) -> Limits {
+pub(crate) fn bounds_of(limits: &Totals) -> Limits {
     Limits { instructions: limits.instructions, cycles: limits.cycles, exits: limits.exits }
 }
 
@@ -113,19 +100,22 @@ impl VirtualHost {
                 }
             }
         }
-        let last = Totals { instructions: 0, cycles: 0, exits: 0, hypercalls: 0 };
-        Ok(Self {
+        Ok(Self::of(vm, chosen))
+    }
+
+    fn of(vm: AnyVm, policy: Policy) -> Self {
+        Self {
             vcpus: vm.cpu_count(),
             vm: Some(vm),
-            last,
+            last: Totals { instructions: 0, cycles: 0, exits: 0, hypercalls: 0 },
             stranded: None,
             waiting: None,
             interruption: None,
             passed: Vec::new(),
-            policy: chosen,
+            policy,
             monitor: None,
             violations: Vec::new(),
-        })
+        }
     }
 
     /// The guest of a checkpoint.
@@ -136,19 +126,7 @@ impl VirtualHost {
         let record: HostedRecord = from.take(HOST_SECTION, HOST_VERSION)?;
         let mut vm = AnyVm::restore(from)?;
         vm.compile(compile);
-        let last = Totals { instructions: 0, cycles: 0, exits: 0, hypercalls: 0 };
-        Ok(Self {
-            vcpus: vm.cpu_count(),
-            vm: Some(vm),
-            last,
-            stranded: None,
-            waiting: record.waiting,
-            interruption: None,
-            passed: Vec::new(),
-            policy,
-            monitor: None,
-            violations: Vec::new(),
-        })
+        Ok(Self { waiting: record.waiting, ..Self::of(vm, policy) })
     }
 
     /// The end of a run in this crate's words.
@@ -249,15 +227,15 @@ impl Host for VirtualHost {
         if let Some(pause) = self.passed(wanted) {
             return pause;
         }
-        let limits = limits_of(limits);
+        let limits = bounds_of(limits);
         loop {
             let Some(vm) = &mut self.vm else {
                 return Pause::Over(Ending::new(Stop::Unsupported, LOST));
             };
-            let mut records = Vec::new();
+            let mut records: Vec<Record> = Vec::new();
             let stop = match self.monitor {
                 None => vm.run(sink, &limits),
-                Some(_) => vm.run(&mut Told { sink: &mut *sink, records: &mut records }, &limits),
+                Some(_) => vm.run(&mut Tee(&mut records, &mut *sink), &limits),
             };
             match stop {
                 hypervisor::Stop::Paused(pause) if Some(pause) == wanted => {
@@ -437,7 +415,7 @@ impl Host for VirtualHost {
     fn move_live(&mut self, settings: &Settings, limits: &Totals, sink: &mut dyn Sink) -> Result<(Report, Option<Pause>), String> {
         self.last = self.totals();
         let vm = self.vm.take().ok_or(LOST)?;
-        let outcome = migration::migrate(vm, settings, &limits_of(limits), sink);
+        let outcome = migration::migrate(vm, settings, &bounds_of(limits), sink);
         self.vm = outcome.vm;
         self.passed.extend(outcome.passed);
         self.last = match outcome.last {

@@ -8,11 +8,12 @@ use crate::invariants::{Monitor, Violation};
 use crate::observe::Observer;
 use crate::run::{End, limits_of};
 use crate::verdict;
-use crate::virtual_host::VirtualHost;
+use crate::virtual_host::{VirtualHost, bounds_of};
 use cpu::freedom::Part;
-use hypervisor::{Freedom, Limits, Order, StepKind, Turn};
+use hypervisor::{Freedom, Order, Schedule, StepKind, Stop, Turn};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use trace::{Record, Tee};
 
 /// Something that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,36 +147,35 @@ impl Loaded {
         let expectations = verdict::applicable(subject.scenario, subject.variant);
         let expects: Vec<_> = expectations.iter().map(|(_, expect)| *expect).collect();
         let mut observer = Observer::new(&expects, 0, None);
-        let limits = limits_of(subject.scenario);
-        let bounds = Limits { instructions: limits.instructions, cycles: limits.cycles, exits: limits.exits };
+        let bounds = bounds_of(&limits_of(subject.scenario));
         let mut run =
             Run { turns: Vec::new(), points: Vec::new(), finding: None, knowledge: Knowledge::default(), steps: 0, endless: false };
-        let mut script = Script { turns: schedule, at: 0, taken: 0 };
+        let mut script = Schedule::new(schedule.to_vec());
         let mut order = Order::default();
         let ending = loop {
             let Some(vm) = self.host.vm_mut() else { break Ending::new(crate::file::Stop::Unsupported, "there is no guest") };
             if let Some(outcome) = vm.board().outcome() {
-                break Ending::asked(outcome);
+                break VirtualHost::ending(Stop::Outcome(outcome));
             }
             if run.steps >= MOST_STEPS {
                 run.endless = true;
                 return run;
             }
             if vm.instructions() >= bounds.instructions {
-                break Ending::new(crate::file::Stop::InstructionLimit, "the limit of instructions is reached");
+                break VirtualHost::ending(Stop::InstructionLimit);
             }
             if vm.statistics().exits >= bounds.exits {
-                break Ending::new(crate::file::Stop::ExitLimit, "the limit of VM exits is reached");
+                break VirtualHost::ending(Stop::ExitLimit);
             }
             let ready = match vm.ready(&bounds) {
                 Ok(ready) => ready,
                 Err(stop) => break VirtualHost::ending(stop),
             };
             let Some(plain) = order.next(&ready) else {
-                break Ending::new(crate::file::Stop::CycleLimit, "the limit of cycles is reached");
+                break VirtualHost::ending(Stop::CycleLimit);
             };
-            let (vcpu, freedom) = match script.next(&ready) {
-                Some(choice) => choice,
+            let (vcpu, freedom) = match script.turn(&ready) {
+                Some((vcpu, freedom)) => (vcpu as u32, freedom),
                 None => match &mut then {
                     Then::Replay => (plain as u32, Freedom::default()),
                     Then::Plain { choices, seen, deviations } => {
@@ -194,10 +194,9 @@ impl Loaded {
                 },
             };
             let place = vm.guest_place(vcpu);
-            let mut told = Told { observer: &mut observer, records: Vec::new() };
-            let outcome = vm.step(vcpu, &freedom, &bounds, &mut told);
-            let records = told.records;
-            extend(&mut run.turns, vcpu, &freedom);
+            let mut records: Vec<Record> = Vec::new();
+            let outcome = vm.step(vcpu, &freedom, &bounds, &mut Tee(&mut records, &mut observer));
+            append(&mut run.turns, Turn { vcpu, steps: 1, freedom });
             run.steps += 1;
             let step = match outcome {
                 Ok(step) => step,
@@ -243,48 +242,14 @@ impl Loaded {
     }
 }
 
-/// The turns of a schedule, one step after the other.
-struct Script<'t> {
-    turns: &'t [Turn],
-    at: usize,
-    taken: u64,
-}
-
-impl Script<'_> {
-    fn next(&mut self, ready: &[bool]) -> Option<(u32, Freedom)> {
-        while let Some(turn) = self.turns.get(self.at) {
-            if self.taken < turn.steps && ready.get(turn.vcpu as usize).is_some_and(|ready| *ready) {
-                self.taken += 1;
-                let last = self.taken == turn.steps;
-                return Some((turn.vcpu, if last { turn.freedom.clone() } else { Freedom::default() }));
-            }
-            (self.at, self.taken) = (self.at + 1, 0);
-        }
-        None
-    }
-}
-
-/// Keeps the events of a step, beside the observer.
-struct Told<'o, 's> {
-    observer: &'o mut Observer<'s>,
-    records: Vec<trace::Record>,
-}
-
-impl trace::Sink for Told<'_, '_> {
-    fn emit(&mut self, cycle: u64, vcpu: u32, event: trace::Event) {
-        self.records.push(trace::Record { cycle, vcpu, event: event.clone() });
-        self.observer.emit(cycle, vcpu, event);
-    }
-}
-
-/// Adds a step to the turns.
-pub(super) fn extend(turns: &mut Vec<Turn>, vcpu: u32, freedom: &Freedom) {
+/// Adds steps to the turns; a turn ends where its virtual CPU changes, or behind the use of a freedom.
+pub(super) fn append(turns: &mut Vec<Turn>, more: Turn) {
     match turns.last_mut() {
-        Some(last) if last.vcpu == vcpu && !last.freedom.is_used() => {
-            last.steps += 1;
-            last.freedom = freedom.clone();
+        Some(last) if last.vcpu == more.vcpu && !last.freedom.is_used() => {
+            last.steps += more.steps;
+            last.freedom = more.freedom;
         }
-        _ => turns.push(Turn { vcpu, steps: 1, freedom: freedom.clone() }),
+        _ => turns.push(more),
     }
 }
 
@@ -375,7 +340,7 @@ mod tests {
         let (mut turns, mut points) = (Vec::new(), Vec::new());
         for (vcpu, freedom) in steps {
             points.push(((turns.len(), turns.last().map_or(0, |turn: &Turn| turn.steps)), turns.clone()));
-            extend(&mut turns, vcpu, &freedom);
+            append(&mut turns, Turn { vcpu, steps: 1, freedom });
         }
         for (before, then) in points {
             assert_eq!(turns_before(&turns, before), then);

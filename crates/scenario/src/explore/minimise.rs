@@ -4,7 +4,7 @@
 //! run has a finding of the same name and the schedule is smaller: fewer deviations, then fewer turns, then fewer steps.
 
 use super::Subject;
-use super::execution::{Finding, Loaded, Then};
+use super::execution::{Finding, Loaded, Then, append};
 use super::search::count_deviations;
 use crate::load::{Scenario, Variant, policy_name};
 use cpu::freedom::Part;
@@ -24,15 +24,9 @@ pub(super) struct Short {
 
 /// Joins turns of the same virtual CPU.
 fn joined(turns: &[Turn]) -> Vec<Turn> {
-    let mut joined: Vec<Turn> = Vec::new();
+    let mut joined = Vec::new();
     for turn in turns.iter().filter(|turn| turn.steps > 0) {
-        match joined.last_mut() {
-            Some(last) if last.vcpu == turn.vcpu && !last.freedom.is_used() => {
-                last.steps += turn.steps;
-                last.freedom = turn.freedom.clone();
-            }
-            _ => joined.push(turn.clone()),
-        }
+        append(&mut joined, turn.clone());
     }
     joined
 }

@@ -5,7 +5,7 @@
 //! looked at in the order of their nodes, so that nothing depends on which thread was first. Where runs show instructions to touch
 //! shared memory that were not known to, choice points may have been passed over, and the search begins again with what is known now.
 
-use super::execution::{Finding, Loaded, MOST_STEPS, Priorities, Run, Then, extend, turns_before};
+use super::execution::{Finding, Loaded, MOST_STEPS, Priorities, Run, Then, append, turns_before};
 use super::knowledge::{Choices, Knowledge};
 use super::minimise;
 use super::{Exploration, Options, Subject};
@@ -37,8 +37,8 @@ struct Node {
 impl Node {
     fn turns(&self) -> Vec<Turn> {
         let mut turns = turns_before(&self.run, self.before);
-        if let Some((vcpu, freedom)) = &self.step {
-            extend(&mut turns, *vcpu, freedom);
+        if let Some((vcpu, freedom)) = self.step.clone() {
+            append(&mut turns, Turn { vcpu, steps: 1, freedom });
         }
         turns
     }
@@ -290,14 +290,9 @@ struct Plan {
 
 impl Plan {
     fn priorities<'c>(&self, choices: &'c Choices) -> Priorities<'c> {
-        // SplitMix64, so that neighbouring numbers have nothing in common.
+        // Neighbouring numbers have nothing in common.
         let mut state = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.number.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mut draw = || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^ mixed >> 31
-        };
+        let mut draw = || cpu::random::split_mix_64(&mut state);
         // Above all that priorities fall to; equal ones go to the higher number.
         let of = (0..self.vcpus).map(|_| u64::from(DEPTH) + draw() % (1 << 32)).collect();
         let mut changes: Vec<u64> = (1..DEPTH).map(|_| draw() % self.steps).collect();
@@ -314,6 +309,6 @@ fn endless() -> String {
 /// How many turns of a schedule are deviations, as far as the schedule alone tells: all but the first that end in a preemption or a freedom.
 pub(super) fn count_deviations(turns: &[Turn]) -> u32 {
     let switches = turns.windows(2).filter(|pair| pair[0].vcpu != pair[1].vcpu).count();
-    let freedoms = turns.iter().filter(|turn| turn.freedom != Freedom::default()).count();
+    let freedoms = turns.iter().filter(|turn| turn.freedom.is_used()).count();
     (switches + freedoms) as u32
 }

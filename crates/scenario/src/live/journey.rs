@@ -66,7 +66,7 @@ impl Journey {
         if variant.policy == Policy::None || action.policy == Some(Policy::None) {
             return Err(IMMOVABLE.to_owned());
         }
-        if !scenario.file.schedule.is_empty() || scenario.file.invariants.is_some() {
+        if scenario.goes_by_steps() {
             return Err(
                 "its `schedule` and `invariants` are about the steps of one machine, and a move takes the guest to another".to_owned()
             );
