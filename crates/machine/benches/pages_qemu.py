@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Has QEMU save and restore the memory of the guests that `pages.rs` left as plain files: the same bytes, the same host, one run.
 
-    TRAPLINE_RAW=/tmp/pages cargo bench -p trapline-machine --bench pages
-    crates/machine/benches/pages_qemu.py /tmp/pages
+    TRAPLINE_RAW=DIRECTORY cargo bench -p trapline-machine --bench pages
+    crates/machine/benches/pages_qemu.py DIRECTORY
 
 For each guest a virtual machine is started and not let run, its memory is filled from the file, and `savevm` into a qcow2 image and `loadvm`
 out of it are timed, three times each; the fastest counts. Then `migrate` to a file through `cat`, which is the stream alone, once: QEMU
