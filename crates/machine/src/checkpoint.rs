@@ -17,7 +17,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use stream::{Bytes, Content, Form, Reader, Section, Writer};
+use stream::pages::{Kind, Table};
+use stream::{Bytes, Form, Reader, Section, Writer};
 
 /// The version of every section that this module writes.
 const VERSION: u16 = 1;
@@ -96,7 +97,8 @@ impl Checkpoint {
             if section.form() == Form::Pages && section.name() == PAGES {
                 waiting.push(section);
                 if waiting.len() == GROUP {
-                    checkpoint.fill(&mut waiting)?;
+                    checkpoint.fill(&waiting)?;
+                    reader.recycle(waiting.drain(..));
                 }
                 continue;
             }
@@ -113,7 +115,7 @@ impl Checkpoint {
                 return Err(Error::Twice(name));
             }
         }
-        checkpoint.fill(&mut waiting)?;
+        checkpoint.fill(&waiting)?;
         reader.finish()?;
         if let (Some(MemoryRecord { size, dirty, journal: (open, frames), .. }), Some(memory)) = (told, &mut checkpoint.memory) {
             let logged = dirty.iter().flatten().chain(&frames);
@@ -130,22 +132,27 @@ impl Checkpoint {
     }
 
     /// Puts pages into memory.
-    fn fill(&mut self, sections: &mut Vec<Section>) -> Result<(), Error> {
+    fn fill(&mut self, sections: &[Section]) -> Result<(), Error> {
         if sections.is_empty() {
             return Ok(());
         }
         let Some(memory) = &mut self.memory else { return Err(Error::Missing(MEMORY.to_owned())) };
-        for (section, batch) in sections.iter().zip(stream::pages::decode_all(sections, VERSION)) {
-            for (frame, content) in batch?.pages() {
-                let done = match content {
-                    Content::Zero => memory.clear_page(frame),
-                    Content::Data(bytes) => memory.set_page(frame, bytes),
-                    Content::Same(source) => memory.share_page(source, frame),
+        let tables: Vec<Table> = sections.iter().map(|section| section.page_table(VERSION)).collect::<Result<_, _>>()?;
+        // What is stored is decompressed to where it stays.
+        let mut fresh = memory.fresh_pages(tables.iter().map(Table::stored_bytes).sum::<usize>() / PAGE_BYTES as usize);
+        for filled in stream::pages::decode_into(sections, &tables, fresh.bytes()) {
+            filled?;
+        }
+        for (section, table) in sections.iter().zip(&tables) {
+            for (frame, kind) in table.pages() {
+                let done = match kind {
+                    Kind::Zero => memory.clear_page(frame),
+                    Kind::Data => memory.put_page(frame, &mut fresh),
+                    Kind::Same(source) => memory.share_page(source, frame),
                 };
                 done.map_err(|error| Error::impossible(section.name(), error))?;
             }
         }
-        sections.clear();
         Ok(())
     }
 

@@ -5,12 +5,13 @@
 //! not: anything that is not RAM; devices answer through the bus of the `cpu` crate.
 
 mod page;
+mod pool;
 
 use bitvec::vec::BitVec;
 use page::Page;
+pub use pool::FreshPages;
+use pool::Pages;
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = 4096;
@@ -21,7 +22,7 @@ pub const MAXIMUM_BYTES: u64 = 1 << 40;
 /// Pages per leaf of the index.
 const LEAF: usize = 512;
 
-type Leaf = [Option<Arc<Page>>; LEAF];
+type Leaf = [Option<Page>; LEAF];
 
 /// An access that is not wholly inside RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +82,8 @@ impl PageWriter<'_> {
 #[derive(Clone, Debug)]
 pub struct Memory {
     leaves: Vec<Option<Box<Leaf>>>,
+    /// Where the next page comes from.
+    pages: Pages,
     size: u64,
     /// Changes whenever pointers handed out before may no longer be used for what they were handed out for.
     generation: u64,
@@ -107,6 +110,7 @@ impl Memory {
         let pages = (size / PAGE_BYTES) as usize;
         Self {
             leaves: (0..pages.div_ceil(LEAF)).map(|_| None).collect(),
+            pages: Pages::default(),
             size,
             generation: 1,
             code: BitVec::repeat(false, pages),
@@ -135,7 +139,7 @@ impl Memory {
         }
     }
 
-    fn page(&self, frame: u64) -> Option<&Arc<Page>> {
+    fn page(&self, frame: u64) -> Option<&Page> {
         self.leaves[frame as usize / LEAF].as_ref()?[frame as usize % LEAF].as_ref()
     }
 
@@ -143,12 +147,9 @@ impl Memory {
     fn own_page(&mut self, frame: u64) -> &Page {
         let leaf = self.leaves[frame as usize / LEAF].get_or_insert_with(|| Box::new([const { None }; LEAF]));
         let slot = &mut leaf[frame as usize % LEAF];
-        let page = slot.get_or_insert_with(|| Arc::new(Page::zeroed()));
-        // Nobody makes weak pointers. The fence lets what another thread read of a snapshot that it dropped come before what is written now.
-        if Arc::strong_count(page) == 1 {
-            fence(Ordering::Acquire);
-        } else {
-            *page = Arc::new(page.duplicate());
+        let page = slot.get_or_insert_with(|| self.pages.zeroed());
+        if !page.is_alone() {
+            *page = self.pages.duplicate(page);
             // Pointers to the shared page may be in use for reading.
             self.generation += 1;
         }
@@ -183,7 +184,7 @@ impl Memory {
     /// A page to read from; `None` outside RAM.
     #[inline]
     pub fn page_reader(&self, address: u64) -> Option<PageReader<'_>> {
-        (address < self.size).then(|| PageReader(self.page(address / PAGE_BYTES).map(Arc::as_ref)))
+        (address < self.size).then(|| PageReader(self.page(address / PAGE_BYTES)))
     }
 
     /// A page to write into; `None` outside RAM, and where the page holds decoded code or is watched, so that somebody has to be told of each
@@ -464,6 +465,23 @@ impl Memory {
         self.write(address, bytes)
     }
 
+    /// Pages in a row for [`Memory::put_page`], to be filled first: with what is decompressed, say, which is then copied nowhere.
+    pub fn fresh_pages(&self, count: usize) -> FreshPages {
+        self.pages.fresh(count)
+    }
+
+    /// Replaces a whole page by the first of these, and takes it off them. Without one left, the page becomes zero.
+    ///
+    /// # Errors
+    /// It lies outside RAM.
+    pub fn put_page(&mut self, frame: u64, from: &mut FreshPages) -> Result<(), OutOfRange> {
+        self.page_address(frame)?;
+        match from.take() {
+            Some(page) => self.place_page(frame, page),
+            None => self.clear_page(frame),
+        }
+    }
+
     /// Makes a page zero. One that was never touched stays so.
     ///
     /// # Errors
@@ -479,16 +497,20 @@ impl Memory {
     /// One of them lies outside RAM.
     pub fn share_page(&mut self, source: u64, frame: u64) -> Result<(), OutOfRange> {
         self.page_address(source)?;
-        let address = self.page_address(frame)?;
+        self.page_address(frame)?;
         let Some(page) = self.page(source).cloned() else { return self.clear_page(frame) };
-        if self.has_code(frame) || self.page(frame).is_some() {
-            // Somebody may hold pointers to it, or has to be told.
-            let bytes = *page.bytes();
-            return self.write(address, &bytes);
-        }
-        self.note_write(frame);
         // Pointers for writing to the source are void.
         self.generation += 1;
+        self.place_page(frame, page)
+    }
+
+    /// Makes a page the one of a frame in RAM, or equal to it where somebody may hold pointers to the old one or has to be told.
+    fn place_page(&mut self, frame: u64, page: Page) -> Result<(), OutOfRange> {
+        if self.has_code(frame) || self.is_watched(frame) || self.page(frame).is_some() {
+            let address = self.page_address(frame)?;
+            return self.write(address, page.bytes());
+        }
+        self.note_write(frame);
         let leaf = self.leaves[frame as usize / LEAF].get_or_insert_with(|| Box::new([const { None }; LEAF]));
         leaf[frame as usize % LEAF] = Some(page);
         Ok(())
@@ -520,7 +542,7 @@ impl Memory {
             for slot in 0..LEAF {
                 let pages = [leaf.as_deref(), others].map(|leaf| leaf.and_then(|leaf| leaf[slot].as_ref()));
                 let shared = match pages {
-                    [Some(mine), Some(others)] => Arc::ptr_eq(mine, others),
+                    [Some(mine), Some(others)] => mine.is(others),
                     [None, None] => true,
                     _ => false,
                 };
@@ -599,6 +621,15 @@ mod tests {
         memory.write(0x1000, &[9]).unwrap();
         assert_eq!((memory.read_u16(0x1000), memory.read_u16(0x3000)), (Ok(0x709), Ok(0x707)), "shared until it is written");
         memory.share_page(3, 1).unwrap();
+        let mut fresh = memory.fresh_pages(2);
+        fresh.bytes()[..4096].fill(4);
+        fresh.bytes()[4096..].fill(5);
+        memory.put_page(3, &mut fresh).unwrap();
+        assert!(memory.put_page(4, &mut fresh).is_err());
+        let mut other = Memory::new(0x4000);
+        other.put_page(2, &mut fresh).unwrap();
+        other.put_page(3, &mut fresh).unwrap();
+        assert_eq!((memory.read_u16(0x3ffe), other.read_u16(0x2000), other.read_u8(0x3000)), (Ok(0x404), Ok(0x505), Ok(0)));
         memory.clear_page(3).unwrap();
         memory.clear_page(2).unwrap();
         assert_eq!((memory.read_u16(0x1000), memory.read_u16(0x3000)), (Ok(0x707), Ok(0)));

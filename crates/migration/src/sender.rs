@@ -96,7 +96,7 @@ pub(crate) fn pages_section(vm: &AnyVm, session: u64, frames: &[u64]) -> Result<
     let page = |frame: u64| frames.binary_search(&frame).ok().and_then(|at| contents.get(at));
     stream::pages::encode(&format!("{session}/ram"), 1, frames, Duplicates::OfSection, page, |made| {
         section = Some(made);
-        Ok::<(), stream::Error>(())
+        Ok::<_, stream::Error>(None)
     })?;
     match section {
         Some(section) => Ok((section, full)),

@@ -17,11 +17,14 @@
 //! equal, and every byte depend on the frames and their contents alone.
 
 use crate::error::{Error, Problem};
-use crate::section::{Section, decompress};
+use crate::section::Section;
 use rayon::prelude::*;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::mpsc::{channel, sync_channel};
 use xxhash_rust::xxh3::xxh3_64;
+use zstd::bulk::Compressor;
 
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
@@ -64,10 +67,14 @@ pub enum Content<'a> {
     Same(u64),
 }
 
+/// The same without the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
+    /// Zeros.
     Zero,
+    /// The next of the stored pages.
     Data,
+    /// What the frame of this number holds, as the stream stands here.
     Same(u64),
 }
 
@@ -78,14 +85,25 @@ struct Run {
     count: u32,
 }
 
+/// Which pages a section tells of. The bytes of the stored ones are behind it.
+#[derive(Clone, Debug)]
+pub struct Table {
+    runs: Vec<Run>,
+    /// Pages whose bytes are stored.
+    stored: usize,
+    /// Where they are in the contents.
+    at: usize,
+}
+
 /// The pages of one section, decoded.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    runs: Vec<Run>,
+    table: Table,
     data: Vec<u8>,
 }
 
-/// Makes sections out of frames, in ascending order without repetitions, and hands out each. A page that is `None` is zero.
+/// Makes sections out of frames, in ascending order without repetitions, and hands out each. A page that is `None` is zero. Sections that
+/// come back from `emit` lend their buffers to later ones. Where there is much, sections are made while earlier ones are written.
 ///
 /// # Errors
 /// The name cannot name a section, or `emit`'s.
@@ -95,40 +113,73 @@ pub fn encode<'a, E: From<Error>>(
     frames: &[u64],
     duplicates: Duplicates,
     page: impl Fn(u64) -> Option<&'a [u8; PAGE_BYTES]> + Sync,
-    mut emit: impl FnMut(Section) -> Result<(), E>,
+    mut emit: impl FnMut(Section) -> Result<Option<Section>, E>,
 ) -> Result<(), E> {
     // The first frame with each hash.
     let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
-    for group in frames.chunks(BATCH * GROUP) {
-        let hashes: Vec<Option<u64>> = group
-            .par_iter()
-            .with_min_len(BATCH / 4)
-            .map(|frame| page(*frame).filter(|bytes| !is_zero(bytes)).map(|bytes| xxh3_64(bytes)))
-            .collect();
-        let mut kinds = Vec::with_capacity(group.len());
-        for (at, (&frame, hash)) in group.iter().zip(&hashes).enumerate() {
-            if at % BATCH == 0 && duplicates == Duplicates::OfSection {
-                seen.clear();
+    let mut groups = frames.chunks(BATCH * GROUP);
+    let encode_group = |group: &[u64], seen: &mut BTreeMap<u64, u64>, spare: Vec<Vec<u8>>| {
+        let kinds = kinds(group, duplicates, seen, &page);
+        let spare = spare.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        let batches: Vec<_> = group.chunks(BATCH).zip(kinds.chunks(BATCH)).zip(spare).collect();
+        batches
+            .into_par_iter()
+            .map(|((frames, kinds), buffer)| encode_batch(name, version, frames, kinds, buffer.unwrap_or_default(), &page))
+            .collect::<Vec<_>>()
+    };
+    if groups.len() < 2 || rayon::current_num_threads() == 1 {
+        for group in groups {
+            for section in encode_group(group, &mut seen, Vec::new()) {
+                emit(section?)?;
             }
-            let Some(hash) = hash else {
-                kinds.push(Kind::Zero);
-                continue;
-            };
-            let first = *seen.entry(*hash).or_insert(frame);
-            // Guests can make hashes meet; equal is what has equal bytes.
-            let same = first != frame && page(first) == page(frame);
-            kinds.push(if same { Kind::Same(first) } else { Kind::Data });
         }
-        let sections: Vec<Result<Section, Error>> = group
-            .par_chunks(BATCH)
-            .zip(kinds.par_chunks(BATCH))
-            .map(|(frames, kinds)| encode_batch(name, version, frames, kinds, &page))
-            .collect();
-        for section in sections {
-            emit(section?)?;
-        }
+        return Ok(());
     }
-    Ok(())
+    std::thread::scope(|scope| {
+        let (made, sections) = sync_channel(1);
+        let (done_with, spare) = channel();
+        scope.spawn(move || {
+            let encoded = |group| encode_group(group, &mut seen, spare.try_iter().map(Section::into_buffer).take(GROUP).collect());
+            // Nobody takes any more what was made when `emit` has failed.
+            let _ = groups.by_ref().map(encoded).try_for_each(|group| made.send(group));
+        });
+        for section in sections.into_iter().flatten() {
+            if let Some(section) = emit(section?)? {
+                // The other thread may have made all that there is.
+                let _ = done_with.send(section);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What each page of a group is.
+fn kinds<'a>(
+    group: &[u64],
+    duplicates: Duplicates,
+    seen: &mut BTreeMap<u64, u64>,
+    page: &(impl Fn(u64) -> Option<&'a [u8; PAGE_BYTES]> + Sync),
+) -> Vec<Kind> {
+    let hashes: Vec<Option<u64>> = group
+        .par_iter()
+        .with_min_len(BATCH / 4)
+        .map(|frame| page(*frame).filter(|bytes| !is_zero(bytes)).map(|bytes| xxh3_64(bytes)))
+        .collect();
+    let mut kinds = Vec::with_capacity(group.len());
+    for (at, (&frame, hash)) in group.iter().zip(&hashes).enumerate() {
+        if at % BATCH == 0 && duplicates == Duplicates::OfSection {
+            seen.clear();
+        }
+        let Some(hash) = hash else {
+            kinds.push(Kind::Zero);
+            continue;
+        };
+        let first = *seen.entry(*hash).or_insert(frame);
+        // Guests can make hashes meet; equal is what has equal bytes.
+        let same = first != frame && page(first) == page(frame);
+        kinds.push(if same { Kind::Same(first) } else { Kind::Data });
+    }
+    kinds
 }
 
 fn is_zero(bytes: &[u8; PAGE_BYTES]) -> bool {
@@ -141,20 +192,21 @@ fn encode_batch<'a>(
     version: u16,
     frames: &[u64],
     kinds: &[Kind],
+    mut stored: Vec<u8>,
     page: &(impl Fn(u64) -> Option<&'a [u8; PAGE_BYTES]> + Sync),
 ) -> Result<Section, Error> {
     let mut runs: Vec<Run> = Vec::new();
-    let mut data = Vec::with_capacity(kinds.iter().filter(|kind| **kind == Kind::Data).count() * PAGE_BYTES);
     for (&frame, &kind) in frames.iter().zip(kinds) {
         match runs.last_mut() {
             Some(run) if run.kind == kind && run.first + u64::from(run.count) == frame => run.count += 1,
             _ => runs.push(Run { kind, first: frame, count: 1 }),
         }
-        if kind == Kind::Data {
-            data.extend_from_slice(page(frame).unwrap_or(&ZERO));
-        }
     }
-    let mut stored = Vec::with_capacity(4 + runs.len() * RUN_BYTES + data.len());
+    let data = || frames.iter().zip(kinds).filter(|(_, kind)| **kind == Kind::Data).map(|(frame, _)| page(*frame).unwrap_or(&ZERO));
+    let bytes = kinds.iter().filter(|kind| **kind == Kind::Data).count() * PAGE_BYTES;
+    let head = 4 + runs.len() * RUN_BYTES;
+    stored.clear();
+    stored.reserve(head + bytes);
     stored.extend((runs.len() as u32).to_le_bytes());
     for run in &runs {
         let (kind, source) = match run.kind {
@@ -167,10 +219,32 @@ fn encode_batch<'a>(
         stored.extend(run.first.to_le_bytes());
         stored.extend(source.to_le_bytes());
     }
-    let smaller = if data.is_empty() { None } else { zstd::bulk::compress(&data, LEVEL).ok().filter(|smaller| smaller.len() < data.len()) };
-    let compressed = smaller.is_some();
-    stored.extend(smaller.unwrap_or(data));
+    let compressed = bytes > 0 && compress(data(), bytes, &mut stored);
+    if !compressed {
+        data().for_each(|page| stored.extend_from_slice(page));
+    }
     Section::of_pages(name, version, frames.len() as u64, stored, compressed)
+}
+
+/// Puts pages of so many bytes behind what is there, as one zstd frame, unless that is no less.
+fn compress<'a>(pages: impl Iterator<Item = &'a [u8; PAGE_BYTES]>, bytes: usize, stored: &mut Vec<u8>) -> bool {
+    thread_local! {
+        // Kept, because the kernel makes every page zero that is given back to it and taken again: the pages in a row, and what zstd needs.
+        static SCRATCH: RefCell<(Vec<u8>, Option<Compressor<'static>>)> = const { RefCell::new((Vec::new(), None)) };
+    }
+    SCRATCH.with_borrow_mut(|(row, compressor)| {
+        row.clear();
+        pages.for_each(|page| row.extend_from_slice(page));
+        if compressor.is_none() {
+            *compressor = Compressor::new(LEVEL).ok();
+        }
+        let head = stored.len();
+        // One byte less than the pages: no room is an answer, too.
+        stored.resize(head + bytes - 1, 0);
+        let length = compressor.as_mut().and_then(|compressor| compressor.compress_to_buffer(row, &mut stored[head..]).ok());
+        stored.truncate(head + length.unwrap_or(0));
+        length.is_some()
+    })
 }
 
 /// Decodes sections of pages in parallel; the answers are in their order.
@@ -178,14 +252,26 @@ pub fn decode_all(sections: &[Section], known: u16) -> Vec<Result<Batch, Error>>
     sections.par_iter().map(|section| section.pages(known)).collect()
 }
 
+/// Decodes the stored pages of sections in parallel, one behind the other into `room`, which has as many bytes as their tables tell of; the
+/// answers are in their order.
+pub fn decode_into(sections: &[Section], tables: &[Table], mut room: &mut [u8]) -> Vec<Result<(), Error>> {
+    let mut pieces = Vec::with_capacity(sections.len());
+    for (section, table) in sections.iter().zip(tables) {
+        let (piece, rest) = std::mem::take(&mut room).split_at_mut(table.stored_bytes());
+        pieces.push((section, table, piece));
+        room = rest;
+    }
+    pieces.into_par_iter().map(|(section, table, piece)| section.stored_pages(table, piece)).collect()
+}
+
 fn word(bytes: &[u8], at: usize) -> Result<[u8; 4], Problem> {
     let four = bytes.get(at..at + 4).ok_or_else(|| Problem::Pages("the table of runs is longer than the contents".to_owned()))?;
     Ok([four[0], four[1], four[2], four[3]])
 }
 
-impl Batch {
-    /// Decodes what a section stores; `raw` is how many bytes its pages have.
-    pub(crate) fn decode(stored: &[u8], compressed: bool, raw: u64) -> Result<Self, Problem> {
+impl Table {
+    /// Decodes the table of what a section stores; `raw` is how many bytes its pages have.
+    pub(crate) fn decode(stored: &[u8], raw: u64) -> Result<Self, Problem> {
         let word = |at| word(stored, at).map(u32::from_le_bytes);
         let long = |at| Ok::<u64, Problem>(u64::from(word(at)?) | u64::from(word(at + 4)?) << 32);
         let count = word(0)? as usize;
@@ -216,24 +302,55 @@ impl Batch {
         if pages * PAGE_BYTES as u64 != raw {
             return Err(Problem::Contradiction { what: "bytes of pages", claimed: raw, found: pages * PAGE_BYTES as u64 });
         }
-        let stored = &stored[4 + count * RUN_BYTES..];
         // No more than `raw`, which is bounded.
-        let bytes = data_pages * PAGE_BYTES as u64;
-        let data = if compressed { decompress(stored, bytes)? } else { stored.to_vec() };
-        if data.len() as u64 != bytes {
-            return Err(Problem::Contradiction { what: "bytes of stored pages", claimed: bytes, found: data.len() as u64 });
+        Ok(Self { runs, stored: data_pages as usize, at: 4 + count * RUN_BYTES })
+    }
+
+    /// Fills `into`, which has as many bytes as the stored pages.
+    pub(crate) fn fill(&self, stored: &[u8], compressed: bool, into: &mut [u8]) -> Result<(), Problem> {
+        let stored = &stored[self.at..];
+        let found = if compressed {
+            zstd::bulk::decompress_to_buffer(stored, into).map_err(|error| Problem::Compression(error.to_string()))?
+        } else {
+            if stored.len() == into.len() {
+                into.copy_from_slice(stored);
+            }
+            stored.len()
+        };
+        if found != into.len() {
+            return Err(Problem::Contradiction { what: "bytes of stored pages", claimed: into.len() as u64, found: found as u64 });
         }
-        Ok(Self { runs, data })
+        Ok(())
+    }
+
+    /// Bytes of the stored pages.
+    pub fn stored_bytes(&self) -> usize {
+        self.stored * PAGE_BYTES
+    }
+
+    /// Frames and what they are, in ascending order.
+    pub fn pages(&self) -> impl Iterator<Item = (u64, Kind)> {
+        self.runs.iter().flat_map(|run| run.frames().map(move |frame| (frame, run.kind)))
+    }
+}
+
+impl Batch {
+    /// Decodes what a section stores; `raw` is how many bytes its pages have.
+    pub(crate) fn decode(stored: &[u8], compressed: bool, raw: u64) -> Result<Self, Problem> {
+        let table = Table::decode(stored, raw)?;
+        let mut data = vec![0; table.stored_bytes()];
+        table.fill(stored, compressed, &mut data)?;
+        Ok(Self { table, data })
     }
 
     /// Frames and what they hold, in ascending order.
     pub fn pages(&self) -> impl Iterator<Item = (u64, Content<'_>)> {
         let (data, _) = self.data.as_chunks::<PAGE_BYTES>();
         let mut data = data.iter();
-        self.runs.iter().flat_map(|run| run.frames().map(move |frame| (frame, run.kind))).map(move |(frame, kind)| {
+        self.table.pages().map(move |(frame, kind)| {
             let content = match kind {
                 Kind::Zero => Content::Zero,
-                // There is a page for each: `decode` has counted them.
+                // There is a page for each: the table has counted them.
                 Kind::Data => data.next().map_or(Content::Zero, Content::Data),
                 Kind::Same(source) => Content::Same(source),
             };

@@ -13,6 +13,8 @@ pub struct Reader<R> {
     place: Place,
     digest: Digest,
     ended: bool,
+    /// Buffers of sections that are done with: new ones would be pages that the host first has to make zero.
+    spare: Vec<Vec<u8>>,
 }
 
 impl<R: Read> Reader<R> {
@@ -25,7 +27,7 @@ impl<R: Read> Reader<R> {
         header::read_head(&mut from).map_err(|problem| problem.at(&place))?;
         place.offset = header::head().len() as u64;
         place.number = Some(0);
-        Ok(Self { from, place, digest: Digest::default(), ended: false })
+        Ok(Self { from, place, digest: Digest::default(), ended: false, spare: Vec::new() })
     }
 
     /// The next section; `None` once the end was read, and was right.
@@ -36,7 +38,7 @@ impl<R: Read> Reader<R> {
         if self.ended {
             return Ok(None);
         }
-        let section = Section::read_at(&mut self.from, self.place.clone())?;
+        let section = Section::read_at(&mut self.from, self.place.clone(), self.spare.pop().unwrap_or_default())?;
         if section.form == Form::End {
             let end: End = section.decode(1)?;
             end.check(self.place.number.unwrap_or(0), &self.digest).map_err(|problem| problem.at(&section.place))?;
@@ -49,6 +51,11 @@ impl<R: Read> Reader<R> {
         self.place.number = self.place.number.and_then(|number| number.checked_add(1));
         self.place.after = Some(section.name.clone());
         Ok(Some(section))
+    }
+
+    /// Takes sections back that nobody needs any more: what comes next is read into their buffers.
+    pub fn recycle(&mut self, sections: impl IntoIterator<Item = Section>) {
+        self.spare.extend(sections.into_iter().map(Section::into_buffer));
     }
 
     /// Asks that nothing follows the end, as in a file.

@@ -3,7 +3,7 @@
 use crate::cbor;
 use crate::error::{Error, Place, Problem};
 use crate::header::{self, Form, Header};
-use crate::pages::{self, Batch};
+use crate::pages::{self, Batch, Table};
 use crate::{MAXIMUM_VALUE_BYTES, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -122,6 +122,11 @@ impl Section {
         &self.place
     }
 
+    /// The buffer of the contents, to be used again.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.stored
+    }
+
     fn header(&self, number: u32) -> Header {
         Header {
             number,
@@ -159,11 +164,11 @@ impl Section {
     /// # Errors
     /// See [`Problem`]. The place tells of offsets from where reading began.
     pub fn read(from: &mut impl Read) -> Result<Self, Error> {
-        Self::read_at(from, Place::default())
+        Self::read_at(from, Place::default(), Vec::new())
     }
 
-    /// Reads one section at a place.
-    pub(crate) fn read_at(from: &mut impl Read, mut place: Place) -> Result<Self, Error> {
+    /// Reads one section at a place, its contents into a buffer that may have been another's.
+    pub(crate) fn read_at(from: &mut impl Read, mut place: Place, buffer: Vec<u8>) -> Result<Self, Error> {
         let expected = place.number;
         place.number = Some(expected.unwrap_or(0));
         let (header, head) = Header::read(from, &mut place).map_err(|problem| problem.at(&place))?;
@@ -171,17 +176,18 @@ impl Section {
             return Err(Problem::OutOfOrder { found: header.number }.at(&place));
         }
         place.number = Some(header.number);
-        Self::read_contents(from, header, head, place.clone()).map_err(|problem| problem.at(&place))
+        Self::read_contents(from, header, head, place.clone(), buffer).map_err(|problem| problem.at(&place))
     }
 
-    fn read_contents(from: &mut impl Read, header: Header, head: u32, place: Place) -> Result<Self, Problem> {
+    fn read_contents(from: &mut impl Read, header: Header, head: u32, place: Place, mut stored: Vec<u8>) -> Result<Self, Problem> {
         let (most_stored, most_raw) = match header.form {
             Form::End | Form::Value => (MAXIMUM_VALUE_BYTES, MAXIMUM_VALUE_BYTES),
             Form::Pages => (pages::MAXIMUM_STORED, pages::MAXIMUM_RAW),
         };
         limit("bytes stored", header.stored, most_stored)?;
         limit("bytes of contents", header.raw, most_raw)?;
-        let mut stored = Vec::with_capacity(header.stored.min(FIRST_ROOM) as usize);
+        stored.clear();
+        stored.reserve(header.stored.min(FIRST_ROOM) as usize);
         from.by_ref().take(header.stored).read_to_end(&mut stored).map_err(Problem::Io)?;
         if (stored.len() as u64) < header.stored {
             return Err(Problem::Truncated { wanted: header.stored, found: stored.len() as u64 });
@@ -247,12 +253,29 @@ impl Section {
     /// # Errors
     /// It is newer, holds no pages or malformed ones.
     pub fn pages(&self, known: u16) -> Result<Batch, Error> {
-        let decoded = || match self.form {
+        self.decode_pages(known, || Batch::decode(&self.stored, self.compressed, self.raw))
+    }
+
+    /// The table of the pages, of a section whose newest version is `known`.
+    ///
+    /// # Errors
+    /// It is newer, holds no pages or a malformed table.
+    pub fn page_table(&self, known: u16) -> Result<Table, Error> {
+        self.decode_pages(known, || Table::decode(&self.stored, self.raw))
+    }
+
+    fn decode_pages<T>(&self, known: u16, decode: impl FnOnce() -> Result<T, Problem>) -> Result<T, Error> {
+        let decoded = match self.form {
             Form::Pages if self.version > known => Err(Problem::Version { found: self.version, known }),
-            Form::Pages => Batch::decode(&self.stored, self.compressed, self.raw),
+            Form::Pages => decode(),
             found => Err(Problem::WrongForm { wanted: Form::Pages, found }),
         };
-        decoded().map_err(|problem| problem.at(&self.place))
+        decoded.map_err(|problem| problem.at(&self.place))
+    }
+
+    /// Fills `into` with the stored pages that this section's table tells of.
+    pub(crate) fn stored_pages(&self, table: &Table, into: &mut [u8]) -> Result<(), Error> {
+        table.fill(&self.stored, self.compressed, into).map_err(|problem| problem.at(&self.place))
     }
 }
 

@@ -100,7 +100,10 @@ impl<W: Write> Writer<W> {
         frames: &[u64],
         page: impl Fn(u64) -> Option<&'a [u8; PAGE_BYTES]> + Sync,
     ) -> Result<(), Error> {
-        pages::encode(name, version, frames, Duplicates::OfCall, page, |section| self.section(&section))
+        pages::encode(name, version, frames, Duplicates::OfCall, page, |section| {
+            self.section(&section)?;
+            Ok(Some(section))
+        })
     }
 
     /// How many bytes were written.

@@ -249,6 +249,27 @@ fn the_bytes_are_the_same_with_any_number_of_threads() {
 }
 
 #[test]
+fn a_stream_that_cannot_be_written_ends_the_making_of_sections() {
+    struct Full(usize);
+    impl std::io::Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let pages = made_pages(10_000);
+    let frames: Vec<u64> = pages.keys().copied().collect();
+    for room in [100, 100_000, 2_000_000] {
+        let mut writer = Writer::new(Full(room)).unwrap();
+        let error = writer.pages("memory", 1, &frames, |frame| pages.get(&frame)).unwrap_err();
+        assert!(matches!(error.problem, Problem::Io(_)), "{error}");
+    }
+}
+
+#[test]
 fn sections_that_stand_by_themselves_are_read_in_any_order() {
     let pages = made_pages(1000);
     let frames: Vec<u64> = pages.keys().copied().collect();
@@ -261,7 +282,7 @@ fn sections_that_stand_by_themselves_are_read_in_any_order() {
         |frame| pages.get(&frame),
         |section| {
             sections.push(section);
-            Ok(())
+            Ok(None)
         },
     );
     made.unwrap();
