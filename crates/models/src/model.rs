@@ -10,6 +10,7 @@ use crate::supported::{supported_cr4, supported_efer};
 use isa::control::{Cr4, Efer};
 use isa::cpuid::{Feature, Output};
 use isa::svm::SvmFeatures;
+use isa::svm::cpuid::SVM_LEAF;
 use isa::vmx::{CapabilityMsr, VmxCapabilities};
 use serde::{Deserialize, Serialize};
 use timing::CostModel;
@@ -134,20 +135,17 @@ impl CpuModel {
 
     /// True where CPUID reports the feature (for SYSCALL on Intel: in 64-bit mode).
     pub fn has(&self, feature: Feature) -> bool {
-        let (leaf, subleaf, output, bit) = feature.place();
-        let words = self.feature_words(leaf, subleaf);
-        let word = match output {
-            Output::Eax => words.eax,
-            Output::Ebx => words.ebx,
-            Output::Ecx => words.ecx,
-            Output::Edx => words.edx,
-        };
-        word >> bit & 1 != 0
+        match (feature.place(), &self.svm) {
+            ((SVM_LEAF, _, Output::Edx, bit), Some(svm)) => svm.features.into_bits() >> bit & 1 != 0,
+            _ => self.cpuid_features.contains(&feature),
+        }
     }
 
     /// Every feature that CPUID reports, one [`Feature::bit`] each.
     pub fn features(&self) -> u128 {
-        Feature::ALL.iter().filter(|&&feature| self.has(feature)).fold(0, |set, feature| set | feature.bit())
+        let listed = self.cpuid_features.iter().fold(0, |set, feature| set | feature.bit());
+        let of_svm = Feature::ALL.iter().filter(|feature| feature.place().0 == SVM_LEAF && self.has(**feature));
+        of_svm.fold(listed, |set, feature| set | feature.bit())
     }
 
     /// The bits of CR4 that software may set; the others are reserved.
@@ -197,5 +195,28 @@ pub const fn default_for(vendor: Vendor) -> &'static CpuModel {
     match vendor {
         Vendor::Intel => &crate::SKYLAKE_SERVER,
         Vendor::Amd => &crate::ZEN3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_has_what_its_cpuid_words_tell() {
+        for model in crate::MODELS {
+            for &feature in Feature::ALL {
+                let (leaf, subleaf, output, bit) = feature.place();
+                let words = model.feature_words(leaf, subleaf);
+                let word = match output {
+                    Output::Eax => words.eax,
+                    Output::Ebx => words.ebx,
+                    Output::Ecx => words.ecx,
+                    Output::Edx => words.edx,
+                };
+                assert_eq!(model.has(feature), word >> bit & 1 != 0, "{feature:?} of {}", model.name);
+                assert_eq!(model.features() & feature.bit() != 0, model.has(feature), "{feature:?} of {}", model.name);
+            }
+        }
     }
 }
