@@ -62,6 +62,14 @@ impl Default for BoardConfig {
     }
 }
 
+/// What a board asks of whoever runs the processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demands {
+    outcome: Option<Outcome>,
+    extint: bool,
+    next_event: Option<u64>,
+}
+
 /// The devices and the wires between them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Board {
@@ -209,6 +217,11 @@ impl Board {
     /// The INTR output of the 8259 pair, wired to the bootstrap processor's LINT0.
     pub fn extint(&self) -> bool {
         self.pic.output()
+    }
+
+    /// What whoever runs the processors has to act on; messages of the I/O APIC apart, which wait to be taken.
+    pub fn demands(&self) -> Demands {
+        Demands { outcome: self.outcome, extint: self.extint(), next_event: self.next }
     }
 
     /// The processor's interrupt-acknowledge cycle for an ExtINT: the vector.

@@ -17,7 +17,7 @@ pub mod rtc;
 pub mod shutdown;
 pub mod uart;
 
-pub use board::{Board, BoardConfig, RAM_BELOW_4G};
+pub use board::{Board, BoardConfig, Demands, RAM_BELOW_4G};
 pub use clock::{Clock, Frequency};
 pub use isa::apic::{ApicMessage, BROADCAST, DeliveryMode};
 pub use outcome::{Outcome, ResetCause};

@@ -294,8 +294,14 @@ impl Backend for SvmBackend {
     fn enter(&mut self, cpu: &mut Cpu) -> Result<bool, EntryRefused> {
         self.injected = (0, 0);
         let (rax, rsp) = (cpu.gpr(Gpr::Rax), cpu.gpr(Gpr::Rsp));
-        self.write(cpu, place!(save.rax), rax);
-        self.write(cpu, place!(save.rsp), rsp);
+        let together = cpu.write_physical_page(self.vmcb, |page| {
+            page.write(place!(save.rax) as usize, &rax.to_le_bytes());
+            page.write(place!(save.rsp) as usize, &rsp.to_le_bytes());
+        });
+        if !together {
+            self.write(cpu, place!(save.rax), rax);
+            self.write(cpu, place!(save.rsp), rsp);
+        }
         let flush = std::mem::take(&mut self.flush);
         let flushed = flush != TlbControl::DO_NOTHING;
         if flushed {

@@ -37,6 +37,7 @@ impl<B: Backend> Vm<B> {
             self.emit(vcpu, sink, Event::UserspaceExit { reason: name.into(), number });
         }
         let now = self.device_time(vcpu);
+        let before = self.common.board.demands();
         if input {
             let value = self.common.board.port_read(port, width, now) & mask;
             // Bits 63:32 are cleared by a 32-bit IN, and kept by the narrower ones.
@@ -46,8 +47,8 @@ impl<B: Backend> Vm<B> {
         } else {
             self.common.board.port_write(port, width, out, now);
         }
-        // A device may have set a timer, raised a line or ended the run.
-        self.common.look = true;
+        // A device may have set a timer, raised a line or ended the run. Most accesses do nothing of it: whoever polls a status, say.
+        self.common.look |= self.common.board.has_messages() || self.common.board.demands() != before;
         self.skip(vcpu, report.length)
     }
 }
