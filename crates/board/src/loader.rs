@@ -16,6 +16,7 @@
 //! Nothing may overlap, and all of it must lie in RAM: below [`RAM_BELOW_4G`], and from 4 GiB upwards for the rest of the memory.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 use crate::board::RAM_BELOW_4G;
 
@@ -187,6 +188,12 @@ pub fn load(file: &[u8], options: &LoadOptions) -> Result<Image, LoadError> {
         Kind::Elf => elf::load(file, options),
         Kind::Flat | Kind::Auto => flat::load(file, options),
     }
+}
+
+/// The labels of an image: names that the symbol table of an ELF file, or of a Multiboot image that is one, gives to linear addresses. Empty where
+/// there is none.
+pub fn symbols(file: &[u8]) -> BTreeMap<String, u64> {
+    elf::symbols(file)
 }
 
 /// The stretches of RAM of a machine with `memory_size` bytes, as start and end.

@@ -38,9 +38,10 @@ pub enum Command {
     Boot(Boot),
     /// Move the guest of a scenario live to another CPU model in the middle of its run, and tell what that was like.
     Migrate(Migrate),
-    /// Run a scenario up to a moment, and write it to a file from which it goes on as if nothing had happened.
+    /// Run a scenario up to a moment, and write it to a file from which it goes on as if nothing had happened (of a booted guest: `boot
+    /// --checkpoint`).
     Checkpoint(Checkpoint),
-    /// Go on from a checkpoint: the rest of the trace, and whether the scenario's expectations came true.
+    /// Go on from a checkpoint: the rest of the trace, and whether the scenario's expectations came true; or the rest of a booted guest's run.
     Restore(Restore),
     /// Show what is in a checkpoint: its sections, a section, a field of a section, memory.
     Inspect(Inspect),
@@ -114,7 +115,7 @@ pub struct Migrate {
     /// Only machines whose name (`zen3.trap-and-patch`) contains this.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
-    /// When: exit:N, cycle:N, instruction:N, hypercall:N, label:NAME or label:NAME:PASS; the default is half of the guest's instructions.
+    /// When: exit:N, cycle:N, instruction:N, hypercall:N, label:NAME[:PASS] or address:N[:PASS]; the default is half of the guest's instructions.
     #[arg(long, value_name = "MOMENT")]
     pub at: Option<String>,
     /// Do not move: say whether the destination would take the guest at that moment, and what would be lost.
@@ -194,7 +195,7 @@ pub struct Checkpoint {
     /// The machine whose name (`zen3.trap-and-patch`) contains this; a scenario of several needs it.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
-    /// When: exit:N, cycle:N, instruction:N, hypercall:N, label:NAME or label:NAME:PASS.
+    /// When: exit:N, cycle:N, instruction:N, hypercall:N, label:NAME or address:N, the last two also with :PASS.
     #[arg(long, value_name = "MOMENT")]
     pub at: String,
     /// Where to write it.
@@ -210,12 +211,41 @@ pub struct Checkpoint {
 pub struct Restore {
     /// The checkpoint.
     pub file: PathBuf,
-    /// Write the trace from there on as NDJSON.
+    /// Write the trace from there on as NDJSON (of a booted guest, `-` for text on the standard output).
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Another checkpoint on the way.
+    #[command(flatten)]
+    pub cut: Cut,
+    /// Of a booted guest: write the serial output from there on there instead of to the standard output.
+    #[arg(long, value_name = "FILE")]
+    pub serial: Option<PathBuf>,
+    /// Of a booted guest under a hypervisor: let the trace tell also of what its CPUs deliver through its own IDT.
+    #[arg(long, requires = "trace")]
+    pub deliveries: bool,
+    /// Of a booted guest: give up after so many instructions since its start; the default is the limit it was booted with.
+    #[arg(long, value_name = "N")]
+    pub max_instructions: Option<u64>,
+    /// Of a booted guest: give up after so many cycles of simulated time since its start.
+    #[arg(long, value_name = "N")]
+    pub max_cycles: Option<u64>,
     /// How code is executed.
     #[command(flatten)]
     pub tiers: Tiers,
+}
+
+/// A checkpoint on the way of a run.
+#[derive(Debug, Args)]
+pub struct Cut {
+    /// Write the run to this file when the moment of `--at` comes, and go on; `trapline restore` goes on from there once more.
+    #[arg(long, value_name = "FILE", requires = "at")]
+    pub checkpoint: Option<PathBuf>,
+    /// When: exit:N, cycle:N, instruction:N, hypercall:N, since the guest's start, label:NAME or address:N, the last two also with :PASS.
+    #[arg(long, value_name = "MOMENT", requires = "checkpoint")]
+    pub at: Option<String>,
+    /// Do not go on behind that.
+    #[arg(long, requires = "checkpoint")]
+    pub stop: bool,
 }
 
 /// Options of `inspect`.
@@ -353,6 +383,9 @@ pub struct Boot {
     /// Give up after so many cycles of simulated time: a guest may sleep for ever while a timer ticks.
     #[arg(long, value_name = "N", default_value_t = 10_000_000_000_000)]
     pub max_cycles: u64,
+    /// A checkpoint on the way.
+    #[command(flatten)]
+    pub cut: Cut,
     /// Treat the image as flat code, loaded at this address.
     #[arg(long, value_name = "ADDRESS", value_parser = number)]
     pub flat: Option<u64>,

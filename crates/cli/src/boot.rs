@@ -1,9 +1,11 @@
-//! `trapline boot`: an image on a machine, its serial output to the terminal, its verdict as exit code.
+//! `trapline boot`: an image on a machine, its serial output to the terminal, its verdict as exit code; and `trapline restore` of such a run.
 
-use crate::arguments::{Boot, VendorName};
+use crate::arguments::{Boot, Cut, Restore, VendorName};
+use crate::checkpoint::{Written, write_file};
 use crate::exit::Exit;
 use crate::output::Output;
-use scenario::boot::{BootOptions, Kind};
+use scenario::boot::{BootOptions, Booted, Kind, RestoreOptions};
+use scenario::checkpoint::Checkpoint;
 use scenario::file::{Mode, Policy, Stop, Vendor};
 use scenario::load::read_bounded;
 use scenario::run::Report;
@@ -67,31 +69,93 @@ fn attempt(arguments: &Boot, output: &Output) -> Result<Exit, String> {
         max_cycles: arguments.max_cycles,
         compile: arguments.tiers.compile(),
     };
-    let mut serial: Box<dyn Write> = match &arguments.serial {
-        Some(path) => Box::new(create(path)?),
-        None if output.json() => Box::new(io::sink()),
-        None => Box::new(io::stdout()),
-    };
-    let mut trace = match &arguments.trace {
-        None => None,
-        Some(path) if path.as_os_str() == "-" => Some(Writer::new(Box::new(BufWriter::new(io::stdout())) as Box<dyn Write>, Format::Text)),
-        Some(path) => Some(Writer::new(Box::new(create(path)?) as Box<dyn Write>, Format::Ndjson)),
-    };
-    let report = {
-        let sink = trace.as_mut().map(|writer| writer as &mut dyn Sink);
-        scenario::boot::boot(&options, &mut serial, sink)?
-    };
-    serial.flush().map_err(|error| format!("cannot write the serial output: {error}"))?;
-    if let Some(writer) = trace {
-        writer.finish().map_err(|error| format!("cannot write the trace: {error}"))?;
-    }
-    show(&report, output);
-    Ok(exit_of(&report))
+    let streams = Streams::new(arguments.serial.as_deref(), arguments.trace.as_deref(), output)?;
+    let booted = Booted::new(&options, streams.trace.is_some())?;
+    run(booted, &arguments.cut, streams, output)
 }
 
-fn show(report: &Report, output: &Output) {
+/// Where the output of a guest goes, and its events.
+struct Streams {
+    serial: Box<dyn Write>,
+    trace: Option<Writer<Box<dyn Write>>>,
+}
+
+impl Streams {
+    fn new(serial: Option<&Path>, trace: Option<&Path>, output: &Output) -> Result<Self, String> {
+        let serial: Box<dyn Write> = match serial {
+            Some(path) => Box::new(create(path)?),
+            None if output.json() => Box::new(io::sink()),
+            None => Box::new(io::stdout()),
+        };
+        let trace = match trace {
+            None => None,
+            Some(path) if path.as_os_str() == "-" => {
+                Some(Writer::new(Box::new(BufWriter::new(io::stdout())) as Box<dyn Write>, Format::Text))
+            }
+            Some(path) => Some(Writer::new(Box::new(create(path)?) as Box<dyn Write>, Format::Ndjson)),
+        };
+        Ok(Self { serial, trace })
+    }
+}
+
+/// Goes on from a checkpoint of a booted guest.
+pub fn restore(checkpoint: Checkpoint, arguments: &Restore, output: &Output) -> Result<Exit, String> {
+    let streams = Streams::new(arguments.serial.as_deref(), arguments.trace.as_deref(), output)?;
+    let options = RestoreOptions {
+        compile: arguments.tiers.compile(),
+        watched: streams.trace.is_some(),
+        deliveries: arguments.deliveries,
+        max_instructions: arguments.max_instructions,
+        max_cycles: arguments.max_cycles,
+    };
+    let booted =
+        Booted::restore(checkpoint, &options).map_err(|error| format!("cannot go on from {}: {error}", arguments.file.display()))?;
+    run(booted, &arguments.cut, streams, output)
+}
+
+/// Runs a guest, to its end or to a checkpoint.
+fn run(mut booted: Booted, cut: &Cut, mut streams: Streams, output: &Output) -> Result<Exit, String> {
+    let until = cut.at.as_deref().map(|at| booted.moment(at)).transpose()?;
+    let mut go_on = |booted: &mut Booted, until| {
+        let sink = streams.trace.as_mut().map(|writer| writer as &mut dyn Sink);
+        booted.run(until, &mut streams.serial, sink)
+    };
+    let (mut written, mut report) = (None, go_on(&mut booted, until));
+    if let (None, Some(file)) = (&report, &cut.checkpoint) {
+        let bytes = write_file(file, |to| booted.checkpoint(to))?;
+        let done = Written { file, title: booted.image().to_owned(), machine: booted.machine().to_owned(), bytes, totals: booted.totals() };
+        if !output.json() && !output.quiet {
+            // The serial output has the standard output for itself.
+            output.complain(&done.text(output));
+        }
+        written = Some(done);
+        if !cut.stop {
+            report = go_on(&mut booted, None);
+        }
+    }
+    streams.serial.flush().map_err(|error| format!("cannot write the serial output: {error}"))?;
+    if let Some(writer) = streams.trace {
+        writer.finish().map_err(|error| format!("cannot write the trace: {error}"))?;
+    }
+    if let Some(report) = &report {
+        show(report, written.as_ref(), output);
+    } else if let (true, Some(written)) = (output.json(), &written) {
+        output.print(&format!("{:#}\n", written.json()));
+    }
+    if let (Some(at), None) = (&cut.at, &written) {
+        output.error(format_args!("the run was over before {at}, and nothing was written"));
+        return Ok(report.as_ref().map_or(Exit::Failed, exit_of).max(Exit::Failed));
+    }
+    Ok(report.as_ref().map_or(Exit::Success, exit_of))
+}
+
+fn show(report: &Report, written: Option<&Written<'_>>, output: &Output) {
     if output.json() {
-        output.print(&format!("{:#}\n", report.to_json()));
+        let mut document = report.to_json();
+        if let Some(written) = written {
+            document["checkpoint"] = written.json();
+        }
+        output.print(&format!("{document:#}\n"));
     } else if !output.quiet {
         // The serial output has the standard output for itself.
         output.complain(&format!("{}\n", report.summary_line()));

@@ -3,18 +3,76 @@
 use crate::arguments::{Checkpoint, Restore};
 use crate::exit::Exit;
 use crate::output::Output;
+use scenario::boot::Booted;
 use scenario::checkpoint;
 use scenario::host::{Totals, Until};
 use scenario::load::{Scenario, Variant};
 use scenario::run::{After, Interrupt, Interrupted, Options};
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
+
+/// A checkpoint that was written, and the moment of it.
+pub struct Written<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// What runs.
+    pub title: String,
+    /// Its machine.
+    pub machine: String,
+    /// The size of the file.
+    pub bytes: u64,
+    /// How far the run was.
+    pub totals: Totals,
+}
+
+impl Written<'_> {
+    /// For people.
+    pub fn text(&self, output: &Output) -> String {
+        let Totals { instructions, cycles, exits, .. } = self.totals;
+        format!(
+            "{} on {}: {} bytes in {}\nat {instructions} instructions, {cycles} cycles, {exits} VM exits\n",
+            self.title,
+            output.paint("1", &self.machine),
+            self.bytes,
+            self.file.display(),
+        )
+    }
+
+    /// For programs; numbers that can exceed 2^53 are strings.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "schema_version": 1,
+            "file": self.file.display().to_string(),
+            "machine": self.machine,
+            "bytes": self.bytes,
+            "instructions": self.totals.instructions.to_string(),
+            "cycles": self.totals.cycles.to_string(),
+            "exits": self.totals.exits,
+        })
+    }
+}
+
+/// Writes a checkpoint to a file. Its size in bytes.
+///
+/// # Errors
+/// Says why it cannot be written.
+pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<(), checkpoint::Error>) -> Result<u64, String> {
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot write {}: {error}", path.display());
+    let file = File::create(path).map_err(|error| cannot(&error))?;
+    let mut buffered = BufWriter::new(&file);
+    write(&mut buffered).map_err(|error| cannot(&error))?;
+    buffered.flush().map_err(|error| cannot(&error))?;
+    drop(buffered);
+    Ok(file.metadata().map_or(0, |metadata| metadata.len()))
+}
 
 /// Interrupts a run once, and writes it.
 struct Once<'a> {
     at: Option<Until>,
     file: &'a Path,
+    /// Whether the run goes on behind that.
+    goes_on: bool,
     outcome: Option<Result<(Totals, u64), String>>,
 }
 
@@ -24,12 +82,9 @@ impl Interrupt for Once<'_> {
     }
 
     fn interrupted(&mut self, run: &mut Interrupted<'_>) -> After {
-        let written = File::create(self.file).map_err(|error| error.to_string()).and_then(|file| {
-            run.checkpoint(&mut BufWriter::new(&file)).map_err(|error| error.to_string())?;
-            Ok(file.metadata().map_or(0, |metadata| metadata.len()))
-        });
+        let written = write_file(self.file, |to| run.checkpoint(to));
         self.outcome = Some(written.map(|bytes| (run.totals(), bytes)));
-        After::Leave
+        if self.goes_on && matches!(self.outcome, Some(Ok(_))) { After::GoOn } else { After::Leave }
     }
 }
 
@@ -56,65 +111,88 @@ pub fn checkpoint(arguments: &Checkpoint, output: &Output) -> Exit {
         }
     };
     let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
-    let mut once = Once { at: Some(at), file: &arguments.output, outcome: None };
+    let mut once = Once { at: Some(at), file: &arguments.output, goes_on: false, outcome: None };
     let report = scenario::run::run_interrupted(&scenario, variant, &options, None, &mut once);
-    let (totals, bytes) = match (once.outcome, report) {
-        (Some(Ok(written)), _) => written,
+    match (once.outcome, report) {
+        (Some(Ok((totals, bytes))), _) => {
+            let title = scenario.file.title.clone();
+            let written = Written { file: &arguments.output, title, machine: variant.name(), bytes, totals };
+            if output.json() {
+                output.print(&format!("{:#}\n", written.json()));
+            } else if !output.quiet {
+                output.print(&written.text(output));
+            }
+            Exit::Success
+        }
         (Some(Err(error)), _) => {
-            output.error(format_args!("cannot write {}: {error}", arguments.output.display()));
-            return Exit::Invalid;
+            output.error(error);
+            Exit::Invalid
         }
         (None, Ok(Some(report))) => {
             output.error(format_args!("the run was over before {}, and nothing was written: {}", arguments.at, report.summary_line()));
-            return Exit::Failed;
+            Exit::Failed
         }
-        (None, Ok(None) | Err(_)) => return Exit::Internal,
-    };
-    if output.json() {
-        let document = serde_json::json!({
-            "schema_version": 1,
-            "file": arguments.output.display().to_string(),
-            "machine": variant.name(),
-            "bytes": bytes,
-            "instructions": totals.instructions.to_string(),
-            "cycles": totals.cycles.to_string(),
-            "exits": totals.exits,
-        });
-        output.print(&format!("{document:#}\n"));
-    } else if !output.quiet {
-        output.print(&format!(
-            "{} on {}: {} bytes in {}\nat {} instructions, {} cycles, {} VM exits\n",
-            scenario.file.title,
-            output.paint("1", &variant.name()),
-            bytes,
-            arguments.output.display(),
-            totals.instructions,
-            totals.cycles,
-            totals.exits
-        ));
+        (None, Ok(None) | Err(_)) => Exit::Internal,
     }
-    Exit::Success
 }
 
 /// Goes on from a checkpoint, and judges the end.
 pub fn restore(arguments: &Restore, output: &Output) -> Exit {
-    let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
-    let read = File::open(&arguments.file).map_err(|error| error.to_string()).and_then(|file| {
-        let checkpoint = checkpoint::Checkpoint::read(BufReader::new(file)).map_err(|error| error.to_string())?;
-        checkpoint::restore(checkpoint, options.compile).map_err(|error| match error {
-            checkpoint::RestoreError::Scenario(ref diagnostics) => format!("{error}\n{}", diagnostics.render(output.error_colours)),
-            checkpoint::RestoreError::Checkpoint(error) => error.to_string(),
-        })
-    });
-    let restored = match read {
-        Ok(restored) => restored,
-        Err(error) => {
-            output.error(format_args!("cannot go on from {}: {error}", arguments.file.display()));
-            return Exit::Invalid;
+    let read = File::open(&arguments.file).map_err(|error| error.to_string());
+    let read = read.and_then(|file| checkpoint::Checkpoint::read(BufReader::new(file)).map_err(|error| error.to_string()));
+    let restored = read.map_err(|error| format!("cannot go on from {}: {error}", arguments.file.display())).and_then(|checkpoint| {
+        if Booted::is_in(&checkpoint) {
+            crate::boot::restore(checkpoint, arguments, output)
+        } else {
+            restore_scenario(checkpoint, arguments, output)
         }
-    };
+    });
+    restored.unwrap_or_else(|error| {
+        output.error(error);
+        Exit::Invalid
+    })
+}
+
+fn restore_scenario(checkpoint: checkpoint::Checkpoint, arguments: &Restore, output: &Output) -> Result<Exit, String> {
+    let for_guests = [
+        ("--serial", arguments.serial.is_some()),
+        ("--deliveries", arguments.deliveries),
+        ("--max-instructions", arguments.max_instructions.is_some()),
+        ("--max-cycles", arguments.max_cycles.is_some()),
+    ];
+    if let Some((option, _)) = for_guests.iter().find(|(_, given)| *given) {
+        return Err(format!("{option} is for guests of `trapline boot`, and {} is a scenario's run", arguments.file.display()));
+    }
+    let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot go on from {}: {error}", arguments.file.display());
+    let restored = checkpoint::restore(checkpoint, options.compile).map_err(|error| match error {
+        checkpoint::RestoreError::Scenario(ref diagnostics) => {
+            cannot(&format_args!("{error}\n{}", diagnostics.render(output.error_colours)))
+        }
+        checkpoint::RestoreError::Checkpoint(error) => cannot(&error),
+    })?;
+    let at = arguments.cut.at.as_deref().map(|at| checkpoint::moment(at, &restored.variant)).transpose()?;
+    let file = arguments.cut.checkpoint.clone().unwrap_or_default();
+    let mut once = Once { at, file: &file, goes_on: !arguments.cut.stop, outcome: None };
     let (title, name) = (restored.scenario.file.title.clone(), restored.variant.name());
     let heading = format!("{title} on {}, from {}\n", output.paint("1", &name), arguments.file.display());
-    let runs = [(heading, |sink: &mut dyn trace::Sink| scenario::run::run_restored(restored, &options, Some(sink)))];
-    crate::run::print_runs(runs, &arguments.file, &title, arguments.trace.as_deref(), output)
+    let interrupt = &mut once;
+    let runs = [(heading, move |sink: &mut dyn trace::Sink| {
+        scenario::run::run_restored_interrupted(restored, &options, Some(sink), interrupt).ok().flatten()
+    })];
+    let exit = crate::run::print_runs(runs, &arguments.file, &title, arguments.trace.as_deref(), output);
+    match (once.outcome, &arguments.cut.at) {
+        (Some(Err(error)), _) => Err(error),
+        (Some(Ok((totals, bytes))), _) => {
+            if !output.json() && !output.quiet {
+                output.complain(&Written { file: &file, title, machine: name, bytes, totals }.text(output));
+            }
+            Ok(exit)
+        }
+        (None, Some(at)) => {
+            output.error(format_args!("the run was over before {at}, and nothing was written"));
+            Ok(exit.max(Exit::Failed))
+        }
+        (None, None) => Ok(exit),
+    }
 }

@@ -25,13 +25,13 @@ pub fn run(arguments: &Run, output: &Output) -> Exit {
     }
     let runs = chosen.into_iter().map(|variant| {
         let heading = format!("{} on {}\n", scenario.file.title, output.paint("1", &variant.name()));
-        (heading, |sink: &mut dyn trace::Sink| scenario::run::run(&scenario, variant, &options, Some(sink)))
+        (heading, |sink: &mut dyn trace::Sink| Some(scenario::run::run(&scenario, variant, &options, Some(sink))))
     });
     print_runs(runs, &arguments.file, &scenario.file.title, arguments.trace.as_deref(), output)
 }
 
-/// Makes runs, each with its heading, and prints what came of them.
-pub fn print_runs<R: FnOnce(&mut dyn trace::Sink) -> Report>(
+/// Makes runs, each with its heading, and prints what came of them. One that was left on its way has no report, and nothing is judged.
+pub fn print_runs<R: FnOnce(&mut dyn trace::Sink) -> Option<Report>>(
     runs: impl IntoIterator<Item = (String, R)>,
     file: &Path,
     title: &str,
@@ -64,6 +64,7 @@ pub fn print_runs<R: FnOnce(&mut dyn trace::Sink) -> Report>(
             output.error(format_args!("cannot write the trace: {error}"));
             return Exit::Invalid;
         }
+        let Some(report) = report else { continue };
         if human {
             output.print(&verdict(&report, output));
         } else if output.quiet && !report.passed() {

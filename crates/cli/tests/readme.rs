@@ -7,8 +7,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Pages whose examples are run.
-const WITH_EXAMPLES: [&str; 7] =
-    ["README.md", "docs/explain.md", "docs/explore.md", "docs/interleavings.md", "docs/migration.md", "docs/story.md", "docs/tour.md"];
+const WITH_EXAMPLES: [&str; 8] = [
+    "README.md",
+    "docs/checkpoints.md",
+    "docs/explain.md",
+    "docs/explore.md",
+    "docs/interleavings.md",
+    "docs/migration.md",
+    "docs/story.md",
+    "docs/tour.md",
+];
+
+/// Where examples write files; in this test it is a directory of its own, empty in front of the first example of a page.
+const OUT: &str = "out/";
 
 /// How an example invokes the command.
 const PROMPTS: [&str; 2] = ["$ trapline ", "$ cargo run --release -- "];
@@ -68,16 +79,20 @@ fn every_example_prints_what_is_shown() {
     for page in WITH_EXAMPLES {
         let text = read(&root().join(page));
         let mut updated = text.clone();
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples").join(page.replace('/', "-"));
+        let _ = fs::remove_dir_all(&out);
+        fs::create_dir_all(&out).expect("a directory in the folder for tests");
+        let out = format!("{}/", out.display());
         for (number, language, lines) in blocks(&text) {
             let Some((command, shown)) = lines.split_first().filter(|_| language == "console") else { continue };
             let Some(arguments) = PROMPTS.iter().find_map(|prompt| command.strip_prefix(prompt)) else { continue };
             let output = Command::new(env!("CARGO_BIN_EXE_trapline"))
-                .args(arguments.split_whitespace())
+                .args(arguments.split_whitespace().map(|argument| argument.replacen(OUT, &out, usize::from(argument.starts_with(OUT)))))
                 .env("NO_COLOR", "1")
                 .current_dir(root())
                 .output()
                 .expect("the command runs");
-            let printed = String::from_utf8_lossy(&output.stdout);
+            let printed = String::from_utf8_lossy(&output.stdout).replace(&out, OUT);
             let (shown, printed) = (tidy(shown.iter().copied()), tidy(printed.lines()));
             run += 1;
             if update && !shown.contains(&ANYTHING) {

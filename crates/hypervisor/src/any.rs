@@ -120,6 +120,8 @@ passed_on! {
     fn model((&self)) -> &'static CpuModel;
     /// See [`Vm::paging`].
     fn paging((&self)) -> Paging;
+    /// See [`Vm::log_deliveries`].
+    fn log_deliveries((&mut self), wanted: bool);
     /// See [`Vm::options`].
     fn options((&self)) -> Options;
     /// See [`Vm::cpu_count`].

@@ -293,13 +293,13 @@ impl<B: Backend> Vm<B> {
             // A copy of one word, so that the order can be asked for while the candidates ask the silicon.
             let mut order = self.common.interleaving.clone();
             let turn = order.next((0..self.cpus.len()).map(|vcpu| self.candidate(vcpu)), next_board);
-            self.common.interleaving = order;
             match turn {
                 Turn::Run { number, until } => {
                     if self.cpus[number].now() >= end {
                         return Stop::CycleLimit;
                     }
-                    if let Err(stop) = self.turn(Unfinished { number, until: until.min(end) }, false, limits, sink) {
+                    self.common.interleaving = order;
+                    if let Err(stop) = self.turn(Unfinished { number, until }, false, limits, sink) {
                         return stop;
                     }
                 }

@@ -6,7 +6,7 @@
 //! Not modelled: how code is compiled, which is the reader's own business and shows nowhere.
 
 use crate::schedule::Interleaving;
-use crate::{Machine, MachineConfig, extension_of};
+use crate::{Machine, MachineConfig, Unfinished, extension_of};
 use board::Board;
 use cpu::Cpu;
 use cpu::block::{CodeCache, Footprints};
@@ -306,6 +306,9 @@ struct MachineRecord {
     cpu_count: u32,
     /// State of the generator behind the order of turns.
     interleaving: Interleaving,
+    /// The turn that a limit broke off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unfinished: Option<Unfinished>,
     /// Serial output that nobody has taken yet.
     serial: Bytes,
 }
@@ -329,6 +332,7 @@ impl Machine {
             model: self.cpus[0].model.name.to_owned(),
             cpu_count: self.cpus.len() as u32,
             interleaving: self.interleaving.clone(),
+            unfinished: self.unfinished,
             serial: Bytes(self.serial.clone()),
         };
         writer.value("machine", VERSION, &record)?;
@@ -350,6 +354,9 @@ impl Machine {
         if !(1..=crate::MAXIMUM_CPUS).contains(&record.cpu_count) {
             return Err(Error::impossible("machine", format!("{} processors", record.cpu_count)));
         }
+        if record.unfinished.is_some_and(|turn| turn.number >= record.cpu_count as usize) {
+            return Err(Error::impossible("machine", "a turn of a processor that there is not"));
+        }
         let mut memory = from.take_memory()?;
         let mut machine = Machine::new(&MachineConfig { model, cpu_count: record.cpu_count, memory_size: 0, seed: 0 });
         for number in 0..record.cpu_count {
@@ -360,7 +367,7 @@ impl Machine {
         machine.board = take_board(from, record.cpu_count)?;
         machine.code = take_code(from, &mut memory)?;
         machine.memory = memory;
-        machine.interleaving = record.interleaving;
+        (machine.interleaving, machine.unfinished) = (record.interleaving, record.unfinished);
         machine.serial = record.serial.0;
         Ok(machine)
     }

@@ -18,13 +18,14 @@ pub use stop::{Limits, Stop};
 use board::{Board, BoardConfig};
 use cpu::apic::Lint;
 use cpu::block::CodeCache;
-use cpu::bus::Environment;
+use cpu::bus::{Bus as _, Environment};
 use cpu::extension::Extension;
 use cpu::state::Activity;
 use cpu::{Cpu, RunExit};
 use memory::Memory;
 use models::{CpuModel, Vendor};
 use schedule::{Interleaving, Turn};
+use serde::{Deserialize, Serialize};
 use timing::TICKS_PER_CYCLE;
 
 /// The most processors a machine may have: what an 8-bit APIC ID can name.
@@ -55,7 +56,18 @@ pub struct Machine {
     /// The devices.
     pub board: Board,
     interleaving: Interleaving,
+    unfinished: Option<Unfinished>,
     serial: Vec<u8>,
+}
+
+/// A turn that a limit broke off. It goes on where it was, so that whoever looks in between changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Unfinished {
+    /// The processor.
+    pub number: usize,
+    /// When the turn ends, in ticks.
+    pub until: u64,
 }
 
 /// The silicon of a model's vendor.
@@ -98,6 +110,7 @@ impl Machine {
                 ..BoardConfig::default()
             }),
             interleaving: Interleaving::new(config.seed),
+            unfinished: None,
             serial: Vec::new(),
         }
     }
@@ -110,6 +123,7 @@ impl Machine {
             code: self.code.fork(),
             board: self.board.clone(),
             interleaving: self.interleaving.clone(),
+            unfinished: self.unfinished,
             serial: self.serial.clone(),
         }
     }
@@ -124,43 +138,70 @@ impl Machine {
         self.serial.extend(self.board.serial_output());
     }
 
+    /// Something came from outside of the guest: who runs next is asked anew, even where a limit broke off a turn.
+    pub fn look(&mut self) {
+        self.unfinished = None;
+    }
+
     /// Runs until the guest stops itself, nothing can happen any more, or a limit is reached.
+    ///
+    /// Limits change nothing but where the run ends: the next one goes on as this one would have.
     pub fn run(&mut self, limits: &Limits) -> Stop {
         let end = limits.cycles.saturating_mul(TICKS_PER_CYCLE);
         loop {
-            if let Some(outcome) = self.board.outcome() {
-                self.collect_serial();
-                return Stop::Outcome(outcome);
-            }
-            self.deliver_board_interrupts();
-            let next_board = self.board.next_event().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
-            let cpus =
-                self.cpus.iter().map(|cpu| schedule::Candidate { now: cpu.now(), runnable: cpu.is_runnable(), wakes: cpu.next_event() });
-            let (number, until) = match self.interleaving.next(cpus, next_board) {
-                Turn::Run { number, until } => (number, until),
-                // Devices may tick for ever in front of processors that cannot hear them. (An I/O APIC programmed to send NMIs could; no
-                // device of this board makes it.)
-                Turn::Advance { .. } if self.cpus.iter().all(|cpu| cpu.is_deaf()) => return self.stopped(Stop::Halted),
-                Turn::Advance { to } => {
-                    if to >= end {
-                        return self.stopped(Stop::CycleLimit);
+            let turn = match self.unfinished {
+                Some(turn) => turn,
+                None => {
+                    if let Some(outcome) = self.board.outcome() {
+                        self.collect_serial();
+                        return Stop::Outcome(outcome);
                     }
-                    self.advance(to);
-                    continue;
+                    self.deliver_board_interrupts();
+                    let next_board = self.board.next_event().map(|cycle| cycle.saturating_mul(TICKS_PER_CYCLE));
+                    let cpus = self.cpus.iter().map(|cpu| schedule::Candidate {
+                        now: cpu.now(),
+                        runnable: cpu.is_runnable(),
+                        wakes: cpu.next_event(),
+                    });
+                    let before = self.interleaving.clone();
+                    match self.interleaving.next(cpus, next_board) {
+                        Turn::Run { number, until } => {
+                            // A limit in front of the turn: the order is as if nobody had asked for it.
+                            if self.cpus[number].now() >= end || self.instructions() >= limits.instructions {
+                                self.interleaving = before;
+                            }
+                            Unfinished { number, until }
+                        }
+                        // Devices may tick for ever in front of processors that cannot hear them. (An I/O APIC programmed to send NMIs could;
+                        // no device of this board makes it.)
+                        Turn::Advance { .. } if self.cpus.iter().all(|cpu| cpu.is_deaf()) => return self.stopped(Stop::Halted),
+                        Turn::Advance { to } => {
+                            if to >= end {
+                                return self.stopped(Stop::CycleLimit);
+                            }
+                            self.advance(to);
+                            continue;
+                        }
+                        Turn::Dead => return self.stopped(Stop::Halted),
+                    }
                 }
-                Turn::Dead => return self.stopped(Stop::Halted),
             };
+            let Unfinished { number, until } = turn;
             if self.cpus[number].now() >= end {
                 return self.stopped(Stop::CycleLimit);
             }
-            let begun: u64 = self.cpus.iter().map(|cpu| cpu.instructions()).sum();
-            let allowed = limits.instructions.saturating_sub(begun);
+            let allowed = limits.instructions.saturating_sub(self.instructions());
             if allowed == 0 {
                 return self.stopped(Stop::InstructionLimit);
             }
-            let exit = self.run_one(number, until.min(end), allowed);
+            let (exit, attention) = self.run_one(number, until.min(end), allowed);
+            let cpu = &self.cpus[number];
+            let full = cpu.deliveries_are_full();
+            // What only the caller's limits, or the log that somebody has to take, have broken off.
+            let broken_off = matches!(exit, RunExit::Time | RunExit::Instructions) || exit == RunExit::Attention && full;
+            self.unfinished = (broken_off && !attention && cpu.now() < until).then_some(turn);
             match exit {
-                RunExit::Attention if self.cpus[number].deliveries_are_full() => return self.stopped(Stop::Deliveries),
+                RunExit::Attention if full => return self.stopped(Stop::Deliveries),
                 RunExit::Time | RunExit::Instructions | RunExit::Idle | RunExit::Attention => {}
                 RunExit::Shutdown => return self.stopped(Stop::Shutdown { cpu: number as u32 }),
                 RunExit::HostEntry => unreachable!("a bare machine's host is machine code"),
@@ -169,17 +210,23 @@ impl Machine {
         }
     }
 
+    /// Instructions that all processors have begun.
+    fn instructions(&self) -> u64 {
+        self.cpus.iter().map(|cpu| cpu.instructions()).sum()
+    }
+
     fn stopped(&mut self, stop: Stop) -> Stop {
         self.collect_serial();
         stop
     }
 
-    /// Runs one processor and passes on what it sent.
-    fn run_one(&mut self, number: usize, until: u64, allowed: u64) -> RunExit {
+    /// Runs one processor and passes on what it sent. Whether something happened that must be looked at before it goes on.
+    fn run_one(&mut self, number: usize, until: u64, allowed: u64) -> (RunExit, bool) {
         let mut bus = MachineBus::new(&mut self.board);
         let processor = &mut self.cpus[number];
         let instructions = processor.instructions().saturating_add(allowed);
         let exit = processor.run(&mut Environment { memory: &mut self.memory, code: &mut self.code, bus: &mut bus }, until, instructions);
+        let attention = bus.attention();
         let sent = bus.take_sent();
         let now = self.cpus[number].now();
         for message in sent {
@@ -189,7 +236,7 @@ impl Machine {
                 self.cpus[target].accept(&message.message);
             }
         }
-        exit
+        (exit, attention)
     }
 
     /// A processor that sleeps in the past of `now` is brought up to it before something reaches it.

@@ -61,10 +61,17 @@ struct Seen {
 impl Watch {
     /// A watch over a machine: of triple faults, VM entries and VM exits, and with `deliveries` of all that goes through an IDT.
     pub fn new(machine: &mut Machine, deliveries: bool) -> Self {
+        let mut seen = Vec::new();
         for cpu in &mut machine.cpus {
             cpu.log_deliveries(true);
+            seen.push(Seen { guest: cpu.guest_mode, exits: exits(cpu) });
         }
-        Self { seen: Vec::new(), deliveries }
+        Self { seen, deliveries }
+    }
+
+    /// Tells from now on of all that goes through an IDT, or not.
+    pub fn tell_deliveries(&mut self, deliveries: bool) {
+        self.deliveries = deliveries;
     }
 
     /// Looks at every processor, and tells of what happened since the last look.

@@ -1,25 +1,22 @@
 //! Booting an image without a scenario: what `trapline boot` does.
 //!
-//! The serial output is handed on while the guest runs. Only counts are kept of the events, so that a long run costs what it must; whoever
-//! wants the events passes a sink.
+//! This file knows the images; [`booted`] runs what was made of them.
 
-use crate::file::{Mode, Paging, Policy, Start, Stop, Vendor};
+mod booted;
+
+pub use booted::{Booted, RestoreOptions};
+
+use crate::file::{Mode, Paging, Policy, Start, Vendor};
 use crate::guest::Program;
-use crate::host::{Ending, HostConfig, Loaded, Pause, Totals, load_program};
+use crate::host::{Loaded, load_program};
 use crate::meaning::{MAX_MEMORY, MIN_MEMORY};
-use crate::run::{MAX_SERIAL, Report, host};
-use crate::verdict::stop_name;
+use crate::run::Report;
 use board::loader::{self, LoadError, LoadOptions, Module};
 use cpu::block::Compile;
 use models::CpuModel;
 use std::collections::BTreeMap;
 use std::io::Write;
-use trace::{Event, Sink, Summary, Transcript};
-
-/// Instructions after which the serial output is handed on: some milliseconds of the host's time.
-const SLICE: u64 = 1_000_000;
-/// Cycles after which it is handed on at the latest: few instructions may take long, as repeated string instructions do.
-const SLICE_CYCLES: u64 = 20_000_000;
+use trace::Sink;
 
 /// What the image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,21 +63,6 @@ pub struct BootOptions {
     pub max_cycles: u64,
     /// When code is compiled.
     pub compile: Compile,
-}
-
-/// Counts every event, and hands it on where somebody wants it: without a copy, because a guest can make millions in a second.
-struct Counter<'s> {
-    summary: Summary,
-    also: Option<&'s mut dyn Sink>,
-}
-
-impl Sink for Counter<'_> {
-    fn emit(&mut self, cycle: u64, vcpu: u32, event: Event) {
-        self.summary.note(cycle, vcpu, &event);
-        if let Some(also) = &mut self.also {
-            also.emit(cycle, vcpu, event);
-        }
-    }
 }
 
 /// The CPU model of a name, or the modern one of a vendor.
@@ -144,73 +126,6 @@ fn prepare(options: &BootOptions) -> Result<Loaded, String> {
 /// # Errors
 /// Says what is wrong with the image or the options.
 pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn Sink>) -> Result<Report, String> {
-    let loaded = prepare(options)?;
-    let config = HostConfig {
-        cpu: options.cpu,
-        vcpus: options.vcpus,
-        memory: options.memory,
-        seed: 0,
-        hypervisor: hypervisor::Options {
-            deliveries: also.is_some() && options.deliveries,
-            paging: options.paging.map(Into::into),
-            ..hypervisor::Options::default()
-        },
-        compile: options.compile,
-        // Watching costs a call for every instruction: only where somebody wants the events.
-        watch: also.is_some(),
-        deliveries: options.deliveries,
-        guest_cpu: None,
-        levelling: hypervisor::guest_cpu::Levelling::NONE,
-    };
-    let mut host = host(&config, options.policy, &loaded)?;
-    let mut sink = Counter { summary: Summary::new(), also };
-    let mut kept = Vec::new();
-    let mut slice_end = SLICE_CYCLES;
-    let ending = loop {
-        let totals = host.totals();
-        if totals.instructions >= options.max_instructions {
-            break Ending::new(Stop::InstructionLimit, format!("the limit of {} instructions is reached", options.max_instructions));
-        }
-        let limits = Totals {
-            instructions: options.max_instructions.min(totals.instructions.saturating_add(SLICE)),
-            cycles: options.max_cycles.min(slice_end),
-            exits: u64::MAX,
-            hypercalls: u64::MAX,
-        };
-        let pause = host.run(&limits, None, &mut sink);
-        let output = host.take_serial();
-        if !output.is_empty() {
-            // A reader of the serial port that goes away does not stop the guest.
-            let _ = serial.write_all(&output).and_then(|()| serial.flush());
-            kept.extend(&output[..output.len().min(MAX_SERIAL - kept.len())]);
-        }
-        match pause {
-            Pause::Over(ending) => break ending,
-            Pause::Limit(Stop::CycleLimit) if slice_end >= options.max_cycles => {
-                break Ending::new(Stop::CycleLimit, format!("the limit of {} cycles is reached", options.max_cycles));
-            }
-            // A guest that sleeps does not reach the end of the slice: the next slice ends later all the same.
-            Pause::Limit(_) | Pause::Moment | Pause::Interrupted => {
-                slice_end = slice_end.max(host.totals().cycles).saturating_add(SLICE_CYCLES)
-            }
-        }
-    };
-    let refused = crate::run::assess_refused(&mut *host);
-    let totals = host.totals();
-    sink.emit(totals.cycles, 0, Event::Stop { reason: format!("{}: {}", stop_name(ending.stop), ending.detail) });
-    Ok(Report {
-        machine: format!("{}.{}", options.cpu.name, crate::load::policy_name(options.policy)),
-        stop: ending.stop,
-        detail: ending.detail,
-        exit_code: ending.exit_code,
-        instructions: totals.instructions,
-        cycles: totals.cycles,
-        registers: (0..host.vcpus()).map(|vcpu| host.registers(vcpu)).collect(),
-        serial: kept,
-        moves: Vec::new(),
-        transcript: Transcript::new(0),
-        summary: sink.summary,
-        refused,
-        failures: Default::default(),
-    })
+    let mut booted = Booted::new(options, also.is_some())?;
+    Ok(booted.run(None, serial, also).expect("no moment is waited for"))
 }

@@ -121,6 +121,14 @@ impl RestoredHost {
             Self::Hosted(host) => host,
         }
     }
+
+    /// Tells events from now on or not, whatever whoever wrote the checkpoint wanted; see [`HostConfig::watch`](crate::host::HostConfig).
+    pub(crate) fn watch(&mut self, watched: bool, deliveries: bool) {
+        match self {
+            Self::Bare(host) => host.watch(watched.then_some(deliveries)),
+            Self::Hosted(host) => host.log_deliveries(watched && deliveries),
+        }
+    }
 }
 
 /// A checkpoint cannot be gone on from.
@@ -178,33 +186,59 @@ pub fn restore(mut from: Checkpoint, compile: Compile) -> Result<Restored, Resto
     Ok(Restored { scenario, variant, host, run })
 }
 
-/// A moment as the command line writes it: `exit:3`, `cycle:5000`, `instruction:12`, `hypercall:1`, `label:loop` or `label:loop:4`.
+/// A moment of a scenario's machine as the command line writes it: see [`moment_of`].
 ///
 /// # Errors
 /// Says what is wrong with it, for this machine.
 pub fn moment(text: &str, variant: &Variant) -> Result<Until, String> {
-    const FORM: &str = "write exit:N, cycle:N, instruction:N, hypercall:N, label:NAME or label:NAME:PASS";
+    moment_of(text, variant.policy, variant.image.labels())
+}
+
+/// A moment as the command line writes it: `exit:3`, `cycle:5000`, `instruction:12`, `hypercall:1`, `label:loop` or `label:loop:4`,
+/// `address:0x10000` or `address:0x10000:4`.
+///
+/// # Errors
+/// Says what is wrong with it, for a machine with this policy and a guest with these labels.
+pub fn moment_of(text: &str, policy: Policy, labels: &BTreeMap<String, u64>) -> Result<Until, String> {
+    const FORM: &str = "write exit:N, cycle:N, instruction:N, hypercall:N, label:NAME or address:N, the last two also with :PASS";
     let (kind, rest) = text.split_once(':').ok_or(FORM)?;
     let number = |text: &str| parse_number(text).ok_or_else(|| format!("`{text}` is no number; {FORM}"));
-    let bare = variant.policy == Policy::None;
+    // Without a pass it is the first.
+    let passed = |rest: &str| match rest.rsplit_once(':') {
+        Some((place, pass)) => number(pass).map(|pass| (place.to_owned(), pass)),
+        None => Ok((rest.to_owned(), 1)),
+    };
     Ok(match kind {
-        "exit" | "hypercall" if bare => return Err(format!("a machine without a hypervisor has no {kind}s to wait for")),
+        "exit" | "hypercall" if policy == Policy::None => return Err(format!("a machine without a hypervisor has no {kind}s to wait for")),
         "exit" => Until::Exit(number(rest)?),
         "hypercall" => Until::Hypercall(number(rest)?),
         "cycle" => Until::Cycle(number(rest)?),
         "instruction" => Until::Instruction(number(rest)?),
+        "address" => {
+            let (address, pass) = passed(rest)?;
+            Until::Address { address: number(&address)?, pass }
+        }
         "label" => {
-            let (name, pass) = rest.split_once(':').map_or(Ok((rest, 1)), |(name, pass)| number(pass).map(|pass| (name, pass)))?;
-            let address = variant.image.labels().get(name).copied();
-            let address = address.ok_or_else(|| {
-                let names: Vec<&str> = variant.image.labels().keys().map(String::as_str).collect();
-                format!(
-                    "the guest has no label `{name}`, but {}",
-                    if names.is_empty() { "none at all".to_owned() } else { names.join(", ") }
-                )
-            })?;
+            // A name may have a colon in it.
+            let (name, pass) = if labels.contains_key(rest) { (rest.to_owned(), 1) } else { passed(rest)? };
+            let address = labels.get(&name).copied().ok_or_else(|| no_label(&name, labels))?;
             Until::Address { address, pass }
         }
         _ => return Err(format!("`{kind}` is no kind of moment; {FORM}")),
     })
+}
+
+/// The most labels that a message lists: a kernel has a hundred thousand.
+const LISTED: usize = 40;
+
+/// What is said of a label that there is not.
+fn no_label(name: &str, labels: &BTreeMap<String, u64>) -> String {
+    if labels.is_empty() {
+        return format!("the guest has no label `{name}`, but none at all; address:N waits for an address");
+    }
+    let names: Vec<&str> = labels.keys().map(String::as_str).collect();
+    match names.get(..LISTED) {
+        Some(_) => format!("the guest has no label `{name}`, but {} others", names.len()),
+        None => format!("the guest has no label `{name}`, but {}", names.join(", ")),
+    }
 }

@@ -403,6 +403,20 @@ impl BareHost {
         Ok(Self { machine, watch: record.watch, arrivals: record.arrivals, interruption: None })
     }
 
+    /// Watches from now on, with or without deliveries, or does not.
+    pub fn watch(&mut self, deliveries: Option<bool>) {
+        match (&mut self.watch, deliveries) {
+            (Some(watch), Some(deliveries)) => watch.tell_deliveries(deliveries),
+            (none, Some(deliveries)) => *none = Some(Watch::new(&mut self.machine, deliveries)),
+            (watch, None) => {
+                *watch = None;
+                for cpu in &mut self.machine.cpus {
+                    cpu.log_deliveries(false);
+                }
+            }
+        }
+    }
+
     /// Whether a moment has come. What counts arrivals is made when it is first needed.
     fn has_come(machine: &Machine, totals: &Totals, moment: Until, arrivals: &mut Option<Arrivals>) -> bool {
         match moment {
@@ -534,6 +548,7 @@ impl Host for BareHost {
     }
 
     fn set_register(&mut self, place: Place, value: u64) {
+        self.machine.look();
         set_register_of(&mut self.machine.cpus[place.vcpu as usize], place.register, value);
     }
 
@@ -554,14 +569,17 @@ impl Host for BareHost {
     }
 
     fn serial_input(&mut self, bytes: &[u8]) {
+        self.machine.look();
         self.machine.board.serial_input(bytes);
     }
 
     fn interrupt(&mut self, vcpu: u32, vector: u8) {
+        self.machine.look();
         self.machine.cpus[vcpu as usize].accept(&fixed(vector));
     }
 
     fn nmi(&mut self, vcpu: u32) {
+        self.machine.look();
         self.machine.cpus[vcpu as usize].nmi_pending = true;
     }
 
@@ -569,6 +587,7 @@ impl Host for BareHost {
     fn exception(&mut self, _: u32, _: u8, _: Option<u32>, _: u64) {}
 
     fn counter_overflow(&mut self, vcpu: u32) {
+        self.machine.look();
         self.machine.cpus[vcpu as usize].counter_overflow();
     }
 

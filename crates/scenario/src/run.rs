@@ -328,6 +328,28 @@ pub fn run_interrupted<'o>(
 
 /// Goes on from a checkpoint; `also` gets every event from there on.
 pub fn run_restored(restored: Restored, options: &Options, also: Option<&mut dyn Sink>) -> Report {
+    go_on(restored, options, also, None).ok().flatten().expect("nobody interrupts the run")
+}
+
+/// The same with interruptions; nothing if one of them left it.
+///
+/// # Errors
+/// A checkpoint that the run was to go on from is none of it.
+pub fn run_restored_interrupted(
+    restored: Restored,
+    options: &Options,
+    also: Option<&mut dyn Sink>,
+    interrupt: &mut dyn Interrupt,
+) -> Result<Option<Report>, checkpoint::Error> {
+    go_on(restored, options, also, Some(interrupt))
+}
+
+fn go_on(
+    restored: Restored,
+    options: &Options,
+    also: Option<&mut dyn Sink>,
+    interrupt: Option<&mut dyn Interrupt>,
+) -> Result<Option<Report>, checkpoint::Error> {
     let Restored { scenario, variant, host, run } = restored;
     let expectations = verdict::applicable(&scenario, &variant);
     let expects: Vec<_> = expectations.iter().map(|(_, expect)| *expect).collect();
@@ -341,10 +363,10 @@ pub fn run_restored(restored: Restored, options: &Options, also: Option<&mut dyn
         next: run.next,
         policy: run.policy,
         moves: run.moves,
-        interrupt: None,
+        interrupt: interrupt.map(|interrupt| interrupt as &mut dyn Interrupt),
         compile: options.compile,
     };
-    finish(director, observer, &expectations).ok().flatten().expect("nobody interrupts the run")
+    finish(director, observer, &expectations)
 }
 
 /// The same on what `through` makes of the machine: something that looks at it between its runs, or goes on with another one.

@@ -129,6 +129,13 @@ impl VirtualHost {
         Ok(Self { waiting: record.waiting, ..Self::of(vm, policy) })
     }
 
+    /// Has the trace tell from now on of what the guest's own IDT delivers, or not.
+    pub fn log_deliveries(&mut self, wanted: bool) {
+        if let Some(vm) = &mut self.vm {
+            vm.log_deliveries(wanted);
+        }
+    }
+
     /// The end of a run in this crate's words.
     pub(crate) fn ending(stop: hypervisor::Stop) -> Ending {
         match stop {

@@ -5,9 +5,11 @@
 //! virtual address; it is translated with the segment that holds it.
 
 use elf::ElfBytes;
-use elf::abi::{ELFMAGIC, EM_386, EM_X86_64, ET_EXEC, PT_INTERP, PT_LOAD};
+use elf::abi::{ELFMAGIC, EM_386, EM_X86_64, ET_EXEC, PT_INTERP, PT_LOAD, SHT_SYMTAB, STT_FUNC, STT_NOTYPE, STT_OBJECT};
 use elf::endian::AnyEndian;
 use elf::file::Class;
+use elf::symbol::SymbolTable;
+use std::collections::BTreeMap;
 
 use super::error::{LoadError, Part};
 use super::layout::{Layout, entry_below_4g};
@@ -83,6 +85,40 @@ pub(super) fn place(file: &[u8], layout: &mut Layout) -> Result<Executable, Load
     }
     let entry = entry.ok_or(LoadError::EntryOutsideImage { entry: header.e_entry })?;
     Ok(Executable { entry, class: header.class })
+}
+
+/// The most bytes that names of symbols have in all: a kernel's have 4 MiB.
+const MAX_NAMES: usize = 64 << 20;
+/// The longest name of a symbol, in bytes.
+const MAX_NAME: usize = 4096;
+
+/// The names that the symbol table of the executable in `file` gives to addresses, which are linear ones; none where there is no such table.
+/// Of symbols with one name the first counts: local ones come first.
+pub(super) fn symbols(file: &[u8]) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    let Ok(elf) = ElfBytes::<AnyEndian>::minimal_parse(file) else { return found };
+    let Some(sections) = elf.section_headers() else { return found };
+    let Some(table) = sections.iter().find(|section| section.sh_type == SHT_SYMTAB) else { return found };
+    let names = sections.get(table.sh_link as usize).ok().and_then(|section| slice(file, section.sh_offset, section.sh_size));
+    let (Some(names), Some(symbols)) = (names, slice(file, table.sh_offset, table.sh_size)) else { return found };
+    let mut room = MAX_NAMES;
+    for symbol in SymbolTable::new(elf.ehdr.endianness, elf.ehdr.class, symbols).iter() {
+        // Sections and files have names of another kind.
+        if symbol.is_undefined() || !matches!(symbol.st_symtype(), STT_NOTYPE | STT_OBJECT | STT_FUNC) {
+            continue;
+        }
+        let name = names.get(symbol.st_name as usize..).unwrap_or_default();
+        let name = &name[..name.len().min(MAX_NAME)];
+        let Some(length) = name.iter().position(|byte| *byte == 0).filter(|length| *length > 0) else { continue };
+        let Some(left) = room.checked_sub(length) else { break };
+        if let Ok(name) = std::str::from_utf8(&name[..length])
+            && !found.contains_key(name)
+        {
+            room = left;
+            found.insert(name.to_owned(), symbol.st_value);
+        }
+    }
+    found
 }
 
 /// The bytes of `file` from `offset`, if it has so many.

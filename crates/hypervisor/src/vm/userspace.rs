@@ -64,6 +64,14 @@ impl<B: Backend> Vm<B> {
         self.silicon(vcpu, |backend, cpu| backend.load(cpu, registers));
     }
 
+    /// Whether the trace tells from now on of what virtual CPUs deliver through the guest's own IDT; see [`super::Options::deliveries`].
+    pub fn log_deliveries(&mut self, wanted: bool) {
+        self.common.options.deliveries = wanted;
+        for cpu in &mut self.cpus {
+            cpu.log_deliveries(wanted);
+        }
+    }
+
     /// Makes a virtual CPU run that waits for a start-up message.
     pub fn start(&mut self, vcpu: u32) {
         let vcpu = self.index(vcpu);
