@@ -115,7 +115,7 @@ pub struct Migrate {
     /// Only machines whose name (`zen3.trap-and-patch`) contains this.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
-    /// When: exit:N, cycle:N, instruction:N, hypercall:N, label:NAME[:PASS] or address:N[:PASS]; the default is half of the guest's instructions.
+    /// When: exit:N, cycle:N, instruction:N, hypercall:N, label:NAME or address:N, the last two also with :PASS; the default is half of the guest's instructions.
     #[arg(long, value_name = "MOMENT")]
     pub at: Option<String>,
     /// Do not move: say whether the destination would take the guest at that moment, and what would be lost.
