@@ -15,7 +15,6 @@ use crate::state::{Activity, Cpu, Shadow};
 use crate::trap::{Exit, Intercept, NotModelled, Trap};
 use iced_x86::{Formatter, Instruction, IntelFormatter};
 use isa::debug::{BreakpointKind, Dr6};
-use isa::register::Segment;
 use isa::rflags::Rflags;
 use models::Vendor;
 
@@ -264,8 +263,7 @@ impl Cpu {
 
     /// DR6 bits of the instruction breakpoints at RIP.
     fn code_breakpoints(&self) -> Option<u64> {
-        let base = if self.is_64bit() { 0 } else { self.segment(Segment::Cs).base };
-        let linear = base.wrapping_add(self.rip);
+        let linear = self.linear_rip();
         let hits = (0..4u32)
             .filter(|index| matches!(self.dr7.breakpoint(*index), Some((BreakpointKind::Execute, _))))
             .filter(|index| self.dr[*index as usize] == linear)

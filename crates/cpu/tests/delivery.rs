@@ -229,6 +229,19 @@ fn breakpoints_report_in_dr6() {
 }
 
 #[test]
+fn a_code_breakpoint_is_met_behind_the_end_of_the_address_space() {
+    // Outside of 64-bit mode a linear address has 32 bits, whatever base and offset come to (SDM vol 3, 3.3.1).
+    let mut machine = Machine::protected("mov eax, 1\n nop\n nop");
+    machine.cpu.segments[Segment::Cs.number()].base = 0xffff_0000;
+    machine.cpu.rip = CODE + 0x1_0000;
+    machine.cpu.dr[1] = CODE + 5;
+    machine.cpu.dr7 = isa::debug::Dr7::from_bits(0x404);
+    machine.cpu.context_changed();
+    assert_eq!(machine.run_to_handler(), Some(1));
+    assert_eq!(machine.cpu.dr6.into_bits() & 0xf, 2);
+}
+
+#[test]
 fn interrupts_come_when_they_may() {
     // Program, and the symbol at which an interrupt that is pending from the start arrives.
     let rows = [
