@@ -21,6 +21,18 @@ use std::fmt::Write as _;
 #[error("{0}")]
 pub struct Unknown(String);
 
+impl Unknown {
+    /// Says what is near it, or else where all are listed. `kind` is the word behind `trapline explain`.
+    fn new<'a>(kind: &str, query: &str, names: impl Iterator<Item = &'a str>) -> Self {
+        let near = match did_you_mean(query, names) {
+            near if near.is_empty() => format!(" `trapline explain {kind}` lists all there are."),
+            near => near,
+        };
+        let what = if kind == "msr" { "MSR" } else { kind };
+        Self(format!("there is no {what} `{}`.{near}", crate::state::cut(query)))
+    }
+}
+
 /// Columns of a paragraph.
 const WIDTH: usize = 104;
 
@@ -72,7 +84,7 @@ pub fn exit(query: Option<&str>) -> Result<String, Unknown> {
     if reasons.is_empty() && codes.is_empty() {
         let names = ExitReason::ALL.iter().flat_map(|reason| [Some(reason.name()), reason.kvm_name()]).flatten();
         let names = names.chain(ExitCode::ALL.iter().flat_map(|(_, row)| exit_code_names(row)));
-        return Err(Unknown(format!("there is no exit `{}`.{}", crate::state::cut(query), did_you_mean(query, names))));
+        return Err(Unknown::new("exit", query, names));
     }
     let mut out = String::new();
     for &reason in &reasons {
@@ -217,7 +229,7 @@ pub fn field(query: Option<&str>) -> Result<String, Unknown> {
     }
     if fields.is_empty() && words.is_empty() {
         let names = VmcsField::ALL.iter().map(|field| field.identifier()).chain(VmcbField::all().iter().map(|word| word.name.as_str()));
-        return Err(Unknown(format!("there is no field `{}`.{}", crate::state::cut(query), did_you_mean(query, names))));
+        return Err(Unknown::new("field", query, names));
     }
     let mut out = String::new();
     for &field in &fields {
@@ -335,8 +347,7 @@ pub fn check(query: Option<&str>) -> Result<String, Unknown> {
         describe_rule(rule, &mut out);
     }
     if out.is_empty() {
-        let near = did_you_mean(query, both().map(|rule| rule.id));
-        return Err(Unknown(format!("there is no check `{}`.{near}", crate::state::cut(query))));
+        return Err(Unknown::new("check", query, both().map(|rule| rule.id)));
     }
     Ok(out)
 }
@@ -391,8 +402,7 @@ pub fn msr(query: Option<&str>) -> Result<String, Unknown> {
         })
         .collect();
     if found.is_empty() {
-        let near = did_you_mean(query, isa::msr::ALL.iter().map(|(_, name)| *name));
-        return Err(Unknown(format!("there is no MSR `{}`.{near}", crate::state::cut(query))));
+        return Err(Unknown::new("msr", query, isa::msr::ALL.iter().map(|(_, name)| *name)));
     }
     let mut out = String::new();
     for index in found {
@@ -470,6 +480,7 @@ mod tests {
             assert!(msr(Some(query)).unwrap().contains("enable EPT"), "{query}");
         }
         assert!(check(Some("asid_zero")).unwrap().contains("VMEXIT_INVALID"));
+        assert_eq!(msr(Some("zzz")).unwrap_err().to_string(), "there is no MSR `zzz`. `trapline explain msr` lists all there are.");
         assert!(check(Some("asid-zer")).unwrap_err().to_string().contains("`asid-zero`"));
         for all in [exit(None), field(None), check(None), msr(None)] {
             assert!(all.unwrap().lines().count() > 60);

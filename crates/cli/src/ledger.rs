@@ -65,9 +65,10 @@ fn text(table: &Table, output: &Output) -> String {
         let _ = writeln!(text, "{}: {why}", output.paint("1;31", "impossible"));
     }
     let width = table.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
-    let _ = writeln!(text, "\n{:width$}  {:19}  {}", "state", table.from, table.to);
+    let from = table.rows.iter().map(|row| cell(&row.from).len()).max().unwrap_or(0);
+    let _ = writeln!(text, "\n{:width$}  {:from$}  {}", "state", table.from, table.to);
     for row in &table.rows {
-        let _ = writeln!(text, "{:width$}  {:19}  {}", row.name, cell(&row.from), cell(&row.to));
+        let _ = writeln!(text, "{:width$}  {:from$}  {}", row.name, cell(&row.from), cell(&row.to));
     }
     let _ = writeln!(text, "\nWhat is not exact on {}, where it applies:", table.to);
     for row in &table.rows {
