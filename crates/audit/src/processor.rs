@@ -1,8 +1,10 @@
 //! What the processors that the CPU models are named after can do beyond what the models offer: a VMCS of a real hypervisor uses it.
 //!
 //! Modelled: control words, CR4 and EFER. A model of Trapline leaves out what Trapline does not do; an auditor that did so too would call a good
-//! VMCS bad. Sources: `skylake-server` as Linux lists the features of a Xeon Gold 6148 in /proc/cpuinfo (`flags`, `vmx flags`), `zen3` of an EPYC
-//! 7763 likewise, the processors of 2006 from SDM and APM: every feature of CR4 that the other features of their CPUID leaf 1 bring.
+//! VMCS bad. Sources: CPUID of the processors themselves, as the collection InstLatx64 has it (files GenuineIntel0050654_SkylakeXeon_20,
+//! AuthenticAMD0A00F11_K19_Milan_CPUID1, GenuineIntel00006F6_Merom, AuthenticAMD0040F33_K8_Windsor); the controls of `skylake-server` as Linux
+//! lists them of a Xeon Gold 6148 in /proc/cpuinfo (`vmx flags`); EFER.LMSLE, which no CPUID bit tells of, from the BIOS and Kernel Developer's
+//! Guide of K8, revision D and later.
 //! Not modelled: steppings and microcode that differ.
 
 use isa::control::{Cr4, Efer};
@@ -40,8 +42,8 @@ const COMMON: Cr4 = Cr4::new()
 const MODERN: Cr4 = COMMON.with_fsgsbase(true).with_pcide(true).with_osxsave(true).with_smep(true).with_smap(true).with_pke(true);
 
 static TABLE: [Beyond; 4] = [
-    Beyond { model: "merom", controls: &[], cr4: COMMON.with_vmxe(true).with_smxe(true), efer: Efer::new(), counters: 0x7_0000_0003 },
-    Beyond { model: "k8-rev-f", controls: &[], cr4: COMMON, efer: Efer::new().with_ffxsr(true).with_lmsle(true), counters: 0 },
+    Beyond { model: "merom", controls: &[], cr4: COMMON.with_vmxe(true), efer: Efer::new(), counters: 0x7_0000_0003 },
+    Beyond { model: "k8-rev-f", controls: &[], cr4: COMMON, efer: Efer::new().with_lmsle(true), counters: 0 },
     Beyond {
         model: "skylake-server",
         controls: &[
@@ -80,7 +82,7 @@ static TABLE: [Beyond; 4] = [
         model: "zen3",
         controls: &[],
         cr4: MODERN.with_umip(true).with_cet(true),
-        efer: Efer::new().with_ffxsr(true).with_tce(true),
+        efer: Efer::new(),
         counters: 0,
     },
 ];

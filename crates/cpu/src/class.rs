@@ -225,7 +225,7 @@ fn known(instruction: &Instruction) -> Option<Class> {
         M::Hlt => Class::Hlt,
         M::Pause => Class::Pause,
         // What the manuals call system instructions and no row tells apart. Instructions of VMX and SVM charge their own events.
-        M::Rdrand | M::Rdseed | M::Rdpid | M::Monitor | M::Mwait | M::Rsm | M::Getsec | M::Encls => Class::SystemOther,
+        M::Rdrand | M::Rdseed | M::Rdpid | M::Rdpru | M::Monitor | M::Mwait | M::Rsm | M::Getsec | M::Encls => Class::SystemOther,
         M::Ud0 | M::Ud1 | M::Ud2 => Class::SystemOther,
         M::Vmcall | M::Vmlaunch | M::Vmresume | M::Vmxoff | M::Vmxon | M::Vmclear | M::Vmptrld | M::Vmptrst => Class::SystemOther,
         M::Vmread | M::Vmwrite | M::Vmfunc | M::Invept | M::Invvpid => Class::SystemOther,

@@ -35,6 +35,7 @@ fn need(feature: CpuidFeature) -> Option<Need> {
         C::PKU => Feature::Pku,
         C::POPCNT => Feature::Popcnt,
         C::RDPID => Feature::Rdpid,
+        C::RDPRU => Feature::Rdpru,
         C::RDRAND => Feature::Rdrand,
         C::RDSEED => Feature::Rdseed,
         C::SEP => Feature::Sep,
@@ -65,7 +66,6 @@ fn need(feature: CpuidFeature) -> Option<Need> {
         | C::KL
         | C::ENQCMD
         | C::RTM
-        | C::RDPRU
         | C::MCOMMIT
         | C::INVLPGB
         | C::CLZERO

@@ -265,7 +265,7 @@ impl Cpu {
             second,
             bytes,
             length: length as u8,
-            reads_time: matches!(instruction.mnemonic(), M::Rdtsc | M::Rdtscp | M::Rdpmc),
+            reads_time: matches!(instruction.mnemonic(), M::Rdtsc | M::Rdtscp | M::Rdpmc | M::Rdpru),
             pauses: instruction.mnemonic() == M::Pause,
         });
     }

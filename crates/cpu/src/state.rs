@@ -238,6 +238,8 @@ pub struct Cpu {
     pub(crate) known_walks: KnownWalks,
     /// Time at which the budget is used up, in ticks. With `budget` it is the time, which is state.
     pub(crate) slice_end: u64,
+    /// Ticks that went by while it did not execute instructions.
+    pub(crate) idle: u64,
     /// Cache: the state of memory that pointers in the software TLB are good for.
     pub(crate) memory_generation: u64,
     /// Cache: the state of the code cache that pointers in the jump cache are good for.
@@ -354,6 +356,7 @@ impl Cpu {
             known_segments: KnownSegments::new(),
             known_walks: KnownWalks::new(),
             slice_end: 0,
+            idle: 0,
             memory_generation: 0,
             code_generation: 0,
         });
@@ -552,8 +555,16 @@ impl Cpu {
         self.now() / TICKS_PER_CYCLE
     }
 
+    /// The time in cycles without that in which it was halted, waited or was shut down.
+    pub fn unhalted_cycles(&self) -> u64 {
+        self.now().saturating_sub(self.idle) / TICKS_PER_CYCLE
+    }
+
     /// Sets the time; only between runs.
     pub fn set_now(&mut self, ticks: u64) {
+        if self.activity != Activity::Active {
+            self.idle += ticks.saturating_sub(self.now());
+        }
         self.slice_end = ticks;
         self.budget = 0;
     }

@@ -450,6 +450,8 @@ pub enum Intercept {
     Umwait,
     Encls,
     Getsec,
+    // From here on in the order in which they came: records of processors hold sets of intercepts by number.
+    Rdpru,
 }
 
 /// An instruction of VMX or SVM, or one whose operand an exit describes: what is known from decoding it.

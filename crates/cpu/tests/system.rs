@@ -519,3 +519,40 @@ fn single_step_traps_of_syscall_and_sysret_follow_the_new_flags() {
         assert_eq!(machine.stack(1)[0], machine.symbol("user") + behind, "{flags:#x}");
     }
 }
+
+/// MPERF and APERF stand still in halts, where the time-stamp counter goes on. APM vol 2, 17.3 "Determining Processor Effective Frequency".
+#[test]
+fn the_effective_frequency_is_counted_out_of_halts() {
+    let source = "mov ecx, 0xe7\n mov eax, 5000\n xor edx, edx\n wrmsr\n hlt
+         xor ecx, ecx\n db 0x0f, 0x01, 0xfd\n mov r8d, eax\n setc bl
+         mov ecx, 0xc00000e7\n rdmsr\n mov r9d, eax
+         mov ecx, 1\n db 0x0f, 0x01, 0xfd\n mov r10d, eax
+         mov ecx, 0xc00000e8\n rdmsr\n mov r11d, eax
+         mov ecx, 2\n db 0x0f, 0x01, 0xfd\n mov r12d, eax\n setc bh
+         mov ecx, 0xc00000e7\n wrmsr";
+    let mut machine = Machine::long_on(&ZEN3, source);
+    machine.run();
+    let (now, halted) = (machine.cpu.cycles(), 10_000_000);
+    machine.cpu.set_now((now + halted) * timing::TICKS_PER_CYCLE);
+    machine.cpu.activity = cpu::state::Activity::Active;
+    assert_eq!(machine.run_to_handler(), Some(13), "the second number of MPERF cannot be written");
+    let [mperf, same, aperf, again, nothing] = [Gpr::R8, Gpr::R9, Gpr::R10, Gpr::R11, Gpr::R12].map(|register| machine.cpu.gpr(register));
+    assert!((5000..7000).contains(&mperf) && (mperf..7000).contains(&same), "{mperf}, {same}");
+    assert!((1..now + 2000).contains(&aperf) && (aperf..now + 2000).contains(&again), "{aperf}, {again} of {now}");
+    assert_eq!((nothing, machine.cpu.gpr(Gpr::Rbx)), (0, 1), "no third register");
+    assert!(machine.cpu.time_stamp() > halted);
+}
+
+#[test]
+fn rdpru_is_refused_where_it_is_not_there_and_by_tsd() {
+    let rdpru = "xor ecx, ecx\n db 0x0f, 0x01, 0xfd\n hlt";
+    assert_eq!(Machine::long_on(&SKYLAKE_SERVER, rdpru).run_to_handler(), Some(6));
+    for (tsd, vector) in [(false, 13), (true, 6)] {
+        let mut machine = Machine::long_on(&ZEN3, rdpru).into_user();
+        machine.cpu.cr4.set_tsd(tsd);
+        assert_eq!(machine.run_to_handler(), Some(vector), "HLT is reached without TSD only");
+    }
+    let mut machine = Machine::long_on(&ZEN3, rdpru);
+    machine.cpu.cr4.set_tsd(true);
+    assert_eq!(machine.run_to_handler(), None, "level 0 has it always");
+}

@@ -160,7 +160,11 @@ fn adapt(guest: &GuestCpu, leaf: u32, subleaf: u32, mut value: CpuidResult) -> C
             _ => {}
         },
         0x8000_0001 if guest.model.vendor == Vendor::Amd => value.edx &= !(repeated & REPEATED),
-        0x8000_0008 => value.eax = value.eax & !0xff | u32::from(guest.physical_address_bits()),
+        0x8000_0008 => {
+            value.eax = value.eax & !0xff | u32::from(guest.physical_address_bits());
+            // What RDPRU reads, which no guest is told of.
+            value.edx = 0;
+        }
         isa::svm::cpuid::SVM_LEAF => value = CpuidResult::default(),
         _ => {}
     }

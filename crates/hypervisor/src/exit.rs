@@ -76,7 +76,7 @@ pub enum Exit {
     Xsetbv,
     /// INVD or WBINVD: caches are not modelled, so they do nothing.
     CacheFlush,
-    /// An instruction that the guest's CPUID does not tell of: VMX and SVM instructions, MONITOR, MWAIT, RDPMC. It is #UD.
+    /// An instruction that the guest's CPUID does not tell of: VMX and SVM instructions, MONITOR, MWAIT, RDPRU. It is #UD.
     NotOffered,
     /// RDPMC: #GP(0), as there are no counters.
     PerformanceCounter,

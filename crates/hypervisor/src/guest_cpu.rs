@@ -10,7 +10,7 @@ use models::{CpuModel, Vendor};
 use serde::{Deserialize, Serialize};
 
 /// Features of processors that no guest is told of, and why.
-pub const NOT_OFFERED: [(Feature, &str); 7] = [
+pub const NOT_OFFERED: [(Feature, &str); 10] = [
     (Feature::Vmx, "guests are no hypervisors"),
     (Feature::Svm, "guests are no hypervisors"),
     (Feature::Skinit, "guests are no hypervisors"),
@@ -18,6 +18,9 @@ pub const NOT_OFFERED: [(Feature, &str); 7] = [
     (Feature::Nrips, "guests are no hypervisors"),
     (Feature::TscAdjust, "the virtual CPUs of a guest share one offset of the time-stamp counter"),
     (Feature::Umip, "Intel's processors here lack it, and it is not emulated"),
+    (Feature::EffectiveFrequency, "the counters are those of the processor, not of the guest"),
+    (Feature::EffectiveFrequencyReadOnly, "the counters are those of the processor, not of the guest"),
+    (Feature::Rdpru, "it reads those counters"),
 ];
 
 /// How a guest's CPUID is narrowed.

@@ -216,6 +216,8 @@ const fn provider(feature: Feature) -> Provider {
         | Feature::Mtrr
         | Feature::TscAdjust
         | Feature::Topoext
+        // No guest can set it, whatever the processor has.
+        | Feature::EferLmsleUnsupported
         // Whether the counter keeps its rate is told apart, by the models' frequencies.
         | Feature::InvariantTsc => Hypervisor,
         Feature::FdpExceptionsOnly => Description("every x87 instruction updates the data pointer, not only unmasked exceptions"),
@@ -240,7 +242,8 @@ const fn provider(feature: Feature) -> Provider {
         | Feature::Nx
         | Feature::Page1gb
         | Feature::LongMode
-        | Feature::Ffxsr => Control,
+        | Feature::Ffxsr
+        | Feature::Tce => Control,
         _ => Instructions,
     }
 }

@@ -122,7 +122,7 @@ pub struct Efer {
     pub lmsle: bool,
     /// Fast FXSAVE and FXRSTOR (AMD).
     pub ffxsr: bool,
-    /// Translation cache extension (AMD).
+    /// Translation cache extension (AMD): INVLPG may keep entries of upper levels, of which no cache here holds any.
     pub tce: bool,
     #[bits(48)]
     __: u64,

@@ -36,7 +36,7 @@ macro_rules! features {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Feature { $(#[doc = $doc] $variant),* }
         impl Feature {
-            /// Every feature in the order of leaf and bit.
+            /// Every feature in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
             /// Where the bit is: leaf, subleaf, register, bit number.
@@ -141,4 +141,10 @@ features! {
     InvariantTsc 0x8000_0007 0 Edx 8 "The time stamp counter runs at one rate in every state.";
     XsaveErrorPointers 0x8000_0008 0 Ebx 2 "FXSAVE and XSAVE always save the x87 pointers (AMD).";
     Nrips 0x8000_000a 0 Edx 3 "Next RIP saved at #VMEXIT (AMD).";
+    // From here on in the order in which they came: records of processors hold sets of features by number.
+    Tce 0x8000_0001 0 Ecx 17 "Translation cache extension: EFER.TCE (AMD).";
+    EferLmsleUnsupported 0x8000_0008 0 Ebx 20 "EFER.LMSLE must be zero (AMD).";
+    EffectiveFrequency 6 0 Ecx 0 "IA32_MPERF and IA32_APERF.";
+    EffectiveFrequencyReadOnly 0x8000_0007 0 Edx 10 "MPERF and APERF can be read at numbers where they cannot be written (AMD).";
+    Rdpru 0x8000_0008 0 Ebx 4 "RDPRU (AMD).";
 }

@@ -29,6 +29,8 @@ msrs! {
     IA32_PRED_CMD = 0x49 "Prediction command.";
     IA32_BIOS_UPDT_TRIG = 0x79 "Microcode update trigger.";
     IA32_BIOS_SIGN_ID = 0x8b "Microcode revision.";
+    IA32_MPERF = 0xe7 "Cycles at the frequency of the time stamp counter, out of halts.";
+    IA32_APERF = 0xe8 "Cycles of the processor's clock, out of halts.";
     IA32_MTRRCAP = 0xfe "MTRR capability.";
     IA32_ARCH_CAPABILITIES = 0x10a "Enumeration of architectural features.";
     IA32_SYSENTER_CS = 0x174 "CS of SYSENTER.";
@@ -84,6 +86,8 @@ msrs! {
     IA32_LSTAR = 0xc000_0082 "RIP of SYSCALL in 64-bit mode.";
     IA32_CSTAR = 0xc000_0083 "RIP of SYSCALL in compatibility mode (AMD).";
     IA32_FMASK = 0xc000_0084 "RFLAGS bits that SYSCALL clears.";
+    MPERF_READ_ONLY = 0xc000_00e7 "IA32_MPERF at a number where it cannot be written (AMD).";
+    APERF_READ_ONLY = 0xc000_00e8 "IA32_APERF likewise (AMD).";
     IA32_FS_BASE = 0xc000_0100 "Base of FS.";
     IA32_GS_BASE = 0xc000_0101 "Base of GS.";
     IA32_KERNEL_GS_BASE = 0xc000_0102 "What SWAPGS exchanges with the base of GS.";

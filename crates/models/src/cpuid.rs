@@ -143,7 +143,8 @@ impl CpuModel {
                 eax: u32::from(self.physical_address_bits) | u32::from(self.linear_address_bits) << 8,
                 ebx: self.feature_words(leaf, 0).ebx,
                 ecx: if intel { 0 } else { (count - 1).min(0xff) | core_ids(count).trailing_zeros().min(0xf) << 12 },
-                ..CpuidResult::default()
+                // The highest ECX of RDPRU: APERF.
+                edx: if self.has(Feature::Rdpru) { 1 << 16 } else { 0 },
             },
             SVM_LEAF => self.svm.map_or_else(CpuidResult::default, |svm| CpuidResult {
                 eax: u32::from(SVM_REVISION),

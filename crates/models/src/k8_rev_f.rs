@@ -3,7 +3,9 @@
 //! What is modelled: SVM as it began: revision 1 and no feature of leaf 8000_000A. No nested paging, so a hypervisor needs shadow paging;
 //! no next RIP and no decode assists, so it has to decode instructions itself; no flush by ASID, so a flush takes every guest's entries.
 //!
-//! What is not, though the real processor has it: machine checks, MTRRs, 3DNow!, FFXSR, the segment limits of EFER.LMSLE, performance counters, TLB geometry in CPUID.
+//! What is not, though the real processor has it: machine checks, MTRRs, 3DNow!, performance counters, TLB geometry in CPUID; and EFER.LMSLE, which no
+//! CPUID bit tells of: with it every access of data in 64-bit mode has a limit (APM vol 2, 4.12.2 "Data Limit Checks in 64-bit Mode"), where
+//! code of both tiers has none, so the bit is reserved here. Hypervisors never let guests set it unless they run hypervisors.
 
 use crate::cache::{Cache, CacheKind};
 use crate::last_branches::LastBranchMsrs;
@@ -12,7 +14,7 @@ use isa::cpuid::Feature;
 use isa::msr;
 use isa::svm::SvmFeatures;
 
-/// In the order of leaf and bit.
+/// In the order of [`Feature::ALL`].
 const FEATURES: &[Feature] = &[
     Feature::Fpu,
     Feature::Vme,
@@ -38,6 +40,7 @@ const FEATURES: &[Feature] = &[
     Feature::Syscall,
     Feature::Nx,
     Feature::MmxExtensions,
+    Feature::Ffxsr,
     Feature::Rdtscp,
     Feature::LongMode,
     Feature::Lahf64,

@@ -20,7 +20,7 @@ use isa::vmx::{
     VmxCapabilities, VmxMisc,
 };
 
-/// In the order of leaf and bit.
+/// In the order of [`Feature::ALL`].
 const FEATURES: &[Feature] = &[
     Feature::Fpu,
     Feature::Vme,
@@ -50,6 +50,7 @@ const FEATURES: &[Feature] = &[
     Feature::Nx,
     Feature::LongMode,
     Feature::Lahf64,
+    Feature::EffectiveFrequency,
 ];
 
 /// Core 2 Duo T7200.

@@ -21,7 +21,7 @@ use isa::vmx::{
     VmFunctionControls, VmxBasic, VmxCapabilities, VmxMisc,
 };
 
-/// In the order of leaf and bit.
+/// In the order of [`Feature::ALL`].
 const FEATURES: &[Feature] = &[
     Feature::Fpu,
     Feature::Vme,
@@ -86,6 +86,7 @@ const FEATURES: &[Feature] = &[
     Feature::Lzcnt,
     Feature::Prefetchw,
     Feature::InvariantTsc,
+    Feature::EffectiveFrequency,
 ];
 
 /// Default1 controls of the primary processor-based word that may be 0 by the TRUE MSR: CR3-load and CR3-store exiting.

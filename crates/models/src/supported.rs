@@ -35,6 +35,7 @@ const EFER: &[(Feature, Efer)] = &[
     (Feature::Nx, Efer::new().with_nxe(true)),
     (Feature::Svm, Efer::new().with_svme(true)),
     (Feature::Ffxsr, Efer::new().with_ffxsr(true)),
+    (Feature::Tce, Efer::new().with_tce(true)),
 ];
 
 /// True where the list has the feature.

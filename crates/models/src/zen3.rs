@@ -3,8 +3,8 @@
 //! What is modelled: SVM with nested paging, LBR virtualization, SVM lock, next RIP, TSC ratio, VMCB clean bits, flush by ASID, decode assists,
 //! PAUSE filter and threshold, virtual VMLOAD and VMSAVE, virtual GIF, the guest mode execute trap, and SKINIT; machine-check registers, MTRRs, UMIP and protection keys.
 //!
-//! What is not, though the real processor has it: AVX, AVX2, MONITORX, RDPRU, INVLPGB,
-//! shadow stacks, FFXSR, XSAVEOPT and its kin, memory encryption, counting performance counters, TLB geometry in CPUID; of SVM: AVIC, which
+//! What is not, though the real processor has it: AVX, AVX2, MONITORX, INVLPGB,
+//! shadow stacks, XSAVEOPT and its kin, memory encryption, counting performance counters, TLB geometry in CPUID; of SVM: AVIC, which
 //! takes a local APIC whose registers lie in memory, and what came after.
 
 use crate::cache::{Cache, CacheKind};
@@ -15,7 +15,7 @@ use isa::cpuid::{CpuidResult, Feature};
 use isa::msr;
 use isa::svm::SvmFeatures;
 
-/// In the order of leaf and bit.
+/// In the order of [`Feature::ALL`].
 const FEATURES: &[Feature] = &[
     Feature::Fpu,
     Feature::Vme,
@@ -71,6 +71,7 @@ const FEATURES: &[Feature] = &[
     Feature::Syscall,
     Feature::Nx,
     Feature::MmxExtensions,
+    Feature::Ffxsr,
     Feature::Page1gb,
     Feature::Rdtscp,
     Feature::LongMode,
@@ -84,6 +85,11 @@ const FEATURES: &[Feature] = &[
     Feature::Topoext,
     Feature::InvariantTsc,
     Feature::XsaveErrorPointers,
+    Feature::Tce,
+    Feature::EferLmsleUnsupported,
+    Feature::EffectiveFrequency,
+    Feature::EffectiveFrequencyReadOnly,
+    Feature::Rdpru,
 ];
 
 /// EPYC 7313.
@@ -115,7 +121,8 @@ pub const ZEN3: CpuModel = CpuModel {
     }],
     msrs: &[
         MsrValue { number: msr::IA32_BIOS_SIGN_ID, value: 0 },
-        // MCG_CTL, and 23 banks.
+        // MCG_CTL, and 23 banks, which is Zen 1's number: of Milan's no public record was found, and errors of "bank 27" that people report
+        // from AMD's servers speak for more.
         MsrValue { number: msr::IA32_MCG_CAP, value: 0x117 },
         // Eight variable ranges, fixed ranges, write combining.
         MsrValue { number: msr::IA32_MTRRCAP, value: 0x508 },

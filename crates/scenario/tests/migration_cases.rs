@@ -39,11 +39,7 @@ const CASES: &[(&str, &str, Status)] = &[
     ("M15", "A shadow with TF: marked as a pending step for Intel; other pending debug exceptions are lost on AMD", Shown),
     ("M16", "Blocking by NMI: in the VMCS on Intel, remembered until IRET on AMD", Shown),
     ("M17", "An NMI in delivery: blocking is taken back before it is injected again", Shown),
-    (
-        "M18",
-        "EFER bits of AMD: cleared on Intel",
-        Missing("no processor that runs guests here has FFXSR, LMSLE or TCE; a test of the table of state holds the row"),
-    ),
+    ("M18", "Bits of EFER that AMD alone has (FFXSR, TCE): cleared on Intel, and a write of one is refused there; a move back does not bring them back", Shown),
     ("M19", "The time-stamp counter: goes on at the guest's own rate, scaled in the format of either vendor", Shown),
     ("M20", "Entries of PAE paging: held in registers on Intel, read by every walk on AMD", Shown),
     ("M21", "Registers of one vendor: kept by the hypervisor for the model that the guest was told of", Shown),

@@ -91,7 +91,7 @@ pub const fn realised(code: ExitCode) -> Realised {
         ExitCode::MWAIT => Realised::Core(Intercept::Mwait),
         ExitCode::MWAIT_CONDITIONAL => Realised::Never("MONITOR arms nothing, so no MWAIT would wait"),
         ExitCode::XSETBV => Realised::Core(Intercept::Xsetbv),
-        ExitCode::RDPRU => Realised::Never("RDPRU is not offered: it is #UD"),
+        ExitCode::RDPRU => Realised::Core(Intercept::Rdpru),
         ExitCode::EFER_WRITE_TRAP => Realised::Never("write traps belong to SEV-ES, which is not offered"),
         ExitCode(0x90..=0x9f) => Realised::Never("write traps belong to SEV-ES, which is not offered"),
         ExitCode::INVLPGB | ExitCode::INVLPGB_ILLEGAL => Realised::Never("INVLPGB is not offered: it is #UD"),

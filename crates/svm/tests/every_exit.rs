@@ -168,6 +168,7 @@ exits! {
     tr_write TR_WRITE "mov eax, 16\nhere: ltr ax", descriptors;
     rdtsc RDTSC "rdtsc";
     rdpmc RDPMC "rdpmc";
+    rdpru RDPRU "db 0x0f, 0x01, 0xfd";
     pushf PUSHF "pushfd";
     popf POPF "popfd";
     cpuid CPUID "cpuid";

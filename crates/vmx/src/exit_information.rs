@@ -269,7 +269,8 @@ fn instruction_reason(intercept: Intercept) -> ExitReason {
         | Intercept::Stgi
         | Intercept::Clgi
         | Intercept::Skinit
-        | Intercept::Invlpga => ExitReason::ExceptionOrNmi,
+        | Intercept::Invlpga
+        | Intercept::Rdpru => ExitReason::ExceptionOrNmi,
     }
 }
 

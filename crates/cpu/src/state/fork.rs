@@ -120,6 +120,7 @@ impl Cpu {
             known_segments: KnownSegments::new(),
             known_walks: KnownWalks::new(),
             slice_end: self.slice_end,
+            idle: self.idle,
             memory_generation: 0,
             code_generation: 0,
         });

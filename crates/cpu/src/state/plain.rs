@@ -79,6 +79,17 @@ pub struct Msrs {
     pub performance: [u64; 8],
     /// SYSCFG, HWCR, DE_CFG of AMD.
     pub amd: [u64; 3],
+    /// What IA32_MPERF is ahead of the cycles out of halts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mperf: u64,
+    /// What IA32_APERF is ahead of the cycles out of halts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub aperf: u64,
+}
+
+/// What a record leaves out of fields that it had not at first.
+pub(crate) const fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 impl Msrs {
@@ -108,6 +119,8 @@ impl Msrs {
             machine_check: [[0; 4]; 23],
             performance: [0; 8],
             amd: [0; 3],
+            mperf: 0,
+            aperf: 0,
         }
     }
 }

@@ -202,6 +202,9 @@ pub struct Progress {
     pub instructions: u64,
     /// State of the generator behind RDRAND and RDSEED.
     pub random: u64,
+    /// Ticks that went by while it did not execute instructions.
+    #[serde(default, skip_serializing_if = "super::plain::is_zero")]
+    pub idle: u64,
 }
 
 /// A processor's state, but for its silicon.
@@ -244,6 +247,7 @@ impl Cpu {
             system_flags: _,
             budget: _,
             slice_end: _,
+            idle,
             retired,
             xmm,
             mxcsr,
@@ -405,7 +409,7 @@ impl Cpu {
                 tsc: *guest_tsc,
                 features: *features,
             },
-            progress: Progress { now: self.now(), instructions: *retired, random: *random },
+            progress: Progress { now: self.now(), instructions: *retired, random: *random, idle: *idle },
             tlb: tlb.record(),
         }
     }
@@ -419,6 +423,7 @@ impl Cpu {
         want(sregs.cpl <= 3, "a privilege level above 3")?;
         want(xsave.fpu.registers.iter().all(|register| register >> 80 == 0), "an x87 register of more than 80 bits")?;
         want(guest.features & !(self.model.features() | Feature::Hypervisor.bit()) == 0, "features that the model lacks")?;
+        want(progress.idle <= progress.now, "more time in halts than there was")?;
         want(progress.now <= i64::MAX as u64 && progress.instructions < 1 << 48, "a time that no run reaches")?;
         want(regs.rflags == Rflags::from_bits(regs.rflags).normalized().into_bits(), "reserved bits of RFLAGS")?;
         let r = regs;
@@ -463,6 +468,7 @@ impl Cpu {
         self.random = progress.random;
         self.retired = progress.instructions;
         self.set_now(progress.now);
+        self.idle = progress.idle;
         self.tlb.restore(tlb)?;
         self.software_tlb.clear();
         self.context_changed();

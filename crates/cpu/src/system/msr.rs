@@ -97,6 +97,14 @@ fn has_long_mode(cpu: &Cpu) -> bool {
     cpu.has(Feature::LongMode)
 }
 
+fn has_effective_frequency(cpu: &Cpu) -> bool {
+    cpu.has(Feature::EffectiveFrequency)
+}
+
+fn has_read_only_frequency(cpu: &Cpu) -> bool {
+    cpu.has(Feature::EffectiveFrequencyReadOnly)
+}
+
 fn is_intel(cpu: &Cpu) -> bool {
     cpu.vendor == Vendor::Intel
 }
@@ -218,6 +226,16 @@ static MSRS: &[Msr] = &[
         cpu.msrs.tsc_aux = if is_amd(cpu) { value & 0xffff_ffff } else { Rule::Low32.check(value)? };
         Ok(())
     }),
+    row!(IA32_MPERF, has_effective_frequency, |cpu, _| Ok(cpu.mperf()), |cpu, _, value| {
+        cpu.msrs.mperf = value.wrapping_sub(cpu.unhalted_cycles());
+        Ok(())
+    }),
+    row!(IA32_APERF, has_effective_frequency, |cpu, _| Ok(cpu.aperf()), |cpu, _, value| {
+        cpu.msrs.aperf = value.wrapping_sub(cpu.unhalted_cycles());
+        Ok(())
+    }),
+    row!(MPERF_READ_ONLY, has_read_only_frequency, |cpu, _| Ok(cpu.mperf()), |_, _, _| Err(Trap::GP0)),
+    row!(APERF_READ_ONLY, has_read_only_frequency, |cpu, _| Ok(cpu.aperf()), |_, _, _| Err(Trap::GP0)),
     row!(IA32_BIOS_SIGN_ID, always, |cpu, _| Ok(cpu.model.msr(msr::IA32_BIOS_SIGN_ID).unwrap_or(0)), |_, _, _| Ok(())),
     Msr {
         // APM vol 2, 13.2.3 "Performance Monitoring Counters" (performance event-select registers).

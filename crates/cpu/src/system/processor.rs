@@ -1,6 +1,6 @@
 //! The processor talks about itself, waits, or stops: CPUID, time stamps, HLT, caches, undefined opcodes.
 //!
-//! What is modelled: CPUID, RDTSC, RDTSCP, RDPID, RDPMC (of AMD's four counters; Intel's models have none: #GP), HLT, PAUSE, INVD and WBINVD (there are no caches to
+//! What is modelled: CPUID, RDTSC, RDTSCP, RDPID, RDPRU, RDPMC (of AMD's four counters; Intel's models have none: #GP), HLT, PAUSE, INVD and WBINVD (there are no caches to
 //! flush), UD0, UD1, UD2, RSM outside system management mode; MONITOR, which arms nothing, and MWAIT, which goes on at once, as SDM vol 2, "MWAIT",
 //! allows: "If the preceding MONITOR instruction did not successfully arm an address range ... the processor will not enter the
 //! implementation-dependent-optimized state."
@@ -13,6 +13,7 @@ use crate::trap::{Access, Intercept, Outcome, Trap};
 use iced_x86::{Code, Instruction, Mnemonic as M, Register};
 use isa::cpuid::Feature;
 use isa::register::Segment;
+use isa::rflags::Rflags;
 use models::{CpuidContext, Vendor};
 
 /// The function of an instruction, if it is one of these.
@@ -23,6 +24,7 @@ pub(super) fn find(instruction: &Instruction) -> Option<Entry> {
         M::Rdtscp => Entry::plain(rdtscp),
         M::Rdpid => Entry::plain(rdpid),
         M::Rdpmc => Entry::plain(rdpmc),
+        M::Rdpru => Entry::plain(rdpru),
         M::Hlt => Entry::last(hlt),
         M::Pause => Entry::plain(pause),
         M::Monitor => Entry::plain(monitor),
@@ -62,6 +64,17 @@ impl Cpu {
     /// Whether MONITOR and MWAIT are not turned off. SDM vol 4, IA32_MISC_ENABLE bit 18, "ENABLE MONITOR FSM".
     const fn monitor_enabled(&self) -> bool {
         !matches!(self.model.vendor, Vendor::Intel) || self.msrs.misc_enable >> 18 & 1 != 0
+    }
+
+    /// IA32_MPERF: cycles at the frequency of the time-stamp counter, out of halts. SDM vol 3, 15.5.2; APM vol 2, 17.3 "Determining
+    /// Processor Effective Frequency".
+    pub(super) fn mperf(&self) -> u64 {
+        self.unhalted_cycles().wrapping_add(self.msrs.mperf)
+    }
+
+    /// IA32_APERF: cycles of the clock, out of halts. The clock is that of the time-stamp counter, always.
+    pub(super) fn aperf(&self) -> u64 {
+        self.unhalted_cycles().wrapping_add(self.msrs.aperf)
     }
 
     /// CR4.TSD.
@@ -120,6 +133,23 @@ fn rdpmc(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     let counter = cpu.msrs.performance.get(4..).and_then(|counters| counters.get(number)).copied().ok_or(Trap::GP0)?;
     cpu.intercept(Intercept::Rdpmc, instruction)?;
     cpu.set_edx_eax(counter);
+    Ok(Flow::Next)
+}
+
+/// APM vol 3, "RDPRU": ECX selects MPERF (0) or APERF (1); what is not there reads as zero, and CF tells. With CR4.TSD only level 0 has the
+/// instruction: #UD. The intercept comes behind the exceptions, as for every instruction of table 15-7 of vol 2.
+fn rdpru(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
+    if cpu.cr4.tsd() && cpu.cpl != 0 {
+        return Err(Trap::UD);
+    }
+    cpu.intercept(Intercept::Rdpru, instruction)?;
+    let value = match cpu.read_register(Register::ECX) {
+        0 => Some(cpu.mperf()),
+        1 => Some(cpu.aperf()),
+        _ => None,
+    };
+    cpu.set_all_status(Rflags::new().with_cf(value.is_some()).into_bits());
+    cpu.set_edx_eax(value.unwrap_or(0));
     Ok(Flow::Next)
 }
 

@@ -74,6 +74,7 @@ const ALWAYS: &[ExitCode] = &[
     ExitCode::INVLPGA,
     ExitCode::MONITOR,
     ExitCode::MWAIT,
+    ExitCode::RDPRU,
     ExitCode::XSETBV,
     ExitCode::TASK_SWITCH,
     ExitCode::CR0_SEL_WRITE,
@@ -671,7 +672,8 @@ impl SvmBackend {
             | ExitCode::SKINIT
             | ExitCode::INVLPGA
             | ExitCode::MONITOR
-            | ExitCode::MWAIT => Exit::NotOffered,
+            | ExitCode::MWAIT
+            | ExitCode::RDPRU => Exit::NotOffered,
             ExitCode::INVALID => Exit::EntryFailure,
             other => Exit::Vendor(other.0),
         }

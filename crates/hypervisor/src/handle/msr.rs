@@ -193,9 +193,11 @@ impl<B: Backend> Vm<B> {
     }
 
     /// SDM vol 3, 2.2.1 "Extended Feature Enable Register"; APM vol 2, 3.1.7 "Extended Feature Enable Register (EFER)": reserved bits and a
-    /// change of LME with paging on are #GP(0).
+    /// change of LME with paging on are #GP(0). Reserved is what the guest was not told of, and what the processor at hand lacks
+    /// (KVM's `efer_reserved_bits`): behind a move to Intel the bits that AMD alone has.
     fn write_efer(&mut self, vcpu: usize, value: Efer) -> Answer {
-        let allowed = models::efer_of(self.common.guest_features).into_bits() | Efer::new().with_lma(true).into_bits();
+        let told = models::efer_of(self.common.guest_features).into_bits() | Efer::new().with_lma(true).into_bits();
+        let allowed = told & self.cpus[vcpu].model.supported_efer().into_bits();
         let mut registers = self.silicon(vcpu, |backend, cpu| backend.save(cpu));
         let old = registers.efer;
         if value.into_bits() & !allowed != 0 || registers.cr0.pg() && value.lme() != old.lme() {
@@ -207,7 +209,10 @@ impl<B: Backend> Vm<B> {
     }
 }
 
-/// Registers of VMX and SVM, which the guest's CPUID does not tell of.
+/// Registers of VMX and SVM, and the counters of the effective frequency, which the guest's CPUID does not tell of.
 fn is_hidden(index: u32) -> bool {
-    matches!(index, msr::IA32_FEATURE_CONTROL | msr::IA32_VMX_BASIC..=0x493 | msr::VM_CR..=msr::SVM_KEY | msr::TSC_RATIO)
+    let virtualization =
+        matches!(index, msr::IA32_FEATURE_CONTROL | msr::IA32_VMX_BASIC..=0x493 | msr::VM_CR..=msr::SVM_KEY | msr::TSC_RATIO);
+    let frequency = matches!(index, msr::IA32_MPERF | msr::IA32_APERF | msr::MPERF_READ_ONLY | msr::APERF_READ_ONLY);
+    virtualization || frequency
 }
