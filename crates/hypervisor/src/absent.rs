@@ -59,6 +59,7 @@ impl<B: Backend> Vm<B> {
         // A page that was never touched stays so.
         if bytes.iter().any(|byte| *byte != 0) {
             self.memory.write(frame << 12, bytes)?;
+            self.renew_arrived_hypercall_page(frame)?;
         }
         let mut waited = 0;
         for (vcpu, cpu) in self.vcpus.iter_mut().zip(&mut self.cpus) {

@@ -220,6 +220,8 @@ passed_on! {
     fn set_absent_pages((&mut self), frames: BTreeSet<u64>) -> Result<(), NoNestedPaging>;
     /// See [`Vm::absent_pages`].
     fn absent_pages((&self)) -> u64;
+    /// See [`Vm::hypercall_page`].
+    fn hypercall_page((&self)) -> Option<u64>;
     /// See [`Vm::supply_page`].
     ///
     /// # Errors
@@ -294,11 +296,11 @@ fn migrate<B: Backend>(
     let mut parcel = vm.pack();
     parcel.common.policy = policy.unwrap_or(parcel.common.policy);
     let mut ledger = Vec::new();
-    let moved = match model.vendor {
+    let mut moved = match model.vendor {
         Vendor::Intel => AnyVm::Vmx(Vm::unpack(parcel, from, model, &mut ledger)?),
         Vendor::Amd => AnyVm::Svm(Vm::unpack(parcel, from, model, &mut ledger)?),
     };
-    match &moved {
+    match &mut moved {
         AnyVm::Vmx(vm) => vm.emit_migration(from, &ledger, sink),
         AnyVm::Svm(vm) => vm.emit_migration(from, &ledger, sink),
     }

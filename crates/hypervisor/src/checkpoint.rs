@@ -6,7 +6,7 @@
 
 use crate::any::AnyVm;
 use crate::backend::{Backend, TscSetting};
-use crate::cpuid::{CpuidTable, HYPERVISOR_LEAF, Running};
+use crate::cpuid::CpuidTable;
 use crate::dirty::DirtyLog;
 use crate::guest_cpu::{GuestCpu, Levelling, LevellingRecord};
 use crate::locks::{Hold, Lock};
@@ -149,7 +149,7 @@ impl<B: Backend> Vm<B> {
                 "a run by a schedule, which is not kept: a checkpoint is one of a run in simulated time",
             ));
         }
-        let features = cpuid.first().map_or(0, |table| table.answer(HYPERVISOR_LEAF + 1, 0, &Running::default()).0.eax);
+        let features = cpuid.first().map_or(0, |table| table.hypervisor_features());
         let record = VmRecord {
             model: self.model.name.to_owned(),
             guest_model: guest_model.name.to_owned(),
@@ -297,7 +297,7 @@ impl<B: Backend> Vm<B> {
             return Err(Error::impossible(HYPERVISOR, "a dirty log of pages that there are not"));
         }
         vm.dirty = record.dirty.map(DirtyLog::of);
-        let table = |number| CpuidTable::new(&guest, number, record.cpu_count, record.features);
+        let table = |number| CpuidTable::new(&guest, number, record.cpu_count, record.features, record.options.hyperv);
         vm.common = Common {
             guest_model,
             guest_features: guest.features(),

@@ -1,16 +1,21 @@
 //! What CPUID answers in the guest: a table made once, as KVM's user space makes it, and the words that change while the guest runs.
 //!
-//! Modelled: the guest's CPU model as [`GuestCpu`] has it, plus the hypervisor's leaves 0x40000000 and 0x40000001.
-//! Not modelled: other hypervisors' leaves (Hyper-V, Xen).
+//! Modelled: the guest's CPU model as [`GuestCpu`] has it, plus the hypervisor's leaves 0x40000000 and 0x40000001; where the guest is shown
+//! Hyper-V's there, KVM's are at 0x40000100, as in KVM. Not modelled: Xen's leaves.
 
 use crate::guest_cpu::GuestCpu;
 use crate::hypercall;
+use crate::hyperv;
 use isa::control::xcr0;
 use isa::cpuid::{CpuidResult, Feature, Output};
 use models::{CpuidContext, Vendor};
 
 /// The first of the hypervisor's leaves.
 pub const HYPERVISOR_LEAF: u32 = 0x4000_0000;
+/// The first of KVM's leaves where another interface has the place.
+const SECOND_LEAF: u32 = 0x4000_0100;
+/// The end of the hypervisor's leaves.
+const HYPERVISOR_END: u32 = 0x4000_0200;
 /// Leaf 1, ECX: CR4.OSXSAVE.
 const OSXSAVE: u32 = 1 << 27;
 /// Leaf 7, ECX: CR4.PKE.
@@ -32,6 +37,8 @@ struct Entry {
 pub struct CpuidTable {
     entries: Vec<Entry>,
     guest: GuestCpu,
+    /// KVM's first leaf.
+    kvm: u32,
 }
 
 /// What CPUID's answer depends on of a running virtual CPU.
@@ -51,8 +58,8 @@ pub struct Running {
 const WITH_SUBLEAVES: [u32; 5] = [4, 7, 0xb, 0xd, 0x8000_001d];
 
 impl CpuidTable {
-    /// The table of virtual CPU `number` of `count`.
-    pub fn new(guest: &GuestCpu, number: u32, count: u32, features: u32) -> Self {
+    /// The table of virtual CPU `number` of `count`, with KVM's feature word, and with Hyper-V's interface in front if that is wanted.
+    pub fn new(guest: &GuestCpu, number: u32, count: u32, features: u32, hyperv: bool) -> Self {
         let model = guest.model;
         let context = CpuidContext { apic_id: number, cpu_count: count, ..CpuidContext::default() };
         let mut entries = Vec::new();
@@ -67,11 +74,15 @@ impl CpuidTable {
         }
         let word = |text: &[u8; 12], at: usize| u32::from_le_bytes([text[at], text[at + 1], text[at + 2], text[at + 3]]);
         let name = b"KVMKVMKVM\0\0\0";
-        let signature = CpuidResult { eax: HYPERVISOR_LEAF + 1, ebx: word(name, 0), ecx: word(name, 4), edx: word(name, 8) };
-        entries.push(Entry { leaf: HYPERVISOR_LEAF, subleaf: None, value: signature });
-        entries.push(Entry { leaf: HYPERVISOR_LEAF + 1, subleaf: None, value: CpuidResult { eax: features, ..CpuidResult::default() } });
+        let kvm = if hyperv { SECOND_LEAF } else { HYPERVISOR_LEAF };
+        let signature = CpuidResult { eax: kvm + 1, ebx: word(name, 0), ecx: word(name, 4), edx: word(name, 8) };
+        entries.push(Entry { leaf: kvm, subleaf: None, value: signature });
+        entries.push(Entry { leaf: kvm + 1, subleaf: None, value: CpuidResult { eax: features, ..CpuidResult::default() } });
+        if hyperv {
+            entries.extend((HYPERVISOR_LEAF..).zip(hyperv::cpuid_leaves()).map(|(leaf, value)| Entry { leaf, subleaf: None, value }));
+        }
         entries.sort_by_key(|entry| (entry.leaf, entry.subleaf));
-        Self { entries, guest: *guest }
+        Self { entries, guest: *guest, kvm }
     }
 
     /// The answer, and whether the leaf exists.
@@ -102,7 +113,7 @@ impl CpuidTable {
     fn outside(&self, leaf: u32) -> bool {
         match leaf {
             0..HYPERVISOR_LEAF => leaf > self.guest.model.maximum_basic_leaf,
-            HYPERVISOR_LEAF..0x4000_0100 => false,
+            HYPERVISOR_LEAF..HYPERVISOR_END => false,
             _ => leaf < 0x8000_0000 || leaf > self.guest.model.maximum_extended_leaf,
         }
     }
@@ -113,9 +124,14 @@ impl CpuidTable {
         of_leaf.into_iter().find(|entry| entry.subleaf.is_none_or(|index| index == subleaf)).map(|entry| entry.value)
     }
 
+    /// KVM's feature word.
+    pub fn hypervisor_features(&self) -> u32 {
+        self.find(self.kvm + 1, 0).map_or(0, |value| value.eax)
+    }
+
     /// Whether the hypervisor tells of a feature of its own.
     pub fn has_hypervisor_feature(&self, bit: u32) -> bool {
-        self.find(HYPERVISOR_LEAF + 1, 0).is_some_and(|value| value.eax >> bit & 1 != 0)
+        self.hypervisor_features() >> bit & 1 != 0
     }
 }
 
@@ -188,7 +204,7 @@ mod tests {
         for model in models::MODELS {
             let everything = models::MODELS.iter().fold(Levelling::NONE, |levelling, other| levelling.common(other));
             let guest = GuestCpu { model, levelling: Levelling { signature: Some(*b"TraplineTest"), ..everything } };
-            let table = CpuidTable::new(&guest, 0, 1, 0);
+            let table = CpuidTable::new(&guest, 0, 1, 0, false);
             for &feature in Feature::ALL {
                 let (leaf, subleaf, output, bit) = feature.place();
                 let (value, _) = table.answer(leaf, subleaf, &ON);
@@ -211,7 +227,7 @@ mod tests {
     #[test]
     fn protection_keys_show_when_they_are_used() {
         for model in [&models::SKYLAKE_SERVER, &models::ZEN3] {
-            let table = CpuidTable::new(&GuestCpu::of(model), 0, 1, 0);
+            let table = CpuidTable::new(&GuestCpu::of(model), 0, 1, 0, false);
             assert_eq!(table.answer(7, 0, &ON).0.ecx >> 3 & 3, 1);
             assert_eq!(table.answer(7, 0, &Running { ospke: true, ..ON }).0.ecx >> 3 & 3, 3);
             let (now, later) = (table.answer(0xd, 0, &ON).0, table.answer(0xd, 0, &Running { xcr0: 0x203, ..ON }).0);
@@ -222,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_hypervisor_signs_its_leaf() {
-        let table = CpuidTable::new(&GuestCpu::of(&models::SKYLAKE_SERVER), 0, 1, 0x880);
+        let table = CpuidTable::new(&GuestCpu::of(&models::SKYLAKE_SERVER), 0, 1, 0x880, false);
         let (value, found) = table.answer(HYPERVISOR_LEAF, 0, &ON);
         assert!(found);
         assert_eq!((value.eax, value.ebx, value.ecx, value.edx), (0x4000_0001, 0x4b4d_564b, 0x564b_4d56, 0x4d));
@@ -231,9 +247,18 @@ mod tests {
     }
 
     #[test]
+    fn behind_hyper_v_the_hypervisor_signs_a_later_leaf() {
+        let table = CpuidTable::new(&GuestCpu::of(&models::SKYLAKE_SERVER), 0, 1, 0x880, true);
+        let leaf = |number| table.answer(number, 0, &ON).0;
+        assert_eq!((leaf(HYPERVISOR_LEAF).eax, leaf(HYPERVISOR_LEAF).ebx), (0x4000_0005, 0x7263_694d));
+        assert_eq!((leaf(SECOND_LEAF).eax, leaf(SECOND_LEAF).ebx, leaf(SECOND_LEAF + 1).eax), (0x4000_0101, 0x4b4d_564b, 0x880));
+        assert!(table.has_hypervisor_feature(7));
+    }
+
+    #[test]
     fn virtualization_is_hidden_and_the_hypervisor_shown() {
         for model in models::MODELS {
-            let table = CpuidTable::new(&GuestCpu::of(model), 0, 1, 0);
+            let table = CpuidTable::new(&GuestCpu::of(model), 0, 1, 0, false);
             let (one, _) = table.answer(1, 0, &Running { osxsave: true, ..ON });
             assert_eq!((one.ecx >> 5 & 1, one.ecx >> 31, one.ecx >> 27 & 1), (0, 1, 1), "{}", model.name);
             assert_eq!(table.answer(0x8000_0001, 0, &ON).0.ecx >> 2 & 1, 0, "{}", model.name);
@@ -243,10 +268,10 @@ mod tests {
 
     #[test]
     fn a_leaf_above_the_last_answers_as_the_vendor_does() {
-        let intel = CpuidTable::new(&GuestCpu::of(&models::SKYLAKE_SERVER), 0, 1, 0);
+        let intel = CpuidTable::new(&GuestCpu::of(&models::SKYLAKE_SERVER), 0, 1, 0, false);
         let last = intel.answer(models::SKYLAKE_SERVER.maximum_basic_leaf, 0, &ON).0;
         assert_eq!(intel.answer(0x1000, 0, &ON), (last, false));
-        let amd = CpuidTable::new(&GuestCpu::of(&models::ZEN3), 0, 1, 0);
+        let amd = CpuidTable::new(&GuestCpu::of(&models::ZEN3), 0, 1, 0, false);
         assert_eq!(amd.answer(0x1000, 0, &ON), (CpuidResult::default(), false));
     }
 }

@@ -15,6 +15,7 @@
 //! | `handle/*` | one handler for each kind of exit |
 //! | `policy`, `policy/*` | what happens to hypercalls and to #UD |
 //! | `hypercall` | the table of KVM's hypercalls |
+//! | `hyperv` | the hypercall page of Hyper-V and what can be called through it |
 //! | `mmu`, `mmu/*` | memory slots, and the tables that the processor walks for the guest |
 //! | `emulator` | one instruction of the guest executed by software: the core again, with devices in front |
 //! | `state` | the table of what a virtual CPU consists of, and what each vendor cannot carry |
@@ -55,6 +56,7 @@ mod fingerprint;
 pub mod guest_cpu;
 mod handle;
 pub mod hypercall;
+mod hyperv;
 pub mod ledger;
 pub mod live;
 mod locks;

@@ -111,11 +111,11 @@ impl AnyVm {
         common.policy = policy.unwrap_or(common.policy);
         let parcel = Parcel { records, memory, common, now };
         let mut ledger = Vec::new();
-        let arrived = match model.vendor {
+        let mut arrived = match model.vendor {
             Vendor::Intel => Self::Vmx(Vm::unpack(parcel, from, model, &mut ledger)?),
             Vendor::Amd => Self::Svm(Vm::unpack(parcel, from, model, &mut ledger)?),
         };
-        match &arrived {
+        match &mut arrived {
             Self::Vmx(vm) => vm.emit_migration(from, &ledger, sink),
             Self::Svm(vm) => vm.emit_migration(from, &ledger, sink),
         }

@@ -173,10 +173,11 @@ impl<B: Backend> Vm<B> {
         Ok(vm)
     }
 
-    /// Tells of the move.
-    pub(crate) fn emit_migration(&self, from: &'static CpuModel, ledger: &[String], sink: &mut dyn Sink) {
+    /// Tells of the move, and of what the hypervisor does at once behind it.
+    pub(crate) fn emit_migration(&mut self, from: &'static CpuModel, ledger: &[String], sink: &mut dyn Sink) {
         let event = Event::Migrate { from: from.name.to_owned(), to: self.model.name.to_owned(), ledger: ledger.to_vec() };
         self.emit(0, sink, event);
+        self.renew_hypercall_page(sink);
     }
 }
 

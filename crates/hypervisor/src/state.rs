@@ -204,6 +204,8 @@ vcpu_state! {
         machine_check = "machine-check banks", vmx Exact(Software), svm Exact(Software);
         performance = "PERF_CTL and PERF_CTR", vmx Exact(Software), svm Exact(Software);
         amd = "SYSCFG, HWCR, DE_CFG", vmx Exact(Software), svm Exact(Software);
+        mperf = "IA32_MPERF", vmx Exact(Processor), svm Exact(Processor);
+        aperf = "IA32_APERF", vmx Exact(Processor), svm Exact(Processor);
     }
     software {
         apic = "local APIC, with TPR and timer", vmx Exact(Software), svm Exact(Software);
@@ -220,11 +222,12 @@ vcpu_state! {
         kicked = "kick of KICK_CPU", vmx Exact(Software), svm Exact(Software);
         completion = "answer of user space", vmx Exact(Software), svm Exact(Software);
         hypercall_area = "hypercall page of before 2007", vmx Exact(Software), svm Exact(Software);
+        hyperv = "Hyper-V's GUEST_OS_ID and HYPERCALL", vmx Exact(Software), svm Exact(Software);
     }
 }
 
 /// Bits of EFER that no Intel processor has.
-const AMD_EFER: u64 = Efer::new().with_lmsle(true).with_ffxsr(true).with_tce(true).into_bits();
+pub(crate) const AMD_EFER: u64 = Efer::new().with_lmsle(true).with_ffxsr(true).with_tce(true).into_bits();
 
 /// Why SYSENTER's registers lose their upper halves.
 const HALF: &str = "AMD's register has 32 bits, and the hypervisor keeps the upper half for Intel-compatible guests only";
@@ -493,8 +496,10 @@ mod tests {
 
     #[test]
     fn every_field_has_one_row() {
-        let software = Software::new(cpu::apic::LocalApic::new(0, true, cpu::apic::Features::default()), 0);
-        let record = serde_json::to_value(VcpuRecord { registers: fresh(), software }).unwrap();
+        let (mut registers, mut software) = (fresh(), Software::new(cpu::apic::LocalApic::new(0, true, cpu::apic::Features::default()), 0));
+        // Records leave out what came later and is zero.
+        (registers.msrs.mperf, registers.msrs.aperf, software.hyperv.guest_os_id) = (1, 1, 1);
+        let record = serde_json::to_value(VcpuRecord { registers, software }).unwrap();
         let keys = |value: &serde_json::Value, prefix: &str| -> BTreeSet<String> {
             value.as_object().unwrap().keys().map(|key| format!("{prefix}{key}")).collect()
         };

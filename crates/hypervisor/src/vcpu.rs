@@ -1,6 +1,7 @@
 //! A virtual CPU as software keeps it: its local APIC, what it waits for, and the events that wait for it.
 
 use crate::checkpoint::ProgressRecord;
+use crate::hyperv::HyperV;
 use crate::state::Registers;
 use crate::steps::{Job, Stage, Wait};
 use cpu::apic::LocalApic;
@@ -51,6 +52,9 @@ pub struct Software {
     pub completion: Option<Completion>,
     /// The page that the guest registered for hypercalls before 2007's change (guest-physical).
     pub hypercall_area: Option<u64>,
+    /// Registers of Hyper-V's interface.
+    #[serde(default, skip_serializing_if = "HyperV::is_unused")]
+    pub hyperv: HyperV,
     /// CR8 as it was last told to the silicon.
     pub told_priority: u8,
     /// An exit is asked for as soon as the guest can take something.
@@ -71,6 +75,7 @@ impl Software {
             kicked: false,
             completion: None,
             hypercall_area: None,
+            hyperv: HyperV::default(),
             told_priority: 0,
             window_wanted: false,
         }

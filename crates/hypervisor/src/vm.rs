@@ -161,7 +161,9 @@ impl<B: Backend> Vm<B> {
             guest_model,
             guest_features: guest.features(),
             levelling: config.levelling,
-            cpuid: (0..config.cpu_count).map(|number| CpuidTable::new(&guest, number, config.cpu_count, features)).collect(),
+            cpuid: (0..config.cpu_count)
+                .map(|number| CpuidTable::new(&guest, number, config.cpu_count, features, config.options.hyperv))
+                .collect(),
             slots,
             board,
             policy: config.policy,

@@ -25,7 +25,8 @@ pub struct File {
     pub title: String,
     /// One sentence: what a reader learns from this scenario.
     pub teaches: String,
-    /// The cases of docs/edge-cases.md and docs/migration-cases.md that it shows: `"E7"`, `"M2"`.
+    /// The cases of docs/edge-cases.md and docs/migration-cases.md and the mechanisms of docs/mechanisms.md that it shows: `"E7"`, `"M2"`,
+    /// `"posted-interrupts"`.
     #[serde(default)]
     pub shows: Vec<String>,
     /// The machine the guest starts on.
@@ -190,6 +191,10 @@ pub struct Hypervisor {
     /// Bits left out of the feature leaf 0x40000001.
     #[serde(default)]
     pub hidden_features: Option<Quantity>,
+    /// Whether the guest is shown a piece of Hyper-V's interface: its leaves of CPUID at 0x40000000, KVM's at 0x40000100, and the page for its
+    /// hypercalls. The default is false.
+    #[serde(default)]
+    pub hyperv: Option<bool>,
     /// KVM's parameter `unrestricted_guest`: if false, guests on Intel machines are emulated in real mode and in the states between the modes.
     /// The default is true.
     #[serde(default)]

@@ -88,6 +88,11 @@ pub(crate) fn check(loader: &mut Loader<'_>, variants: &[Variant]) {
             checker.report(&[key], format!("`{key}` is about the steps of one machine, and the script moves the guest to another"), None);
         }
     }
+    let old = |policy| matches!(policy, Policy::None | Policy::HypercallPage | Policy::Classic2007);
+    if file.hypervisor.hyperv == Some(true) && variants.iter().any(|variant| old(variant.policy)) {
+        let what = "`hyperv` is an interface of today's KVM: the policies `none`, `hypercall-page` and `classic-2007` have none".to_owned();
+        checker.report(&["hypervisor", "hyperv"], what, None);
+    }
     let all: Vec<&Variant> = variants.iter().collect();
     checker.expect(&file.expect, &["expect"], &all);
     for (index, case) in file.cases.iter().enumerate() {

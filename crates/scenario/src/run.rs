@@ -174,6 +174,7 @@ fn options_of(file: &Hypervisor) -> hypervisor::Options {
         exit_hypercall: file.exit_hypercall.unwrap_or(default.exit_hypercall),
         enforce_features: file.enforce_features.unwrap_or(default.enforce_features),
         hidden_features: hidden,
+        hyperv: file.hyperv.unwrap_or(default.hyperv),
         unrestricted_guest: file.unrestricted_guest.unwrap_or(default.unrestricted_guest),
         paging: file.paging.map(Into::into),
         ..default

@@ -39,7 +39,11 @@ const CASES: &[(&str, &str, Status)] = &[
     ("M15", "A shadow with TF: marked as a pending step for Intel; other pending debug exceptions are lost on AMD", Shown),
     ("M16", "Blocking by NMI: in the VMCS on Intel, remembered until IRET on AMD", Shown),
     ("M17", "An NMI in delivery: blocking is taken back before it is injected again", Shown),
-    ("M18", "Bits of EFER that AMD alone has (FFXSR, TCE): cleared on Intel, and a write of one is refused there; a move back does not bring them back", Shown),
+    (
+        "M18",
+        "Bits of EFER that AMD alone has (FFXSR, TCE): cleared on Intel, and a write of one is refused there; a move back does not bring them back",
+        Shown,
+    ),
     ("M19", "The time-stamp counter: goes on at the guest's own rate, scaled in the format of either vendor", Shown),
     ("M20", "Entries of PAE paging: held in registers on Intel, read by every walk on AMD", Shown),
     ("M21", "Registers of one vendor: kept by the hypervisor for the model that the guest was told of", Shown),
@@ -53,7 +57,7 @@ const CASES: &[(&str, &str, Status)] = &[
     ("M29", "A guest that runs a guest itself", Missing("guests that are hypervisors themselves run on the bare machine only")),
     ("M30", "Whose rules: AMD's for AuthenticAMD and HygonGenuine, Intel's for every other name", Shown),
     ("M31", "The task priority: four bits in AMD's silicon, all eight in the local APIC", Shown),
-    ("M32", "The hypercall page of Hyper-V: written anew", Missing("the interfaces of other hypervisors are not modelled")),
+    ("M32", "The hypercall page of Hyper-V: the destination writes it anew with its own instruction, so nothing has to be patched", Shown),
 ];
 
 const CATALOGUE: Catalogue = Catalogue {

@@ -111,6 +111,31 @@ events! {
         #[serde(serialize_with = "hexadecimal")] a3: u64,
     } |vcpu| "nr {nr:#x} a0 {a0:#x} a1 {a1:#x} a2 {a2:#x} a3 {a3:#x}";
 
+    /// A hypercall of Hyper-V's interface reached the hypervisor.
+    HypervHypercall = "kvm_hv_hypercall" {
+        /// The code of the call.
+        #[serde(serialize_with = "hexadecimal")] code: u64,
+        /// Arguments are in registers.
+        fast: bool,
+        /// Words of a header of variable size.
+        #[serde(serialize_with = "hexadecimal")] var_cnt: u64,
+        /// Repetitions.
+        #[serde(serialize_with = "hexadecimal")] rep_cnt: u64,
+        /// Number of the first.
+        #[serde(serialize_with = "hexadecimal")] idx: u64,
+        /// Guest-physical address of the input.
+        #[serde(rename = "in", serialize_with = "hexadecimal")] input: u64,
+        /// Guest-physical address of the output.
+        #[serde(rename = "out", serialize_with = "hexadecimal")] output: u64,
+    } |vcpu| "code {code:#x} {} var_cnt {var_cnt:#x} rep_cnt {rep_cnt:#x} idx {idx:#x} in {input:#x} out {output:#x}",
+        if *fast { "fast" } else { "slow" };
+
+    /// What the call came to.
+    HypervHypercallDone = "kvm_hv_hypercall_done" {
+        /// The result value: a status, and the repetitions that were done.
+        #[serde(serialize_with = "hexadecimal")] result: u64,
+    } |vcpu| "result {result:#x}";
+
     /// The hypervisor decoded an instruction of the guest in order to emulate it: the line that marks a patch.
     EmulateInstruction = "kvm_emulate_insn" {
         /// Base of the code segment.

@@ -16,7 +16,7 @@ use super::shadowed::Shadowed;
 use super::{Backend, EntryRefused, Setup, TscSetting, Unfit, Window};
 use crate::exit::{Exit, ExitInfo, Port, Report, TaskSwitch};
 use crate::mmu::nested::Format;
-use crate::state::Registers;
+use crate::state::{AMD_EFER, Registers};
 use ::vmx::{EntryOutcome, Vmx};
 use controls::{capabilities, entry_controls, exit_controls, nested_capabilities, pin_based, primary, secondary, write_msr_bitmap};
 use cpu::state::{Cpu, Shadow};
@@ -512,6 +512,15 @@ impl Backend for VmxBackend {
     }
 
     fn load(&mut self, cpu: &mut Cpu, registers: &Registers) {
+        // A guest comes from AMD: what the processor lacks it finds cleared, whoever keeps EFER for it.
+        let mut cleared;
+        let registers = if registers.efer.into_bits() & AMD_EFER == 0 {
+            registers
+        } else {
+            cleared = registers.clone();
+            cleared.efer = Efer::from_bits(registers.efer.into_bits() & !AMD_EFER);
+            &cleared
+        };
         self.rip = registers.rip;
         let host = (cpu.msrs.pat, cpu.msrs.sysenter_cs, cpu.msrs.sysenter_esp, cpu.msrs.sysenter_eip);
         registers.put_shared(cpu);

@@ -46,6 +46,9 @@ impl<B: Backend> Vm<B> {
 
     /// A hypercall as KVM of today answers it. RIP moves on by `length`.
     pub(crate) fn call(&mut self, vcpu: usize, length: u8, sink: &mut dyn Sink) -> Result<(), Stop> {
+        if self.hyperv_calls() {
+            return self.hyperv_call(vcpu, length, sink);
+        }
         let costs = self.model.costs;
         self.charge(vcpu, &costs.hypercall_handler);
         self.common.statistics.hypercalls += 1;

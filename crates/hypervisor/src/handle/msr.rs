@@ -7,6 +7,7 @@ use super::PROTECTION;
 use super::memory::apic_name;
 use crate::backend::Backend;
 use crate::exit::Report;
+use crate::hyperv;
 use crate::policy::{HYPERCALL_PAGE_MSR, Policy};
 use crate::run::Stop;
 use crate::vm::Vm;
@@ -127,6 +128,7 @@ impl<B: Backend> Vm<B> {
             HYPERCALL_PAGE_MSR if self.common.policy == Policy::HypercallPage => {
                 Answer::Done(self.vcpus[vcpu].software.hypercall_area.unwrap_or(0))
             }
+            hyperv::GUEST_OS_ID | hyperv::HYPERCALL => self.read_hyperv(index).map_or(Answer::Refused, Answer::Done),
             _ if is_hidden(index) => Answer::Refused,
             _ => Answer::Ordinary,
         }
@@ -164,6 +166,13 @@ impl<B: Backend> Vm<B> {
             msr::IA32_EFER => self.write_efer(vcpu, Efer::from_bits(value)),
             HYPERCALL_PAGE_MSR if self.common.policy == Policy::HypercallPage => {
                 if self.register_hypercall_page(vcpu, value, sink) {
+                    Answer::Done(value)
+                } else {
+                    Answer::Refused
+                }
+            }
+            hyperv::GUEST_OS_ID | hyperv::HYPERCALL => {
+                if self.write_hyperv(vcpu, index, value, sink) {
                     Answer::Done(value)
                 } else {
                     Answer::Refused

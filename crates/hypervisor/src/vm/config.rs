@@ -27,6 +27,8 @@ pub struct Options {
     pub enforce_features: bool,
     /// Feature bits to be left out of CPUID leaf 0x40000001.
     pub hidden_features: u32,
+    /// A piece of Hyper-V's interface instead of KVM's at CPUID leaf 0x40000000: its hypercall page.
+    pub hyperv: bool,
     /// KVM's `unrestricted_guest`: VM entry takes a guest in real mode or without paging, and in the states in between. Intel only; AMD's
     /// always does.
     pub unrestricted_guest: bool,
@@ -52,6 +54,7 @@ impl Default for Options {
             exit_hypercall: true,
             enforce_features: false,
             hidden_features: 0,
+            hyperv: false,
             unrestricted_guest: true,
             paging: None,
             shadow_pages: 1024,

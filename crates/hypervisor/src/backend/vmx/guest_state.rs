@@ -96,7 +96,7 @@ pub(super) fn load_fields(vmx: &mut Vmx, cpu: &mut Cpu, registers: &Registers, r
     write(vmx, cpu, F::GuestCr4, real.cr4.into_bits() | fixed_cr4);
     write(vmx, cpu, F::Cr4ReadShadow, cr4);
     write(vmx, cpu, F::GuestCr3, real.cr3);
-    let efer = real.efer.with_svme(false).with_lmsle(false).with_ffxsr(false).with_tce(false);
+    let efer = real.efer.with_svme(false);
     if exists(vmx, F::GuestEfer) {
         write(vmx, cpu, F::GuestEfer, efer.into_bits());
     } else {
