@@ -2,7 +2,7 @@
 //!
 //! What is modelled: the I/O ports and the I/O APIC page of a PC; ISA interrupts wired to the 8259 pair and to the I/O APIC both, IRQ n to
 //! pin n, but IRQ0 to pin 2 and the 8259 output to pin 0 (MultiProcessor Specification 1.4, "Interrupt Modes"); the single-register
-//! devices: port 0x61, POST code, A20 and reset registers, ACPI timer, the empty PCI bus, the ports of QEMU's
+//! devices: port 0x61, POST code, A20 and reset registers, the latch between FERR# and IRQ13 with port 0xf0, ACPI timer, the empty PCI bus, the ports of QEMU's
 //! test device at which software drives an interrupt line that no device has. An access wider than a device is split into
 //! bytes at consecutive ports, lowest first, as the ISA bus does. A20 is a state that can be read, and masks no address.
 //!
@@ -34,6 +34,7 @@ const REFRESH_PULSES: u64 = 18;
 const IRQ_TIMER: u8 = 0;
 const IRQ_SERIAL: u8 = 4;
 const IRQ_CLOCK: u8 = 8;
+const IRQ_NUMERIC_ERROR: u8 = 13;
 
 /// A cycle that no run reaches.
 const LATEST: u64 = 1 << 60;
@@ -41,7 +42,7 @@ const LATEST: u64 = 1 << 60;
 /// First of the sixteen ports, one an ISA line, at which QEMU's test device lets software drive interrupt lines.
 const TEST_LINES: u16 = 0x2000;
 /// The lines that no device of this board drives, and software may.
-const FREE_LINES: u16 = 0xfeea;
+const FREE_LINES: u16 = 0xdeea;
 
 /// What a board is built from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +95,12 @@ pub struct Board {
     fast_reset: bool,
     reset_control: u8,
     pci_address: u32,
+    /// FERR# of the first processor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    numeric_error: bool,
+    /// Its IGNNE#.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ignores_numeric_error: bool,
     outcome: Option<Outcome>,
 }
 
@@ -121,6 +128,8 @@ impl Board {
             fast_reset: false,
             reset_control: 0,
             pci_address: 0,
+            numeric_error: false,
+            ignores_numeric_error: false,
             outcome: None,
         };
         board.synchronize();
@@ -234,6 +243,23 @@ impl Board {
     /// A local APIC's broadcast end of interrupt for a level-triggered `vector`.
     pub fn end_of_interrupt(&mut self, vector: u8) {
         self.ioapic.end_of_interrupt(vector);
+    }
+
+    /// The first processor drives its FERR# pin. SDM vol 1, D.2.1.2 "Recommended External Hardware to Support the MS-DOS Compatibility
+    /// Sub-mode": its rising edge sets the latch that is IRQ13, and its end takes IGNNE# back.
+    pub fn set_numeric_error(&mut self, asserted: bool) {
+        if asserted && !self.numeric_error {
+            self.synchronize();
+            self.drive(IRQ_NUMERIC_ERROR, true);
+            self.schedule();
+        }
+        self.numeric_error = asserted;
+        self.ignores_numeric_error &= asserted;
+    }
+
+    /// The IGNNE# pin of the first processor.
+    pub fn ignores_numeric_error(&self) -> bool {
+        self.ignores_numeric_error
     }
 
     /// How the guest ended the run, if it did.
@@ -353,6 +379,13 @@ impl Board {
                 self.keyboard_request(request);
             }
             0x70 => self.rtc.select(value),
+            // Whatever is written: the latch of IRQ13 is cleared, and the processor may go on with the error.
+            0xf0 => {
+                self.synchronize();
+                self.drive(IRQ_NUMERIC_ERROR, false);
+                self.ignores_numeric_error = self.numeric_error;
+                self.schedule();
+            }
             0x71 => {
                 self.synchronize();
                 self.rtc.write(value);

@@ -187,10 +187,32 @@ fn speaker_gate_and_power_management_timer() {
     assert_eq!(board.port_read(0x608, 2, (1 << 24) + 0x1234), 0x1234);
 }
 
+/// SDM vol 1, D.2.1.2: FERR# is latched as IRQ13; port 0F0H clears the latch and asserts IGNNE# for as long as the error lasts.
+#[test]
+fn an_x87_error_is_irq13_until_port_f0_and_ignored_from_then_on() {
+    let mut board = board();
+    start_pic(&mut board, 0);
+    out(&mut board, &[(0xf0, 0)], 10);
+    assert!(!board.ignores_numeric_error() && !board.extint(), "nothing is pending");
+    board.set_numeric_error(true);
+    assert!(board.extint() && !board.ignores_numeric_error());
+    board.set_numeric_error(false);
+    assert!(board.extint(), "the latch stays");
+    assert_eq!(board.acknowledge(), 0x2d);
+    out(&mut board, &[(0xf0, 0), (0xa0, 0x20), (0x20, 0x20)], 20);
+    assert!(!board.ignores_numeric_error(), "the error was over by then");
+    board.set_numeric_error(true);
+    assert_eq!(board.acknowledge(), 0x2d);
+    out(&mut board, &[(0xf0, 0)], 30);
+    assert!(board.ignores_numeric_error());
+    board.set_numeric_error(false);
+    assert!(!board.ignores_numeric_error());
+}
+
 #[test]
 fn software_drives_the_lines_that_no_device_has() {
     // (line, whether its level reaches the 8259 pair)
-    for (irq, free) in [(0, false), (1, true), (2, false), (4, false), (8, false), (11, true), (15, true)] {
+    for (irq, free) in [(0, false), (1, true), (2, false), (4, false), (8, false), (11, true), (13, false), (15, true)] {
         let mut board = board();
         start_pic(&mut board, 0);
         let port = 0x2000 + irq;

@@ -131,12 +131,11 @@ fn boot_reports_what_the_guest_said() {
     assert_eq!(code(&boot("halt", &[0xf4], &["--hypervisor", "trap-and-patch"])), 0);
     assert_eq!(code(&boot("crash", &[0x0f, 0x0b], &[])), 1);
     assert_eq!(code(&boot("loop", &[0xeb, 0xfe], &[])), 4);
-    // mov rax, cr0; and al, ~NE; mov cr0, rax; fninit; push 0; fldcw [rsp]; fldz; fldz; fdivp; fwait
-    let ferr =
-        [0x0f, 0x20, 0xc0, 0x24, 0xdf, 0x0f, 0x22, 0xc0, 0xdb, 0xe3, 0x6a, 0, 0xd9, 0x2c, 0x24, 0xd9, 0xee, 0xd9, 0xee, 0xde, 0xf9, 0x9b];
-    let unmodelled = boot("ferr", &ferr, &[]);
+    // mov ecx, PERF_CTL0; mov eax, EN; xor edx, edx; wrmsr
+    let counting = [0xb9, 0, 0, 1, 0xc0, 0xb8, 0, 0, 0x40, 0, 0x31, 0xd2, 0x0f, 0x30];
+    let unmodelled = boot("counting", &counting, &["--vendor", "amd"]);
     assert_eq!(code(&unmodelled), 4);
-    assert!(text(&unmodelled.stderr).contains("bytes 9b"), "{}", text(&unmodelled.stderr));
+    assert!(text(&unmodelled.stderr).contains("bytes 0f 30"), "{}", text(&unmodelled.stderr));
     // Serial output goes to the standard output, and to it alone.
     let serial = boot("serial", &[0x66, 0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, 0xf4], &[]);
     assert_eq!(text(&serial.stdout), "x");

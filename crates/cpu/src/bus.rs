@@ -27,6 +27,9 @@ pub trait Bus {
     /// The interrupt-acknowledge cycle of an ExtINT: the 8259's vector.
     fn acknowledge(&mut self) -> u8;
 
+    /// The FERR# pin of a processor goes up or down. Where nothing is wired to it that has no effect.
+    fn numeric_error(&mut self, _processor: u32, _asserted: bool) {}
+
     /// Whether something happened that the machine must look at before the processor goes on (an IPI, a stop, a changed line).
     fn attention(&self) -> bool;
 }

@@ -14,7 +14,7 @@ pub(crate) use gate::KnownGates;
 use crate::engine::RunExit;
 use crate::last_branches::{BTF, LBR};
 use crate::operand::segment_of;
-use crate::state::{Activity, Cpu};
+use crate::state::{Activity, Cpu, Shadow};
 use crate::trap::{Event, EventKind, Exception, Exit, Intercept, Trap};
 use iced_x86::{Instruction, OpKind};
 use isa::debug::Dr6;
@@ -68,6 +68,15 @@ impl Cpu {
             Trap::Exit(Exit::ApicAccess { offset, access, table_walk, .. }) => {
                 let length = instruction.filter(|_| self.delivering.is_none()).map_or(0, |instruction| instruction.len() as u8);
                 return self.leave_guest(Exit::ApicAccess { offset, access, table_walk, length });
+            }
+            Trap::Exit(Exit::Instruction { intercept: Intercept::FerrFreeze, .. })
+                if !(self.guest_mode && self.interception.has(Intercept::FerrFreeze)) =>
+            {
+                // In front of the instruction: whatever wakes it comes back to it.
+                self.drive_numeric_error();
+                self.shadow = Shadow::None;
+                self.activity = Activity::Halted;
+                return Ok(());
             }
             Trap::Exit(exit) => return self.leave_guest(exit),
             Trap::NotModelled(what) => return Err(RunExit::NotModelled(what)),

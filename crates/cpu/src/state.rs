@@ -155,6 +155,10 @@ pub struct Cpu {
     pub init_pending: bool,
     /// A start-up IPI waits.
     pub sipi_pending: Option<u8>,
+    /// The FERR# pin as it was last driven: an x87 error is pending and CR0.NE clear.
+    pub(crate) numeric_error: bool,
+    /// The IGNNE# pin: x87 errors are ignored while CR0.NE is clear.
+    pub ignore_numeric_error: bool,
     /// DR6 bits of debug exceptions that wait for the instruction boundary.
     pub pending_debug: u64,
     /// What a task switch by an instruction raised in the new task: taken before anything else there.
@@ -316,6 +320,8 @@ impl Cpu {
             smi_pending: false,
             init_pending: false,
             sipi_pending: None,
+            numeric_error: false,
+            ignore_numeric_error: false,
             pending_debug: 0,
             task_fault: None,
             delivering: None,

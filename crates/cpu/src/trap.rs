@@ -452,6 +452,7 @@ pub enum Intercept {
     Getsec,
     // From here on in the order in which they came: records of processors hold sets of intercepts by number.
     Rdpru,
+    FerrFreeze,
 }
 
 /// An instruction of VMX or SVM, or one whose operand an exit describes: what is known from decoding it.

@@ -14,8 +14,11 @@ use cpu::block::CodeCache;
 use cpu::bus::{Bus, Environment};
 use cpu::extension::{AfterExit, Completion, Extension, Interception, NestedAccess, NestedPage};
 use cpu::state::TscScale;
-use cpu::trap::{Access, ControlAccess, Event, Exception, Exit, NestedFault, NotModelled, Outcome, PortAccess, Trap, VendorInstruction};
+use cpu::trap::{
+    Access, ControlAccess, Event, Exception, Exit, Intercept, NestedFault, NotModelled, Outcome, PortAccess, Trap, VendorInstruction,
+};
 use cpu::{Cpu, RunExit, TaskSwitch};
+use isa::exception::Vector;
 use memory::Memory;
 use models::Vendor;
 use std::collections::BTreeSet;
@@ -267,6 +270,7 @@ impl Emulator {
         cpu.guest_mode = true;
         cpu.nested_paging = true;
         cpu.interception = Interception { exceptions: u32::MAX, ..Interception::default() };
+        cpu.interception.add(Intercept::FerrFreeze);
         cpu.delivering = None;
         cpu.inject = None;
         // An NMI or interrupt is never pending here.
@@ -355,6 +359,8 @@ impl Emulator {
                     Step::Done { debug: Some(exception) }
                 }
                 Some(Exit::Exception(exception)) => Step::Fault(exception),
+                // As on the processors, whatever CR0.NE says.
+                Some(Exit::Instruction { intercept: Intercept::FerrFreeze, .. }) => Step::Fault(Exception::plain(Vector::MathFault)),
                 _ => Step::Failed,
             },
             RunExit::NotModelled(what) => Step::NotModelled(what),

@@ -80,6 +80,8 @@ pub enum Exit {
     NotOffered,
     /// RDPMC: #GP(0), as there are no counters.
     PerformanceCounter,
+    /// The processor froze in front of an instruction that waits for an x87 error, which CR0.NE clear keeps from being #MF (SVM).
+    NumericError,
     /// VM entry failed its checks of the guest's state, or VMRUN those of the VMCB.
     EntryFailure,
     /// A hardware task switch, which did not happen.

@@ -128,6 +128,11 @@ impl<B: Backend> Vm<B> {
                 self.queue_exception(vcpu, PROTECTION);
                 Ok(())
             }
+            // What the guest gets on Intel, where VMX fixes CR0.NE to 1. KVM leaves the guest frozen.
+            Exit::NumericError => {
+                self.queue_exception(vcpu, Exception::plain(Vector::MathFault));
+                Ok(())
+            }
             Exit::EntryFailure => {
                 self.leave_to_userspace(vcpu, userspace::FAIL_ENTRY, sink);
                 let reasons = self.silicon(vcpu, |backend, cpu| backend.explain(cpu));

@@ -71,6 +71,14 @@ impl Bus for MachineBus<'_> {
         vector
     }
 
+    fn numeric_error(&mut self, processor: u32, asserted: bool) {
+        // The pins of the first processor are wired, as in a PC of its time.
+        if processor == 0 {
+            self.board.set_numeric_error(asserted);
+            self.attention = true;
+        }
+    }
+
     fn attention(&self) -> bool {
         self.attention
     }

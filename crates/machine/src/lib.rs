@@ -270,5 +270,6 @@ impl Machine {
         // The 8259's output is wired to LINT0 of the first processor.
         let line = self.board.extint();
         self.cpus[0].set_lint(Lint::Lint0, line);
+        self.cpus[0].ignore_numeric_error = self.board.ignores_numeric_error();
     }
 }

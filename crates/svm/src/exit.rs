@@ -119,6 +119,8 @@ impl Svm {
     fn report(&self, cpu: &mut Cpu, exit: Exit) -> Option<Report> {
         let assists = self.capabilities.features.decode_assists();
         Some(match exit {
+            // The instruction is only what the processor froze in front of.
+            Exit::Instruction { intercept: Intercept::FerrFreeze, .. } => Report::plain(ExitCode::FERR_FREEZE),
             Exit::Instruction { intercept, length } => Report::instruction(intercept::exit_code(intercept)?, length),
             Exit::Operand { intercept, instruction } => {
                 let mut report = Report::instruction(intercept::exit_code(intercept)?, instruction.length);

@@ -75,7 +75,7 @@ pub const fn realised(code: ExitCode) -> Realised {
         ExitCode::IOIO => Realised::Core(Intercept::Ports),
         ExitCode::MSR => Realised::Core(Intercept::Msrs),
         ExitCode::TASK_SWITCH => Realised::Core(Intercept::TaskSwitch),
-        ExitCode::FERR_FREEZE => Realised::Never("the FERR# pin leads nowhere: an x87 error with CR0.NE clear ends the run"),
+        ExitCode::FERR_FREEZE => Realised::Core(Intercept::FerrFreeze),
         ExitCode::SHUTDOWN => Realised::Core(Intercept::Shutdown),
         ExitCode::VMRUN => Realised::Core(Intercept::Vmrun),
         ExitCode::VMMCALL => Realised::Core(Intercept::Vmmcall),

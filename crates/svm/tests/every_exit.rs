@@ -185,6 +185,8 @@ exits! {
     task_switch TASK_SWITCH "jmp 16:0", |machine, _| {
         machine.memory.write_u64(GDT + 16, 0x0000_8900_9100_0067).unwrap();
     };
+    // Zero divided by zero, nothing masked, and no way to report it.
+    ferr_freeze FERR_FREEZE "fninit\nfldcw [0x5000]\nfldz\nfldz\nfdivp\nhere: fwait", |_, vmcb| vmcb.save.cr0 &= !0x20;
     shutdown SHUTDOWN "ud2";
     vmrun VMRUN "vmrun";
     vmmcall VMMCALL "vmmcall";

@@ -270,7 +270,8 @@ fn instruction_reason(intercept: Intercept) -> ExitReason {
         | Intercept::Clgi
         | Intercept::Skinit
         | Intercept::Invlpga
-        | Intercept::Rdpru => ExitReason::ExceptionOrNmi,
+        | Intercept::Rdpru
+        | Intercept::FerrFreeze => ExitReason::ExceptionOrNmi,
     }
 }
 

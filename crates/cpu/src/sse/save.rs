@@ -177,6 +177,7 @@ fn fxrstor(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
         cpu.mxcsr = mxcsr;
     }
     cpu.fpu = fpu;
+    cpu.drive_numeric_error();
     Ok(Flow::Next)
 }
 
@@ -252,6 +253,7 @@ fn xrstor(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
     }
     let keys = if loaded & PKRU != 0 { cpu.load(cpu.further(linear, cpu.model.pkru_offset().into()), 4)? as u32 } else { 0 };
     (cpu.fpu, cpu.xmm, cpu.mxcsr) = (fpu, xmm, mxcsr);
+    cpu.drive_numeric_error();
     if requested & PKRU != 0 {
         cpu.set_pkru(keys);
     }

@@ -71,6 +71,8 @@ impl Cpu {
             shadow: self.shadow,
             shadow_set: self.shadow_set,
             trace_cancelled: self.trace_cancelled,
+            numeric_error: self.numeric_error,
+            ignore_numeric_error: self.ignore_numeric_error,
             monitor_pending: self.monitor_pending,
             again: self.again,
             stepping: self.stepping,

@@ -134,6 +134,12 @@ pub struct VcpuEvents {
     pub init_pending: bool,
     /// A start-up message waits.
     pub sipi_pending: Option<u8>,
+    /// The FERR# pin as it was last driven.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub numeric_error: bool,
+    /// The IGNNE# pin.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_numeric_error: bool,
     /// DR6 bits of debug exceptions that wait.
     pub pending_debug: u64,
     /// No single-step trap follows the instruction before.
@@ -285,6 +291,8 @@ impl Cpu {
             smi_pending,
             init_pending,
             sipi_pending,
+            numeric_error,
+            ignore_numeric_error,
             pending_debug,
             task_fault,
             delivering,
@@ -380,6 +388,8 @@ impl Cpu {
                 smi_pending: *smi_pending,
                 init_pending: *init_pending,
                 sipi_pending: *sipi_pending,
+                numeric_error: *numeric_error,
+                ignore_numeric_error: *ignore_numeric_error,
                 pending_debug: *pending_debug,
                 trace_cancelled: *trace_cancelled,
                 monitor_pending: *monitor_pending,
@@ -446,6 +456,7 @@ impl Cpu {
         (self.activity, self.shadow, self.shadow_set) = (events.activity, events.shadow, events.shadow_set);
         (self.nmi_blocked, self.iret_unblocked_nmi, self.nmi_pending) = (events.nmi_blocked, events.iret_unblocked_nmi, events.nmi_pending);
         (self.smi_pending, self.init_pending, self.sipi_pending) = (events.smi_pending, events.init_pending, events.sipi_pending);
+        (self.numeric_error, self.ignore_numeric_error) = (events.numeric_error, events.ignore_numeric_error);
         (self.pending_debug, self.trace_cancelled) = (events.pending_debug, events.trace_cancelled);
         (self.monitor_pending, self.again, self.stepping) = (events.monitor_pending, events.again, events.stepping);
         want(!events.deliveries_full || events.deliveries.is_some(), "a log of deliveries that is full and not kept")?;

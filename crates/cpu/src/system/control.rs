@@ -128,6 +128,7 @@ impl Cpu {
         }
         self.cr0 = new;
         self.efer = efer;
+        self.drive_numeric_error();
         if new.pg() != old.pg() {
             self.tlb.flush_address_space(self.address_space);
         }

@@ -3,12 +3,15 @@
 //! What is modelled: FNINIT, FNCLEX, FLDCW, FNSTCW, FNSTSW, FNOP, FWAIT, FNSTENV, FLDENV, FNSAVE, FRSTOR, with their waiting forms; #NM by
 //! CR0.EM, CR0.TS and CR0.MP (SDM vol 3, Table 9-3 "Recommended Settings of EM and MP Flags on IA-32 Processors"); #MF for an exception that is
 //! pending and not masked; the four layouts of the environment (SDM vol 1, 8.1.10 "Saving the x87 FPU's State with FSTENV/FNSTENV and
-//! FSAVE/FNSAVE"). What is not: errors by the FERR# pin, which end the run.
+//! FSAVE/FNSAVE"). With CR0.NE clear errors go by the FERR# pin instead of #MF, which is asserted with the error, as since the P6 (SDM vol 1,
+//! D.2.2 "MS-DOS Compatibility Sub-mode in the P6 Family and Pentium 4 Processors"; APM vol 2, 3.1.1 "CR0 Register", NE): the next instruction
+//! that waits freezes the processor until an interrupt comes, unless the IGNNE# pin lets it go on. What is not: the pin at a world switch of
+//! SVM that changes CR0.NE; it follows at the next change of the error or of CR0.
 
 use super::number::{Class, Operand};
 use crate::state::{Cpu, FpuState};
 use crate::system::{Flow, Function};
-use crate::trap::{Access, Exception, Outcome, Trap};
+use crate::trap::{Access, Exception, Exit, Intercept, Outcome, Trap};
 use iced_x86::{Instruction, MemorySize, Mnemonic as M};
 use isa::exception::Vector;
 
@@ -25,16 +28,38 @@ pub(super) fn available(cpu: &Cpu) -> Outcome {
     if cpu.cr0.em() || cpu.cr0.ts() { Err(Trap::NM) } else { Ok(()) }
 }
 
-/// #MF if an unmasked exception is pending: what waiting instructions begin with. SDM vol 1, 8.7 "Handling x87 FPU Exceptions in Software".
+/// #MF if an unmasked exception is pending, or a frozen processor: what waiting instructions begin with. SDM vol 1, 8.7 "Handling x87 FPU
+/// Exceptions in Software".
 pub(crate) fn wait_for_exceptions(cpu: &Cpu) -> Outcome {
     if cpu.fpu.status & 0x80 == 0 {
         return Ok(());
     }
-    Err(if cpu.cr0.ne() {
-        Trap::Exception(Exception::plain(Vector::MathFault))
+    if cpu.cr0.ne() {
+        Err(Trap::Exception(Exception::plain(Vector::MathFault)))
+    } else if cpu.ignore_numeric_error {
+        Ok(())
     } else {
-        Trap::not_modelled("an x87 error reported by the FERR# pin (CR0.NE clear)")
-    })
+        Err(FREEZE)
+    }
+}
+
+/// The processor stops in front of an instruction that waits: for the silicon, if it wants to know, else until an interrupt comes.
+const FREEZE: Trap = Trap::Exit(Exit::Instruction { intercept: Intercept::FerrFreeze, length: 0 });
+
+impl Cpu {
+    /// Drives the FERR# pin after something that may have changed the error or CR0.NE.
+    pub(crate) fn drive_numeric_error(&mut self) {
+        let asserted = self.fpu.status & 0x80 != 0 && !self.cr0.ne();
+        if asserted != self.numeric_error {
+            self.numeric_error = asserted;
+            self.leave = true;
+            // Outside of a run nobody is wired to it.
+            if !self.environment.is_null() {
+                let number = self.number;
+                self.environment().bus.numeric_error(number, asserted);
+            }
+        }
+    }
 }
 
 fn wait(cpu: &mut Cpu, _: &Instruction) -> Outcome<Flow> {
@@ -56,8 +81,15 @@ fn escape<const WAITING: bool>(cpu: &mut Cpu, f: impl FnOnce(&mut Cpu) -> Outcom
     Ok(Flow::Next)
 }
 
+/// An ESC instruction that may end or begin an error.
+fn changing<const WAITING: bool>(cpu: &mut Cpu, f: impl FnOnce(&mut Cpu) -> Outcome) -> Outcome<Flow> {
+    let flow = escape::<WAITING>(cpu, f)?;
+    cpu.drive_numeric_error();
+    Ok(flow)
+}
+
 fn initialize<const WAITING: bool>(cpu: &mut Cpu, _: &Instruction) -> Outcome<Flow> {
-    escape::<WAITING>(cpu, |cpu| {
+    changing::<WAITING>(cpu, |cpu| {
         // The registers keep their contents.
         cpu.fpu = FpuState { registers: cpu.fpu.registers, ..FpuState::initial() };
         Ok(())
@@ -65,14 +97,14 @@ fn initialize<const WAITING: bool>(cpu: &mut Cpu, _: &Instruction) -> Outcome<Fl
 }
 
 fn clear_exceptions<const WAITING: bool>(cpu: &mut Cpu, _: &Instruction) -> Outcome<Flow> {
-    escape::<WAITING>(cpu, |cpu| {
+    changing::<WAITING>(cpu, |cpu| {
         cpu.fpu.status &= 0x7f00;
         Ok(())
     })
 }
 
 fn load_control(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    escape::<true>(cpu, |cpu| {
+    changing::<true>(cpu, |cpu| {
         cpu.fpu.control = cpu.read_operand(instruction, 0)? as u16;
         adopt(&mut cpu.fpu);
         Ok(())
@@ -226,7 +258,7 @@ fn read_environment(cpu: &mut Cpu, linear: u64, layout: Layout) -> Outcome<FpuSt
 
 /// FNSTENV: afterwards all exceptions are masked.
 fn store_environment<const WAITING: bool>(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    escape::<WAITING>(cpu, |cpu| {
+    changing::<WAITING>(cpu, |cpu| {
         let layout = Layout::of(cpu, instruction);
         let linear = environment_address(cpu, instruction, layout.bytes, Access::Write)?;
         write_environment(cpu, linear, layout)?;
@@ -237,7 +269,7 @@ fn store_environment<const WAITING: bool>(cpu: &mut Cpu, instruction: &Instructi
 }
 
 fn load_environment(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    escape::<true>(cpu, |cpu| {
+    changing::<true>(cpu, |cpu| {
         let layout = Layout::of(cpu, instruction);
         let linear = environment_address(cpu, instruction, layout.bytes, Access::Read)?;
         cpu.fpu = read_environment(cpu, linear, layout)?;
@@ -247,7 +279,7 @@ fn load_environment(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
 
 /// FNSAVE: the environment and ST(0) to ST(7); afterwards the state is that of FNINIT.
 fn save<const WAITING: bool>(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    escape::<WAITING>(cpu, |cpu| {
+    changing::<WAITING>(cpu, |cpu| {
         let layout = Layout::of(cpu, instruction);
         let linear = environment_address(cpu, instruction, layout.bytes + 80, Access::Write)?;
         write_environment(cpu, linear, layout)?;
@@ -263,7 +295,7 @@ fn save<const WAITING: bool>(cpu: &mut Cpu, instruction: &Instruction) -> Outcom
 }
 
 fn restore(cpu: &mut Cpu, instruction: &Instruction) -> Outcome<Flow> {
-    escape::<true>(cpu, |cpu| {
+    changing::<true>(cpu, |cpu| {
         let layout = Layout::of(cpu, instruction);
         let linear = environment_address(cpu, instruction, layout.bytes + 80, Access::Read)?;
         let mut fpu = read_environment(cpu, linear, layout)?;

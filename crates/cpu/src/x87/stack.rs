@@ -117,6 +117,7 @@ impl Pending<'_> {
         let unmasked = fpu.status & !fpu.control & EXCEPTIONS != 0;
         if unmasked {
             fpu.status |= SUMMARY;
+            self.cpu.drive_numeric_error();
         }
         self.record(unmasked);
     }

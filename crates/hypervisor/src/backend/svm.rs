@@ -63,6 +63,7 @@ const ALWAYS: &[ExitCode] = &[
     ExitCode::IOIO,
     ExitCode::MSR,
     ExitCode::RDPMC,
+    ExitCode::FERR_FREEZE,
     ExitCode::SHUTDOWN,
     ExitCode::VMRUN,
     ExitCode::VMMCALL,
@@ -615,6 +616,7 @@ impl SvmBackend {
             ExitCode::INVD | ExitCode::WBINVD => Exit::CacheFlush,
             ExitCode::RDPMC => Exit::PerformanceCounter,
             ExitCode::XSETBV => Exit::Xsetbv,
+            ExitCode::FERR_FREEZE => Exit::NumericError,
             ExitCode::MSR => Exit::Msr { write: info1 == exit_info::MSR_WRITE },
             ExitCode::IOIO => {
                 let io = IoInfo::from_bits(info1);
