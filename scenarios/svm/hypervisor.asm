@@ -1,4 +1,4 @@
-; A guest that is itself a hypervisor, and fourteen stories of one mechanism each: STORY says which. Host and guest share their general
+; A guest that is itself a hypervisor, and stories of one mechanism each: STORY says which. Host and guest share their general
 ; registers but RAX and RSP, which is where the results are.
 FIRST   equ     0x60000                 ; pages that the stories map
 SECOND  equ     0x61000
@@ -58,7 +58,7 @@ start:
 
 stories:
         dq      missing_flush, violations, window, held, maps, injection, branches, pauses, loads, forgotten
-        dq      interrupted, accessed, traps, refusals
+        dq      interrupted, accessed, traps, refusals, controls, priority
 
 ; 0. The guest reads a page. The host then maps another one there and forgets to flush: the guest reads the old one until it does.
 missing_flush:
@@ -361,6 +361,53 @@ refusals:
         mov     r11, [vmcb + 0x070]
 done13: hlt
 guest13:
+        vmmcall
+
+; 14. Writes of CR0 that change more than TS and MP leave the guest, and all of CR3; the others do not.
+controls:
+        mov     qword [vmcb + 0x578], guest14
+        mov     dword [vmcb], 1 << 19                   ; writes of CR3
+        mov     dword [vmcb + 0x00c], 1 << 5            ; selective writes of CR0
+        xor     r12d, r12d
+        call    run
+        mov     r8, [vmcb + 0x070]
+        mov     r9, [vmcb + 0x078]
+        mov     rax, [vmcb + 0x0c8]
+        mov     [vmcb + 0x578], rax
+        call    run
+        mov     r10, [vmcb + 0x070]
+        mov     r11, [vmcb + 0x078]
+done14: hlt
+guest14:
+        mov     rdi, cr0
+        or      edi, 8                                  ; TS
+        mov     cr0, rdi
+        inc     r12d
+        bts     edi, 18                                 ; AM
+        mov     cr0, rdi
+        mov     cr3, rsi
+
+; 15. With V_INTR_MASKING the guest has a task priority of its own, and a virtual interrupt waits until it is lower.
+priority:
+        xor     r8d, r8d
+        mov     qword [vmcb + 0x578], guest15
+        mov     rax, (0x40 << 32) + (1 << 24) + (4 << 16) + (1 << 8) + 9
+        mov     [vmcb + 0x060], rax
+        call    run
+        mov     r10, [vmcb + 0x070]
+        movzx   r11d, byte [vmcb + 0x060]
+        mov     r12, cr8                                ; the host's own
+done15: hlt
+guest15:
+        xor     r15d, r15d
+        sti
+        nop
+        mov     r13, r15                                ; not yet
+        mov     edi, 3
+        mov     cr8, rdi
+        nop
+        mov     r9, r15
+        cli
         vmmcall
 
 inject: mov     [vmcb + 0x0a8], rax

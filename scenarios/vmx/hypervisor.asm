@@ -7,6 +7,7 @@ FOURTH  equ     0x63000
 
 ; Fields of the VMCS.
 VPID            equ     0x0000
+NOTIFICATION    equ     0x0002
 EPTP_INDEX      equ     0x0004
 INTERRUPT_STATUS equ    0x0810
 PML_INDEX       equ     0x0812
@@ -17,6 +18,7 @@ ENTRY_MSRS      equ     0x200a
 PML_ADDRESS     equ     0x200e
 VIRTUAL_APIC    equ     0x2012
 APIC_ACCESS     equ     0x2014
+POSTED          equ     0x2016
 VM_FUNCTIONS    equ     0x2018
 EPT_POINTER     equ     0x201a
 EOI_EXIT_1      equ     0x201e
@@ -29,12 +31,14 @@ LINK_POINTER    equ     0x2800
 GUEST_DEBUGCTL  equ     0x2802
 PIN_BASED       equ     0x4000
 PRIMARY         equ     0x4002
+CR3_TARGETS     equ     0x400a
 EXIT_CONTROLS   equ     0x400c
 ENTRY_CONTROLS  equ     0x4012
 ENTRY_MSR_COUNT equ     0x4014
 ENTRY_EVENT     equ     0x4016
 ENTRY_CODE      equ     0x4018
 ENTRY_LENGTH    equ     0x401a
+TPR_THRESHOLD   equ     0x401c
 SECONDARY       equ     0x401e
 PLE_GAP         equ     0x4020
 PLE_WINDOW      equ     0x4022
@@ -44,6 +48,9 @@ VECTORING       equ     0x4408
 LENGTH          equ     0x440c
 INTERRUPTIBILITY equ    0x4824
 TIMER           equ     0x482e
+CR0_MASK        equ     0x6000
+CR0_SHADOW      equ     0x6004
+CR3_TARGET_0    equ     0x6008
 QUALIFICATION   equ     0x6400
 GUEST_RSP       equ     0x681c
 GUEST_RIP       equ     0x681e
@@ -128,10 +135,6 @@ start:
         xor     r15d, r15d
         mov     ebx, STORY
         jmp     qword [stories + rbx * 8]
-
-stories:
-        dq      missing_invept, violations, windows, log, bitmaps, injection, vectoring, shadowing, virtual_interrupts
-        dq      converted, pause_loop, branches, switching, timer, refused
 
 ; 0. The guest reads a page. The host then maps another one there and forgets to invalidate: the guest reads the old one until it does.
 missing_invept:
@@ -571,7 +574,7 @@ timer:  mov     eax, 1 << 6                             ; activate VMX-preemptio
         mov     ebx, PIN_BASED
         call    add_bits
         mov     ebx, TIMER
-        mov     eax, 5
+        mov     eax, 6
         vmwrite rbx, rax
         xor     r9d, r9d
         mov     eax, guest13
@@ -636,6 +639,188 @@ refused:
         call    qualification
         mov     r11, rax
 done14: hlt
+
+; 15. Accessed and dirty flags in EPT: of a page that is read, of one that is written, of the guest's own page table, of a page that nobody
+; touches.
+accessed:
+        mov     eax, 1 << 6
+        mov     ebx, EPT_POINTER
+        call    add_bits
+        mov     eax, guest15
+        call    begin
+        mov     r8, [ept_pages + 8 * (FIRST >> 12)]
+        shr     r8d, 8
+        and     r8d, 3
+        mov     r9, [ept_pages + 8 * (SECOND >> 12)]
+        shr     r9d, 8
+        and     r9d, 3
+        mov     r10, [ept_pages + 8 * (PAGE_TABLE >> 12)]
+        shr     r10d, 8
+        and     r10d, 3
+        mov     r11, [ept_pages + 8 * (THIRD >> 12)]
+        shr     r11d, 8
+        and     r11d, 3
+done15: hlt
+guest15:
+        mov     eax, [FIRST]
+        mov     [SECOND], eax
+        vmcall
+
+; 16. The host owns TS and NE of CR0, and the guest reads them in the shadow. What the guest owns it writes without an exit; a bit of the host's
+; that would differ from the shadow leaves it. The value of CR3 that the host allows does not, another one does.
+shadows:
+        mov     ebx, CR0_MASK
+        mov     eax, 0x28
+        vmwrite rbx, rax
+        mov     rax, cr0
+        or      eax, 8
+        and     eax, 0xffffffdf
+        mov     ebx, CR0_SHADOW
+        vmwrite rbx, rax
+        mov     rsi, cr3
+        mov     ebx, CR3_TARGET_0
+        vmwrite rbx, rsi
+        mov     ebx, CR3_TARGETS
+        mov     eax, 1
+        vmwrite rbx, rax
+        mov     eax, guest16
+        call    begin
+        mov     ebx, REASON
+        vmread  r10, rbx
+        call    qualification
+        mov     r11, rax
+        mov     rsi, cr3
+        call    skip
+        mov     ebx, REASON
+        vmread  r12, rbx
+        call    qualification
+        mov     r13, rax
+done16: hlt
+guest16:
+        mov     r8, cr0
+        mov     rax, r8
+        bts     eax, 18                                 ; AM
+        mov     cr0, rax
+        mov     r9, cr0
+        and     r8d, 0x28
+        and     r9d, 0x40028
+        clts
+        mov     cr3, rsi
+        or      rsi, 0x18
+        mov     cr3, rsi
+
+; 17. With the TPR shadow CR8 is a byte of the virtual APIC; below the threshold the guest leaves behind the instruction.
+priority:
+        mov     eax, 1 << 21                            ; use TPR shadow
+        mov     ebx, PRIMARY
+        call    add_bits
+        mov     ebx, VIRTUAL_APIC
+        mov     eax, virtual_apic
+        vmwrite rbx, rax
+        mov     dword [virtual_apic + 0x80], 0x90
+        mov     ebx, TPR_THRESHOLD
+        mov     eax, 5
+        vmwrite rbx, rax
+        mov     eax, guest17
+        call    begin
+        mov     ebx, REASON
+        vmread  r9, rbx
+        mov     ebx, GUEST_RIP
+        vmread  r10, rbx
+        mov     r11d, [virtual_apic + 0x80]
+        mov     ebx, TPR_THRESHOLD
+        xor     eax, eax
+        vmwrite rbx, rax
+        call    run
+        mov     ebx, REASON
+        vmread  r12, rbx
+        mov     r13, cr8                                ; the host's own
+done17: hlt
+guest17:
+        mov     eax, 7
+        mov     cr8, rax
+        mov     r8, cr8
+        mov     eax, 3
+        mov     cr8, rax
+lowered:
+        vmcall
+
+; 18. An interrupt is posted: the notification does not leave the guest but brings what the descriptor requests.
+posted: mov     eax, 0x81                               ; external-interrupt exiting, process posted interrupts
+        mov     ebx, PIN_BASED
+        call    add_bits
+        mov     eax, 1 << 15                            ; acknowledge interrupt on exit
+        mov     ebx, EXIT_CONTROLS
+        call    add_bits
+        mov     eax, 1 << 21                            ; use TPR shadow
+        mov     ebx, PRIMARY
+        call    add_bits
+        mov     eax, 0x301                              ; virtualize APIC accesses, APIC registers, interrupt delivery
+        mov     ebx, SECONDARY
+        call    add_bits
+        mov     ebx, VIRTUAL_APIC
+        mov     eax, virtual_apic
+        vmwrite rbx, rax
+        mov     ebx, APIC_ACCESS
+        mov     eax, FOURTH
+        vmwrite rbx, rax
+        mov     ebx, NOTIFICATION
+        mov     eax, 0xf2
+        vmwrite rbx, rax
+        mov     ebx, POSTED
+        mov     eax, eptp_list                          ; the descriptor
+        vmwrite rbx, rax
+        mov     byte [eptp_list + 0x42 / 8], 1 << (0x42 % 8)
+        mov     byte [eptp_list + 32], 1                ; outstanding notification
+        mov     eax, 0xfee000f0
+        mov     dword [rax], 0x1ff
+        mov     eax, 0xfee00300
+        mov     dword [rax], 0x400f2                    ; the notification, to itself
+        mov     eax, guest18
+        call    begin
+        mov     ebx, REASON
+        vmread  r9, rbx
+        mov     r10d, [eptp_list + 8]
+        mov     r11d, [eptp_list + 32]
+done18: hlt
+guest18:
+        sti
+        nop
+        nop
+        mov     r8, r15
+        cli
+        vmcall
+
+; 19. With mode-based execute control EPT has one bit for code at the guest's supervisor-mode addresses and one for code at user-mode addresses,
+; which those of this guest are.
+execution:
+        mov     eax, 1 << 22                            ; mode-based execute control
+        mov     ebx, SECONDARY
+        call    add_bits
+        or      qword [ept_root], 1 << 10
+        or      qword [ept_root + 0x1000], 1 << 10
+        or      qword [ept_root + 0x2000], 1 << 10
+        xor     ecx, ecx
+.each:  or      qword [ept_pages + rcx * 8], 1 << 10
+        inc     ecx
+        cmp     ecx, 512
+        jb      .each
+        mov     byte [SECOND], 0xc3                     ; RET
+        mov     qword [ept_pages + 8 * (SECOND >> 12)], SECOND + 0x37
+        mov     eax, guest19
+        call    begin
+        mov     ebx, REASON
+        vmread  r8, rbx
+        call    qualification
+        mov     r9, rax
+        mov     qword [ept_pages + 8 * (SECOND >> 12)], SECOND + 0x437
+        call    invalidate_and_run
+        mov     ebx, REASON
+        vmread  r10, rbx
+done19: hlt
+guest19:
+        call    SECOND
+        vmcall
 
 inject: mov     ebx, ENTRY_EVENT
         vmwrite rbx, r8
@@ -738,6 +923,11 @@ ept_tables:
         jb      .each
         mov     qword [ept_root + 0x2000], ept_pages + 7
         ret
+
+align 8
+stories:
+        dq      missing_invept, violations, windows, log, bitmaps, injection, vectoring, shadowing, virtual_interrupts
+        dq      converted, pause_loop, branches, switching, timer, refused, accessed, shadows, priority, posted, execution
 
 align 8
 controls:

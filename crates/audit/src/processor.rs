@@ -78,13 +78,7 @@ static TABLE: [Beyond; 4] = [
         // Three fixed ones, and eight general ones where hyper-threading is off.
         counters: 0x7_0000_00ff,
     },
-    Beyond {
-        model: "zen3",
-        controls: &[],
-        cr4: MODERN.with_umip(true).with_cet(true),
-        efer: Efer::new(),
-        counters: 0,
-    },
+    Beyond { model: "zen3", controls: &[], cr4: MODERN.with_umip(true).with_cet(true), efer: Efer::new(), counters: 0 },
 ];
 
 fn row(cpu: &CpuModel) -> Option<&'static Beyond> {
