@@ -64,7 +64,7 @@ fn report(output: &Output, results: &[Result<Vec<Item>, Diagnostics>]) -> Exit {
             moves += verdict.moves;
             let (word, colour, lines) = match &verdict.outcome {
                 Outcome::Survives => ("survives", "32", Vec::new()),
-                Outcome::NotComparable(why) => ("not comparable", "33", vec![why.clone()]),
+                Outcome::NotComparable(why) => ("not comparable", "33", vec![why.to_string()]),
                 Outcome::Differs(findings) => {
                     let line =
                         |finding: &scenario::movement::Finding| format!("moved {}: {}", finding.journey, finding.differences.join("; "));

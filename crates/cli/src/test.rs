@@ -102,7 +102,7 @@ fn items(root: &Path, file: &Path, snapshots: &Path, arguments: &Test) -> Result
         .map(|variant| (format!("{story} on {}", variant.name()), variant))
         .filter(|(name, _)| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str())))
         .map(|(name, variant)| {
-            let report = if arguments.cut && !scenario.goes_by_steps() {
+            let report = if arguments.cut {
                 let mut everywhere = Everywhere::new(variant, 0, MOST);
                 let report = scenario::run::run_interrupted(&scenario, variant, &options, None, &mut everywhere);
                 let whole = report.map_err(|error| error.to_string()).and_then(|report| everywhere.outcome.map(|()| report));

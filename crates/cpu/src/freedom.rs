@@ -19,6 +19,7 @@ use crate::state::Cpu;
 use crate::trap::Outcome;
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register as R};
 use models::Vendor;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Bytes of a cache line.
@@ -69,7 +70,7 @@ pub struct Executed {
 }
 
 /// Which part of a store is done first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Part {
     /// The bytes in front of the boundary.
     Low,
@@ -93,6 +94,16 @@ pub(crate) struct Freedoms {
     held: Vec<(u64, u8)>,
     /// Lines as they were fetched ahead, by physical address.
     stale: BTreeMap<u64, [u8; LINE_BYTES as usize]>,
+}
+
+/// What a checkpoint keeps of an observed processor between two steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreedomRecord {
+    /// Bytes of a store whose other part is done: physical address and value.
+    pub held: Vec<(u64, u8)>,
+    /// Lines as they were fetched ahead: physical address, and 64 bytes as little-endian words.
+    pub stale: Vec<(u64, [u64; 8])>,
 }
 
 /// Whether an instruction ends all that was fetched ahead. SDM vol 3, 9.3 "Serializing Instructions"; APM vol 2, 7.6.4 "Serializing
@@ -180,6 +191,47 @@ impl Cpu {
             freedoms.stale.entry(physical & !(LINE_BYTES - 1)).or_insert(bytes);
             self.view_changed();
         }
+    }
+
+    /// What a checkpoint keeps; nothing of a processor that is not observed. Only between two steps.
+    pub fn freedom_record(&self) -> Option<FreedomRecord> {
+        let freedoms = self.freedoms.as_ref()?;
+        let words = |bytes: &[u8; LINE_BYTES as usize]| {
+            let mut words = [0; 8];
+            for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+                bytes.iter().rev().for_each(|byte| *word = *word << 8 | u64::from(*byte));
+            }
+            words
+        };
+        let stale = freedoms.stale.iter().map(|(line, bytes)| (*line, words(bytes))).collect();
+        Some(FreedomRecord { held: freedoms.held.clone(), stale })
+    }
+
+    /// Goes on from there, observed.
+    ///
+    /// # Errors
+    /// Says what cannot be in memory of `memory` bytes.
+    pub fn restore_freedoms(&mut self, record: &FreedomRecord, memory: u64) -> Result<(), &'static str> {
+        // The largest store that is split is one of 64 bytes.
+        if record.held.len() > 64 || record.held.iter().any(|(physical, _)| *physical >= memory) {
+            return Err("a store held back that is none to memory");
+        }
+        let line = |line: u64| line.is_multiple_of(LINE_BYTES) && line < memory;
+        if !record.stale.iter().all(|(start, _)| line(*start)) {
+            return Err("lines fetched ahead that are none of memory");
+        }
+        self.observe(true);
+        for (start, words) in &record.stale {
+            let mut bytes = [0; LINE_BYTES as usize];
+            for (bytes, word) in bytes.chunks_exact_mut(8).zip(words) {
+                bytes.copy_from_slice(&word.to_le_bytes());
+            }
+            self.keep_line(*start, bytes);
+        }
+        if let Some(freedoms) = &mut self.freedoms {
+            freedoms.held = record.held.clone();
+        }
+        Ok(())
     }
 
     /// The lines that it sees as they were, for whoever compares states.

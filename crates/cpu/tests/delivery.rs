@@ -371,3 +371,17 @@ fn an_instruction_that_faults_leaves_no_data_breakpoint_behind() {
     assert_eq!(machine.run_to_handler(), Some(13));
     assert_eq!((machine.stack(2)[1], machine.cpu.dr6.into_bits() & 0xf, machine.cpu.pending_debug), (machine.symbol("here"), 0, 0));
 }
+
+/// SDM vol 3, 18.3.1.1: what an instruction generates pushes RF clear, for the instruction has cleared it; faults push it set.
+#[test]
+fn software_interrupts_push_rf_clear_and_faults_push_it_set() {
+    for (source, words, pushed) in [("int 0x81", 3, 0), ("int3", 3, 0), ("ud2", 3, 1)] {
+        let mut machine = Machine::long(source);
+        let flags = machine.cpu.rflags().with_rf(true);
+        machine.cpu.set_rflags(flags);
+        // Instructions are executed one by one here, with the duties around each.
+        machine.cpu.shadow = Shadow::Sti;
+        assert!(machine.run_to_handler().is_some(), "{source}");
+        assert_eq!(machine.stack(words)[2] >> 16 & 1, pushed, "{source}");
+    }
+}

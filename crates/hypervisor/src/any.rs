@@ -112,6 +112,8 @@ passed_on! {
     fn holds_back((&self), vcpu: u32) -> bool;
     /// See [`Vm::watch_steps`].
     fn watch_steps((&mut self), watched: bool);
+    /// See [`Vm::watches_steps`].
+    fn watches_steps((&self)) -> bool;
     /// See [`Vm::next_piece`].
     fn next_piece((&self), vcpu: u32) -> Option<usize>;
     /// See [`Vm::is_in_host`].

@@ -15,11 +15,14 @@ use crate::mmu::nested::{NestedRecord, Slots};
 use crate::mmu::shadow::ShadowRecord;
 use crate::policy::Policy;
 use crate::run::{Pauses, Unfinished};
+use crate::schedule::Schedule;
 use crate::steps::{Job, Stage, Wait};
 use crate::vcpu::{Progress, Software};
 use crate::vm::{Common, MAXIMUM_MEMORY, Options, Statistics, Vm, VmConfig, apic_features};
 use cpu::Cpu;
-use machine::checkpoint::{Checkpoint, Error, model_of, take_board, take_code, take_cpu, write_code, write_cpu, write_memory};
+use machine::checkpoint::{
+    Checkpoint, Error, model_of, take_board, take_code, take_cpu, take_freedoms, write_code, write_cpu, write_memory,
+};
 use machine::schedule::Interleaving;
 use models::Vendor;
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,9 @@ const VERSION: u16 = 1;
 
 /// Name of the section that says what the guest and its host are made of.
 const HYPERVISOR: &str = "hypervisor";
+
+/// Name of the section that says whose step is next, where a schedule decides.
+const SCHEDULE: &str = "schedule";
 
 /// A guest and its host, beside their parts.
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,6 +79,18 @@ struct VmRecord {
     lock: Lock,
     /// Frames in the dirty log, if one is kept.
     dirty: Option<Vec<u64>>,
+}
+
+/// A run by steps.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScheduleRecord {
+    /// The turns, and how far they have come.
+    schedule: Schedule,
+    /// The time of the last step, in ticks.
+    frontier: u64,
+    /// The run ends behind each step.
+    watched: bool,
 }
 
 /// The hypervisor's own part of a virtual CPU, beside its backend.
@@ -137,18 +155,12 @@ impl<B: Backend> Vm<B> {
             look,
             lock,
             schedule,
+            frontier,
+            watches_steps,
             // Between two steps of a schedule these are void.
-            frontier: _,
             writes: _,
             write_limit: _,
-            watches_steps: _,
         } = &self.common;
-        if schedule.is_some() {
-            return Err(Error::impossible(
-                HYPERVISOR,
-                "a run by a schedule, which is not kept: a checkpoint is one of a run in simulated time",
-            ));
-        }
         let features = cpuid.first().map_or(0, |table| table.hypervisor_features());
         let record = VmRecord {
             model: self.model.name.to_owned(),
@@ -171,6 +183,13 @@ impl<B: Backend> Vm<B> {
             dirty: self.dirty.as_ref().map(DirtyLog::frames),
         };
         writer.value(HYPERVISOR, VERSION, &record)?;
+        if let Some(schedule) = schedule {
+            writer.value(
+                SCHEDULE,
+                VERSION,
+                &ScheduleRecord { schedule: schedule.clone(), frontier: *frontier, watched: *watches_steps },
+            )?;
+        }
         writer.value("slots", VERSION, slots)?;
         match &self.mmu {
             Mmu::Nested(tables) => writer.value("nested", VERSION, &tables.record())?,
@@ -227,6 +246,10 @@ impl<B: Backend> Vm<B> {
             return Err(Error::impossible("memory", format!("{:#x} bytes for a guest that has {:#x}", memory.size(), record.memory_size)));
         }
         vm.memory = memory;
+        let by_steps: Option<ScheduleRecord> = if from.has(SCHEDULE) { Some(from.take(SCHEDULE, VERSION)?) } else { None };
+        if by_steps.as_ref().is_some_and(|record| !record.schedule.is_possible(vm.vcpus.len()) || record.frontier >= 1 << 62) {
+            return Err(Error::impossible(SCHEDULE, "turns that there are not, of virtual CPUs that there are not, or at no time"));
+        }
         let slots: Slots = from.take("slots", VERSION)?;
         if !slots.is_possible(record.memory_size) {
             return Err(Error::impossible("slots", "memory slots outside of RAM, or in disorder"));
@@ -257,6 +280,9 @@ impl<B: Backend> Vm<B> {
             vm.vcpus[index].backend.restore(from.take(&format!("vcpu/{number}/backend"), VERSION)?);
             let mut cpu = Cpu::new(model, number, record.cpu_count, machine::extension_of(model));
             take_cpu(from, &format!("cpu/{number}"), &mut cpu)?;
+            if take_freedoms(from, &format!("cpu/{number}"), &mut cpu, vm.memory.size())? != by_steps.is_some() {
+                return Err(Error::impossible(format!("cpu/{number}"), "a processor that is observed without a schedule, or not with one"));
+            }
             if !cpu.rust_host {
                 return Err(Error::impossible(format!("cpu/{number}"), "a processor whose host is no Rust program"));
             }
@@ -284,6 +310,9 @@ impl<B: Backend> Vm<B> {
             }
         }
         take_cpu(from, "emulator", vm.emulator.processor())?;
+        let memory_size = vm.memory.size();
+        take_freedoms(from, "emulator", vm.emulator.processor(), memory_size)?;
+        vm.emulator.processor().observe(by_steps.is_some());
         vm.code = take_code(from, &mut vm.memory)?;
         vm.code.compile(record.options.compile);
         if record.unfinished.is_some_and(|turn| turn.number >= vm.vcpus.len()) || !record.pauses.is_possible(vm.vcpus.len()) {
@@ -316,11 +345,11 @@ impl<B: Backend> Vm<B> {
             tsc: record.tsc,
             look: record.look,
             lock: record.lock,
-            schedule: None,
-            frontier: 0,
+            frontier: by_steps.as_ref().map_or(0, |record| record.frontier),
+            watches_steps: by_steps.as_ref().is_some_and(|record| record.watched),
+            schedule: by_steps.map(|record| record.schedule),
             writes: Vec::new(),
             write_limit: None,
-            watches_steps: false,
         };
         for (number, stage) in unhandled {
             // What the exit was is read once more: nothing has touched the control structure since.

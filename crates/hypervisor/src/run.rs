@@ -128,6 +128,9 @@ pub struct PauseId(u64);
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pauses {
     waiting: Vec<(PauseId, Moment, u64)>,
+    /// Those whose moment came as a virtual CPU was fetched out of its guest, and that nobody was told of yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    came: Vec<PauseId>,
     next: u64,
     /// There is one at an address: instructions are executed one by one.
     addresses: bool,
@@ -150,7 +153,8 @@ impl Pauses {
     pub fn is_possible(&self, vcpus: usize) -> bool {
         let mut again = self.clone();
         again.summarise();
-        again == *self && self.seen.len() <= vcpus && self.waiting.iter().all(|(id, ..)| id.0 < self.next)
+        let known = |id: &PauseId| id.0 < self.next;
+        again == *self && self.seen.len() <= vcpus && self.waiting.iter().all(|(id, ..)| known(id)) && self.came.iter().all(known)
     }
 
     fn summarise(&mut self) {
@@ -164,6 +168,7 @@ impl Pauses {
     /// Waits for a moment no more.
     pub fn forget(&mut self, pause: PauseId) {
         self.waiting.retain(|(id, ..)| *id != pause);
+        self.came.retain(|id| *id != pause);
         self.summarise();
     }
 
@@ -355,6 +360,9 @@ impl<B: Backend> Vm<B> {
 
     /// A pause whose moment has come.
     fn due_pause(&mut self) -> Option<PauseId> {
+        if !self.common.pauses.came.is_empty() {
+            return Some(self.common.pauses.came.remove(0));
+        }
         if self.common.pauses.waiting.is_empty() {
             return None;
         }
@@ -663,6 +671,10 @@ impl<B: Backend> Vm<B> {
         }
         self.kick(vcpu, crate::vm::KICK_VECTOR);
         let limits = Limits::NONE;
+        // Behind STI, and where the interrupt is held back by another shadow, an instruction is executed first; it may be one that is waited for.
+        if let Some(pause) = self.arrival(vcpu) {
+            self.common.pauses.came.push(pause);
+        }
         match self.execute(vcpu, u64::MAX, &limits, sink) {
             RunExit::HostEntry => self.exited(vcpu, sink),
             RunExit::NotModelled(what) => Err(Stop::NotModelled { vcpu: vcpu as u32, what }),

@@ -28,7 +28,8 @@ pub struct Turn {
 }
 
 /// The turns of a run, and how far they have come.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Schedule {
     turns: Vec<Turn>,
     /// The present turn, and the steps of it that were taken.
@@ -41,6 +42,11 @@ impl Schedule {
     /// A schedule.
     pub fn new(turns: Vec<Turn>) -> Self {
         Self { turns, ..Self::default() }
+    }
+
+    /// Whether it can be one of so many virtual CPUs.
+    pub(crate) fn is_possible(&self, vcpus: usize) -> bool {
+        self.at <= self.turns.len() && self.order.vcpu < vcpus && self.order.run <= PATIENCE
     }
 
     /// Whose step is next by the turns, and what it makes use of; `None` behind their end. `ready` says who can take one.
@@ -64,7 +70,8 @@ impl Schedule {
 }
 
 /// The plain order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Order {
     /// Whose turn it is.
     pub vcpu: usize,
@@ -98,9 +105,19 @@ impl<B: Backend> Vm<B> {
     /// Runs by the schedule. The prelude of [`Vm::run`] is the caller's.
     pub(crate) fn run_turn_of_schedule(&mut self, limits: &Limits, sink: &mut dyn Sink) -> Result<(), Stop> {
         let ready = self.ready(limits)?;
+        if !ready.contains(&true) {
+            // Time has come to a moment at which somebody looks: no turn is over for that.
+            return Ok(());
+        }
         let Some(schedule) = &mut self.common.schedule else { return Ok(()) };
+        let place = (schedule.at, schedule.taken);
         let Some((vcpu, freedom)) = schedule.next(&ready) else { return Ok(()) };
-        let step = self.step(vcpu as u32, &freedom, limits, sink)?;
+        let step = self.step(vcpu as u32, &freedom, limits, sink);
+        if let (Err(Stop::Paused(_)), Some(schedule)) = (&step, &mut self.common.schedule) {
+            // The step was not taken: somebody looks in front of it.
+            (schedule.at, schedule.taken) = place;
+        }
+        let step = step?;
         if let Some(schedule) = &mut self.common.schedule {
             schedule.order.note(vcpu, step.pauses);
         }
@@ -118,6 +135,11 @@ impl<B: Backend> Vm<B> {
     /// Whether a run by a schedule ends behind each step, with [`Stop::Stepped`].
     pub fn watch_steps(&mut self, watched: bool) {
         self.common.watches_steps = watched;
+    }
+
+    /// See [`Self::watch_steps`].
+    pub fn watches_steps(&self) -> bool {
+        self.common.watches_steps
     }
 
     /// Who can take a step. Where nobody can, time goes on to where somebody may; where that never comes, the run is over.

@@ -10,6 +10,7 @@ use crate::{Machine, MachineConfig, Unfinished, extension_of};
 use board::Board;
 use cpu::Cpu;
 use cpu::block::{CodeCache, Footprints};
+use cpu::freedom::FreedomRecord;
 use cpu::state::{CpuRecord, Impossible};
 use memory::{MAXIMUM_BYTES, Memory, PAGE_BYTES};
 use models::CpuModel;
@@ -236,6 +237,9 @@ pub fn write_cpu<W: Write>(writer: &mut Writer<W>, prefix: &str, cpu: &mut Cpu) 
     if let Some(record) = svm {
         writer.value(&format!("{prefix}/svm"), VERSION, &record)?;
     }
+    if let Some(record) = cpu.freedom_record() {
+        writer.value(&format!("{prefix}/freedoms"), VERSION, &record)?;
+    }
     Ok(())
 }
 
@@ -263,6 +267,21 @@ pub fn take_cpu(from: &mut Checkpoint, prefix: &str, cpu: &mut Cpu) -> Result<()
         None if cpu.guest_mode => Err(Error::impossible(prefix, "a guest on a processor without virtualization")),
         None => Ok(()),
     }
+}
+
+/// Takes up what others do not see yet of an observed processor's stores, and what it fetched ahead, in memory of so many bytes. Whether it was
+/// observed.
+///
+/// # Errors
+/// The section is of a state that cannot be.
+pub fn take_freedoms(from: &mut Checkpoint, prefix: &str, cpu: &mut Cpu, memory: u64) -> Result<bool, Error> {
+    let name = format!("{prefix}/freedoms");
+    if !from.has(&name) {
+        return Ok(false);
+    }
+    let record: FreedomRecord = from.take(&name, VERSION)?;
+    cpu.restore_freedoms(&record, memory).map_err(|what| Error::impossible(name, what))?;
+    Ok(true)
 }
 
 /// Writes where code was decoded, which stores to it are charged for. Whoever calls has handed all writes to the code cache.

@@ -13,6 +13,7 @@ use crate::quantity::parse_number;
 use crate::virtual_host::VirtualHost;
 use cpu::block::Compile;
 pub use machine::checkpoint::{Checkpoint, Error};
+use memory::Memory;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -160,10 +161,15 @@ pub(crate) fn take_run(from: &mut Checkpoint) -> Result<RunRecord, Error> {
 }
 
 /// Takes a machine out of a checkpoint.
-pub(crate) fn take_host(from: &mut Checkpoint, policy: Policy, compile: Compile) -> Result<RestoredHost, Error> {
+pub(crate) fn take_host(
+    from: &mut Checkpoint,
+    policy: Policy,
+    compile: Compile,
+    loaded: &dyn Fn() -> Option<Memory>,
+) -> Result<RestoredHost, Error> {
     Ok(match policy {
         Policy::None => RestoredHost::Bare(Box::new(BareHost::restore(from, compile)?)),
-        _ => RestoredHost::Hosted(Box::new(VirtualHost::restore(from, policy, compile)?)),
+        _ => RestoredHost::Hosted(Box::new(VirtualHost::restore(from, policy, compile, loaded)?)),
     })
 }
 
@@ -181,7 +187,7 @@ pub fn restore(mut from: Checkpoint, compile: Compile) -> Result<Restored, Resto
     if run.next > scenario.file.script.len() || run.serial.0.len() > crate::run::MAX_SERIAL {
         return Err(Error::impossible(RUN, "a place in the script that there is not, or more serial output than is kept").into());
     }
-    let host = take_host(&mut from, variant.policy, compile)?;
+    let host = take_host(&mut from, variant.policy, compile, &|| crate::run::loaded_memory(&scenario, &variant))?;
     from.finish()?;
     Ok(Restored { scenario, variant, host, run })
 }

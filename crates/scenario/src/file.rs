@@ -328,6 +328,9 @@ pub enum Action {
     SerialInput(String),
     /// Holds every CPU for a while, as a monitor's `stop` and `cont` do: time goes on, timers and devices with it.
     Pause(PauseAction),
+    /// Writes the whole run as a checkpoint of this name, forgets the machine, and goes on from what was written: nothing but the line that tells of
+    /// it may show that. `trapline checkpoint` writes one to a file.
+    Checkpoint(String),
     /// Ends the run.
     Stop(String),
 }

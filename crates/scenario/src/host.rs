@@ -18,6 +18,7 @@ use isa::rflags::Rflags;
 use machine::checkpoint::{self, Checkpoint};
 use machine::watch::Watch;
 use machine::{Machine, MachineConfig};
+use memory::Memory;
 use migration::Settings;
 use models::CpuModel;
 use serde::{Deserialize, Serialize};
@@ -128,6 +129,12 @@ pub trait Host {
     /// # Errors
     /// The operating system's; or there is no machine any more.
     fn checkpoint(&mut self, writer: &mut Writer<&mut dyn Write>) -> Result<(), checkpoint::Error>;
+    /// Goes on as the machine of a checkpoint of itself; whoever waits for an interruption of the run waits on. `loaded` knows memory as the guest
+    /// was loaded.
+    ///
+    /// # Errors
+    /// Sections are missing, or of a state that cannot be.
+    fn renew(&mut self, from: &mut Checkpoint, compile: Compile, loaded: &dyn Fn() -> Option<Memory>) -> Result<(), checkpoint::Error>;
     /// Totals so far; the cycles are those of the CPU that is furthest ahead.
     fn totals(&self) -> Totals;
     /// The model of the processors now; nothing where the guest was lost in a move.
@@ -519,6 +526,11 @@ impl Host for BareHost {
     fn checkpoint(&mut self, writer: &mut Writer<&mut dyn Write>) -> Result<(), checkpoint::Error> {
         writer.value(HOST_SECTION, HOST_VERSION, &BareRecord { watch: self.watch.clone(), arrivals: self.arrivals.clone() })?;
         self.machine.checkpoint(writer)
+    }
+
+    fn renew(&mut self, from: &mut Checkpoint, compile: Compile, _: &dyn Fn() -> Option<Memory>) -> Result<(), checkpoint::Error> {
+        *self = Self { interruption: self.interruption.take(), ..Self::restore(from, compile)? };
+        Ok(())
     }
 
     fn totals(&self) -> Totals {

@@ -10,6 +10,7 @@ use cpu::freedom::{Executed, Touch};
 use hypervisor::{AnyVm, Registers, Step, StepKind};
 use isa::register::Gpr;
 use memory::Memory;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use trace::{ByteString, Event, Record};
 
@@ -25,7 +26,8 @@ pub struct Violation {
 }
 
 /// What a virtual CPU is in the middle of.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Call {
     /// Where the foreign instruction is that is being patched.
     patching: Option<u64>,
@@ -38,6 +40,19 @@ struct Call {
     pieces: Vec<(u64, u64)>,
     /// A hypercall was made.
     called: bool,
+}
+
+/// What a checkpoint keeps of what is known; memory as it was loaded follows from the scenario.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MonitorRecord {
+    wanted: Vec<Invariant>,
+    own: Vec<u64>,
+    calls: Vec<Call>,
+    before: Vec<Option<Box<Registers>>>,
+    /// Virtual CPU, address, how often.
+    patched: Vec<(u32, u64, u64)>,
+    board: u64,
 }
 
 /// What is known of a run so far.
@@ -80,6 +95,53 @@ impl Monitor {
             patched: BTreeMap::new(),
             board: 0,
         }
+    }
+
+    /// What a checkpoint keeps.
+    pub fn record(&self) -> MonitorRecord {
+        MonitorRecord {
+            wanted: self.wanted.clone(),
+            own: self.own.iter().copied().collect(),
+            calls: self.calls.clone(),
+            before: self.before.clone(),
+            patched: self.patched.iter().map(|((vcpu, site), count)| (*vcpu, *site, *count)).collect(),
+            board: self.board,
+        }
+    }
+
+    /// Goes on from there with a guest of this policy, and memory as it was loaded.
+    ///
+    /// # Errors
+    /// Says what cannot be.
+    pub fn restore(record: MonitorRecord, policy: Policy, loaded: Memory, vm: &AnyVm) -> Result<Self, &'static str> {
+        let MonitorRecord { wanted, own, calls, before, patched, board } = record;
+        let count = vm.cpu_count() as usize;
+        // A step may add 15 bytes to what is just below the bound.
+        if calls.len() != count || before.len() != count || own.len() > MOST_OWN + 4096 {
+            return Err("a monitor of other virtual CPUs than there are, or of more than it remembers");
+        }
+        let near = |call: &Call| call.written < 1 << 56 && call.changed < 1 << 56;
+        let pieces = calls.iter().flat_map(|call| &call.pieces);
+        if !calls.iter().all(near) || !pieces.clone().all(|(start, bytes)| start.checked_add(*bytes).is_some()) {
+            return Err("a monitor of patches that cannot be");
+        }
+        if patched.iter().any(|(_, _, times)| *times >= 1 << 56)
+            || calls.iter().any(|call| call.patching.is_some_and(|site| site >= u64::MAX - 3))
+        {
+            return Err("a monitor of patches that cannot be");
+        }
+        Ok(Self {
+            wanted,
+            policy,
+            loaded,
+            rules: vm.model().decode_rules(),
+            native: vm.hypercall_bytes(),
+            own: own.into_iter().collect(),
+            calls,
+            before,
+            patched: patched.into_iter().map(|(vcpu, site, times)| ((vcpu, site), times)).collect(),
+            board,
+        })
     }
 
     /// Memory as it was loaded.

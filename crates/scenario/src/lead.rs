@@ -4,7 +4,9 @@ use crate::file::{Access, Invariant, Policy};
 use crate::host::{Host, Pause, Totals, Until};
 use crate::register::Place;
 use crate::verdict::Registers;
-use machine::checkpoint;
+use cpu::block::Compile;
+use machine::checkpoint::{self, Checkpoint};
+use memory::Memory;
 use migration::Settings;
 use models::CpuModel;
 use std::io::Write;
@@ -32,6 +34,9 @@ impl<L: Lead> Host for Led<L> {
     }
     fn checkpoint(&mut self, writer: &mut Writer<&mut dyn Write>) -> Result<(), checkpoint::Error> {
         self.host.checkpoint(writer)
+    }
+    fn renew(&mut self, from: &mut Checkpoint, compile: Compile, loaded: &dyn Fn() -> Option<Memory>) -> Result<(), checkpoint::Error> {
+        self.host.renew(from, compile, loaded)
     }
     fn interrupt_at(&mut self, moment: Option<Until>) {
         self.host.interrupt_at(moment);

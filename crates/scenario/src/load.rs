@@ -146,7 +146,7 @@ impl Scenario {
         self.variants.iter().filter(move |variant| only.is_none_or(|only| variant.name().contains(only)))
     }
 
-    /// Whether its runs go by steps, so that a checkpoint of one, which keeps no schedule, is none of it.
+    /// Whether its runs go by steps. A guest that does cannot move: steps are those of one machine.
     pub fn goes_by_steps(&self) -> bool {
         !self.file.schedule.is_empty() || self.file.invariants.is_some()
     }

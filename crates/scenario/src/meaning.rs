@@ -335,7 +335,7 @@ impl Checker<'_, '_> {
                     self.report(&[path, &["pause"]].concat(), NOBODY.to_owned(), None);
                 }
             }
-            Action::SerialInput(_) | Action::Stop(_) => {}
+            Action::SerialInput(_) | Action::Checkpoint(_) | Action::Stop(_) => {}
         }
     }
 

@@ -3,8 +3,13 @@
 //!
 //! A guest is comparable if it comes to the same end wholly at home and wholly abroad, told of the same processor both times, with the
 //! features that both models have: what it does then depends on nothing that the models do differently. Compared are why it stopped, the
-//! registers, all memory but the bytes that the hypervisor patched, serial output, and its hypercalls.
+//! registers, all memory but the bytes that the hypervisor patched, serial output, and its hypercalls. What it writes for a guest sets the dirty
+//! flag of the guest's paging entry as the guest's own writes do, so that these flags are left out of the comparison with the bytes.
 //! Not compared: how long it took, and which exits there were.
+//!
+//! Moves of the scenario's own script are left out, as by `trapline migrate`.
+
+mod tables;
 
 use crate::file::{Action, Policy, Stop};
 use crate::host::{Host, Pause, Totals, Until};
@@ -13,9 +18,10 @@ use crate::load::{Scenario, Variant};
 use crate::register::Register;
 use crate::run::{Options, Report, run_on};
 use crate::verdict::stop_name;
+use isa::paging::{ACCESSED, DIRTY};
 use models::CpuModel;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use trace::{Event, Sink};
 
@@ -42,8 +48,42 @@ pub enum Outcome {
     Survives,
     /// It did not.
     Differs(Vec<Finding>),
-    /// There is nothing to compare, for this reason.
-    NotComparable(String),
+    /// There is nothing to compare, by this rule.
+    NotComparable(Rule),
+}
+
+/// Why there is nothing to compare.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rule {
+    /// There is nobody who could move it.
+    #[error("without a hypervisor a machine cannot move")]
+    NoHypervisor,
+    /// The destination cannot run it at all.
+    #[error("{0}")]
+    Unfit(String),
+    /// There is no way to go.
+    #[error("it is on {0} already")]
+    AtHome(&'static str),
+    /// Steps are those of one machine.
+    #[error("it goes by steps, which are those of one machine, and a move takes the guest to another")]
+    Steps,
+    /// The same moment is another one on a journey.
+    #[error("its script counts exits, cycles or instructions, which moves change")]
+    Counts,
+    /// How far the guest comes meanwhile depends on the processor.
+    #[error("its script holds the machine for so many cycles")]
+    Holds,
+    /// Every journey executes all of it.
+    #[error("it executes {MAX_INSTRUCTIONS} instructions and more")]
+    Long,
+    /// It does something that not both models do, or do differently.
+    #[error("it is another guest on {abroad}: {differences}")]
+    AnotherGuest {
+        /// Where.
+        abroad: &'static str,
+        /// What is different at the end.
+        differences: String,
+    },
 }
 
 /// A journey that ended otherwise.
@@ -70,7 +110,7 @@ pub struct Verdict {
 struct End {
     report: Report,
     memory: Vec<u8>,
-    hypercalls: Vec<[u64; 5]>,
+    hypercalls: BTreeMap<u32, Vec<[u64; 5]>>,
     patched: BTreeSet<u64>,
     exits: u64,
     moves: u64,
@@ -169,20 +209,26 @@ impl Lead for Traveller {
 /// Keeps the hypercalls and the places of patches.
 #[derive(Default)]
 struct Calls {
-    hypercalls: Vec<[u64; 5]>,
+    /// By CPU: whose comes first is not the guest's to say.
+    hypercalls: BTreeMap<u32, Vec<[u64; 5]>>,
     patched: BTreeSet<u64>,
     exits: u64,
 }
 
 /// The most places of memory that a finding names.
 const MAX_PLACES: usize = 4;
-/// The most hypercalls that are compared one by one.
+/// The most hypercalls of a CPU that are compared one by one.
 const MAX_CALLS: usize = 4096;
 
 impl Sink for Calls {
-    fn emit(&mut self, _: u64, _: u32, event: Event) {
+    fn emit(&mut self, _: u64, vcpu: u32, event: Event) {
         match event {
-            Event::Hypercall { nr, a0, a1, a2, a3 } if self.hypercalls.len() < MAX_CALLS => self.hypercalls.push([nr, a0, a1, a2, a3]),
+            Event::Hypercall { nr, a0, a1, a2, a3 } => {
+                let calls = self.hypercalls.entry(vcpu).or_default();
+                if calls.len() < MAX_CALLS {
+                    calls.push([nr, a0, a1, a2, a3]);
+                }
+            }
             Event::Patch { gpa, new, .. } => self.patched.extend((0..new.as_slice().len() as u64).map(|at| gpa + at)),
             Event::Exit { .. } => self.exits += 1,
             _ => {}
@@ -191,38 +237,50 @@ impl Sink for Calls {
 }
 
 /// Why a scenario's machine cannot be asked.
-fn incomparable(scenario: &Scenario, variant: &Variant, to: &'static CpuModel) -> Option<String> {
+fn incomparable(scenario: &Scenario, variant: &Variant, to: &'static CpuModel) -> Option<Rule> {
     if variant.policy == Policy::None {
-        return Some("without a hypervisor a machine cannot move".to_owned());
+        return Some(Rule::NoHypervisor);
     }
     if let Err(error) = hypervisor::check_model(to, scenario.file.hypervisor.paging.map(Into::into)) {
-        return Some(error.to_string());
+        return Some(Rule::Unfit(error.to_string()));
     }
     if variant.cpu.name == to.name {
-        return Some(format!("it is on {} already", to.name));
+        return Some(Rule::AtHome(to.name));
     }
     if scenario.goes_by_steps() {
-        return Some("it goes by steps, and a move has none".to_owned());
+        return Some(Rule::Steps);
     }
     let counts = |step: &crate::file::Step| step.at.exit.is_some() || step.at.cycle.is_some() || step.at.instruction.is_some();
     if scenario.file.script.iter().any(counts) {
-        return Some("its script counts exits, cycles or instructions, which moves change".to_owned());
+        return Some(Rule::Counts);
     }
-    let moves = |action: &Action| matches!(action, Action::Migrate(_) | Action::Pause(_));
-    if scenario.file.script.iter().flat_map(|step| &step.actions).any(moves) {
-        return Some("its script moves or holds the machine itself".to_owned());
+    if scenario.file.script.iter().flat_map(|step| &step.actions).any(|action| matches!(action, Action::Pause(_))) {
+        return Some(Rule::Holds);
     }
     None
 }
 
+/// A scenario without the moves of its script, and without the steps at its end that do nothing else: nobody waits behind them.
+fn without_moves(scenario: &Scenario) -> Scenario {
+    let mut scenario = scenario.clone();
+    let script = &mut scenario.file.script;
+    for step in script.iter_mut() {
+        step.actions.retain(|action| !matches!(action, Action::Migrate(_)));
+    }
+    while script.last().is_some_and(|step| step.actions.is_empty()) {
+        script.pop();
+    }
+    scenario
+}
+
 /// Asks whether a scenario's guest survives moves to a model and back.
 pub fn survives(scenario: &Scenario, variant: &Variant, to: &'static CpuModel, effort: Effort, options: &Options) -> Verdict {
-    let none = |why: String, journeys| Verdict { outcome: Outcome::NotComparable(why), journeys, moves: 0 };
-    if let Some(why) = incomparable(scenario, variant, to) {
+    let none = |why: Rule, journeys| Verdict { outcome: Outcome::NotComparable(why), journeys, moves: 0 };
+    let mut scenario = without_moves(scenario);
+    if let Some(why) = incomparable(&scenario, variant, to) {
         return none(why, 0);
     }
     // The same guest everywhere: told of its home, with what both models have.
-    let mut scenario = scenario.clone();
     let told = &mut scenario.file.hypervisor;
     told.guest_cpu.get_or_insert_with(|| variant.cpu.name.to_owned());
     told.levelling.common.extend([variant.cpu.name.to_owned(), to.name.to_owned()]);
@@ -234,12 +292,12 @@ pub fn survives(scenario: &Scenario, variant: &Variant, to: &'static CpuModel, e
     };
     let home = run(variant.cpu, Journey::None);
     if home.report.stop == Stop::InstructionLimit {
-        return none(format!("it executes {MAX_INSTRUCTIONS} instructions and more"), 1);
+        return none(Rule::Long, 1);
     }
     let abroad = run(to, Journey::None);
     let differences = compare(&home, &abroad);
     if !differences.is_empty() {
-        return none(format!("it is another guest on {}: {}", to.name, differences.join("; ")), 2);
+        return none(Rule::AnotherGuest { abroad: to.name, differences: differences.join("; ") }, 2);
     }
     let mut journeys = vec![Journey::EveryExit];
     let step = home.exits.div_ceil(effort.exits.max(1)).max(1);
@@ -305,7 +363,8 @@ fn compare(home: &End, other: &End) -> Vec<String> {
         differences.push("the serial output is another".to_owned());
     }
     if home.hypercalls != other.hypercalls {
-        differences.push(format!("{} hypercalls instead of {}, or others", other.hypercalls.len(), home.hypercalls.len()));
+        let count = |end: &End| end.hypercalls.values().map(Vec::len).sum::<usize>();
+        differences.push(format!("{} hypercalls instead of {}, or others", count(other), count(home)));
     }
     let places = changed_places(home, other);
     if !places.is_empty() {
@@ -317,6 +376,13 @@ fn compare(home: &End, other: &End) -> Vec<String> {
 /// The first places where two memories differ and nobody patched.
 fn changed_places(home: &End, other: &End) -> Vec<String> {
     const PAGE: usize = 4096;
+    let frames: BTreeSet<u64> = home.patched.union(&other.patched).map(|address| address >> 12).collect();
+    let mut flags = BTreeSet::new();
+    for end in [home, other] {
+        for registers in &end.report.registers {
+            flags.append(&mut tables::entries_of(&end.memory, registers, &frames));
+        }
+    }
     let mut places = Vec::new();
     for (number, (one, two)) in home.memory.chunks(PAGE).zip(other.memory.chunks(PAGE)).enumerate() {
         if one == two {
@@ -324,7 +390,9 @@ fn changed_places(home: &End, other: &End) -> Vec<String> {
         }
         for at in (0..one.len()).filter(|&at| one[at] != two[at]) {
             let address = (number * PAGE + at) as u64;
-            if !home.patched.contains(&address) && !other.patched.contains(&address) {
+            // Entries of both sizes have their flags in the first byte.
+            let flag = flags.contains(&address) && u64::from(one[at] ^ two[at]) & !(ACCESSED | DIRTY) == 0;
+            if !flag && !home.patched.contains(&address) && !other.patched.contains(&address) {
                 places.push(format!("{address:#x}"));
                 if places.len() == MAX_PLACES {
                     return places;

@@ -16,6 +16,7 @@ use crate::verdict::{self, Final, Registers, stop_name};
 use crate::virtual_host::VirtualHost;
 pub use cpu::block::Compile;
 use isa::cpuid::Feature;
+use memory::Memory;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -412,6 +413,13 @@ fn machine_of(scenario: &Scenario, variant: &Variant, options: &Options) -> Resu
     Ok(host)
 }
 
+/// Memory as the guest of a scenario is loaded, under its hypervisor; nothing where it cannot be loaded, or there is none.
+pub(crate) fn loaded_memory(scenario: &Scenario, variant: &Variant) -> Option<Memory> {
+    let config = host_config(scenario, variant, Compile::Never);
+    let loaded = load(&variant.image, config.vcpus, config.memory).ok()?;
+    VirtualHost::new(&config, variant.policy, &loaded).ok()?.into_memory()
+}
+
 /// Runs to the end, and judges it. Nothing if the run was left.
 fn finish(
     mut director: Director<'_>,
@@ -545,8 +553,7 @@ impl Director<'_> {
     /// Lets whoever interrupts look. Where the run does not go on: its end, unless it was left.
     fn interrupted(&mut self, observer: &mut Observer<'_>) -> Result<ControlFlow<Option<Ending>>, checkpoint::Error> {
         let Some(interrupt) = self.interrupt.take() else { return Ok(ControlFlow::Continue(())) };
-        let serial = Bytes(self.serial.clone());
-        let run = RunRecord { next: self.next, policy: self.policy, serial, observer: observer.record(), moves: self.moves.clone() };
+        let run = self.record(observer);
         let (scenario, variant) = (self.scenario, self.variant);
         let after = interrupt.interrupted(&mut Interrupted { scenario, variant, host: &mut *self.host, run });
         self.interrupt = Some(interrupt);
@@ -560,15 +567,33 @@ impl Director<'_> {
                     return Ok(ControlFlow::Break(Some(ending)));
                 }
             }
-            After::GoOnFrom(mut checkpoint) => {
-                let run = checkpoint::take_run(&mut checkpoint)?;
-                self.host = checkpoint::take_host(&mut checkpoint, self.variant.policy, self.compile)?.into_host();
-                (self.serial, self.next, self.policy, self.moves) = (run.serial.0, run.next, run.policy, run.moves);
-                observer.restore(run.observer);
-            }
+            After::GoOnFrom(checkpoint) => self.take_up(*checkpoint, observer)?,
         }
         self.ask();
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// How far the run is.
+    fn record(&self, observer: &Observer<'_>) -> RunRecord {
+        let serial = Bytes(self.serial.clone());
+        RunRecord { next: self.next, policy: self.policy, serial, observer: observer.record(), moves: self.moves.clone() }
+    }
+
+    /// Goes on as the run of a checkpoint of itself.
+    fn take_up(&mut self, mut checkpoint: Checkpoint, observer: &mut Observer<'_>) -> Result<(), checkpoint::Error> {
+        let run = checkpoint::take_run(&mut checkpoint)?;
+        self.host.renew(&mut checkpoint, self.compile, &|| loaded_memory(self.scenario, self.variant))?;
+        (self.serial, self.next, self.policy, self.moves) = (run.serial.0, run.next, run.policy, run.moves);
+        observer.restore(run.observer);
+        Ok(())
+    }
+
+    /// Writes the run, reads it again and goes on as what was read.
+    fn go_through_checkpoint(&mut self, observer: &mut Observer<'_>) -> Result<(), checkpoint::Error> {
+        let mut bytes = Vec::new();
+        let record = self.record(observer);
+        checkpoint::write(&mut bytes, self.scenario, self.variant, &mut *self.host, &record)?;
+        self.take_up(Checkpoint::read(bytes.as_slice())?, observer)
     }
 
     /// The limits of the scenario.
@@ -649,6 +674,7 @@ impl Director<'_> {
             Action::Register(register) => format!("set {} to {:#x}", register.name, value(&register.value)),
             Action::SerialInput(text) => format!("serial input {text:?}"),
             Action::Pause(pause) => format!("pause of {} cycles", pause.cycles),
+            Action::Checkpoint(name) => format!("checkpoint {name:?}, and go on from it"),
             Action::Stop(why) => format!("stop: {why}"),
         };
         let cycle = self.host.totals().cycles;
@@ -682,6 +708,11 @@ impl Director<'_> {
             Action::Pause(pause) => {
                 if let Err(message) = self.host.hold(pause.cycles, sink) {
                     return Some(Ending::new(Stop::Unsupported, format!("the machine cannot pause: {message}")));
+                }
+            }
+            Action::Checkpoint(name) => {
+                if let Err(error) = self.go_through_checkpoint(sink) {
+                    return Some(Ending::new(Stop::Unsupported, format!("there is no way through the checkpoint {name:?}: {error}")));
                 }
             }
             Action::Stop(why) => return Some(Ending::new(Stop::Script, why.clone())),

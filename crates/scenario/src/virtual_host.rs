@@ -2,13 +2,14 @@
 
 use crate::file::{Access, Invariant, Policy, Stop};
 use crate::host::{ASLEEP, Ending, HOST_SECTION, HOST_VERSION, Host, HostConfig, Loaded, Pause, Totals, Until, enter, not_modelled};
-use crate::invariants::Monitor;
+use crate::invariants::{Monitor, MonitorRecord};
 use crate::register::{Place, Register};
 use crate::verdict::Registers;
 use cpu::Cpu;
 use cpu::block::Compile;
 use hypervisor::{AnyVm, Limits, Moment, PauseId, Rights, VmConfig};
 use machine::checkpoint::{self, Checkpoint};
+use memory::Memory;
 use migration::{Ending as Ended, Report, Settings};
 use models::CpuModel;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,11 @@ pub struct VirtualHost {
 #[serde(deny_unknown_fields)]
 struct HostedRecord {
     waiting: Option<(Until, PauseId)>,
+    /// What is known by whoever looks at every step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    monitor: Option<MonitorRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    violations: Vec<Invariant>,
 }
 
 /// The hypervisor's own word for a moment.
@@ -118,15 +124,36 @@ impl VirtualHost {
         }
     }
 
-    /// The guest of a checkpoint.
+    /// The guest of a checkpoint. `loaded` knows memory as the guest was loaded, which is asked for only where every step is looked at.
     ///
     /// # Errors
     /// Sections are missing, or of a state that cannot be.
-    pub fn restore(from: &mut Checkpoint, policy: Policy, compile: Compile) -> Result<Self, checkpoint::Error> {
+    pub fn restore(
+        from: &mut Checkpoint,
+        policy: Policy,
+        compile: Compile,
+        loaded: &dyn Fn() -> Option<Memory>,
+    ) -> Result<Self, checkpoint::Error> {
         let record: HostedRecord = from.take(HOST_SECTION, HOST_VERSION)?;
         let mut vm = AnyVm::restore(from)?;
         vm.compile(compile);
-        Ok(Self { waiting: record.waiting, ..Self::of(vm, policy) })
+        let impossible = |what: &str| checkpoint::Error::impossible(HOST_SECTION, what);
+        let monitor = match record.monitor {
+            None => None,
+            Some(monitor) => {
+                let loaded = loaded().ok_or_else(|| impossible("it is held to invariants, and nobody knows what was loaded"))?;
+                Some(Monitor::restore(monitor, policy, loaded, &vm).map_err(impossible)?)
+            }
+        };
+        if vm.watches_steps() != monitor.is_some() {
+            return Err(impossible("steps that nobody looks at, or somebody who looks at none"));
+        }
+        Ok(Self { waiting: record.waiting, monitor, violations: record.violations, ..Self::of(vm, policy) })
+    }
+
+    /// Memory as the guest was loaded.
+    pub fn into_memory(mut self) -> Option<Memory> {
+        self.vm.as_mut().map(|vm| vm.memory_mut().snapshot())
     }
 
     /// Has the trace tell from now on of what the guest's own IDT delivers, or not.
@@ -280,8 +307,15 @@ impl Host for VirtualHost {
 
     fn checkpoint(&mut self, writer: &mut Writer<&mut dyn Write>) -> Result<(), checkpoint::Error> {
         let vm = self.vm.as_mut().ok_or_else(|| checkpoint::Error::impossible(HOST_SECTION, LOST))?;
-        writer.value(HOST_SECTION, HOST_VERSION, &HostedRecord { waiting: self.waiting })?;
+        let monitor = self.monitor.as_ref().map(Monitor::record);
+        writer.value(HOST_SECTION, HOST_VERSION, &HostedRecord { waiting: self.waiting, monitor, violations: self.violations.clone() })?;
         vm.checkpoint(writer)
+    }
+
+    fn renew(&mut self, from: &mut Checkpoint, compile: Compile, loaded: &dyn Fn() -> Option<Memory>) -> Result<(), checkpoint::Error> {
+        let (interruption, passed) = (self.interruption, std::mem::take(&mut self.passed));
+        *self = Self { interruption, passed, ..Self::restore(from, self.policy, compile, loaded)? };
+        Ok(())
     }
 
     fn totals(&self) -> Totals {

@@ -173,6 +173,10 @@ impl Information {
         };
         if let Some(event) = cpu.delivering.filter(|_| during_delivery) {
             information.vectoring(&event);
+            // SDM 28.3.3 "Saving RIP, RSP, RFLAGS, and SSP": what stands for the event's delivery has RF as the event would have pushed it.
+            if matches!(exit, Exit::Nested(_) | Exit::ApicAccess { .. }) {
+                information.resume = if cpu.pushes_resume_flag(&event) { ResumeFlag::Set } else { ResumeFlag::Clear };
+            }
         }
         information
     }

@@ -213,6 +213,45 @@ fn an_exit_during_delivery_tells_of_the_event_that_was_delivered() {
     }
 }
 
+/// SDM 28.3.3 "Saving RIP, RSP, RFLAGS, and SSP": 1 where an instruction is to be executed again, else as the event would have pushed it.
+#[test]
+fn a_nested_fault_saves_rf_as_the_event_would_have_pushed_it() {
+    let fault = NestedFault {
+        guest_physical: 0xfee0_0123,
+        linear: Some(0x1_2345),
+        access: Access::Write,
+        table_walk: false,
+        user: false,
+        misconfiguration: false,
+        reserved: false,
+        present: false,
+        rights: 0,
+        guest: GuestPage { user: false, writable: false, executable: true },
+        log_full: false,
+        nmi_unblocking: false,
+    };
+    let event = |kind, vector| Some(Event { kind, vector, error_code: None, length: 2 });
+    // The event in delivery, RF before, RF saved.
+    let cases = [
+        (None, false, true),
+        (event(EventKind::External, 0x31), false, false),
+        (event(EventKind::External, 0x31), true, true),
+        (event(EventKind::SoftwareInterrupt, 0x80), true, false),
+        (event(EventKind::Exception, 14), false, true),
+        (event(EventKind::Exception, 1), false, false),
+    ];
+    for (delivering, before, saved) in cases {
+        story(|vmx, cpu| {
+            assert_eq!(vmx.vmlaunch(cpu), Ok(EntryOutcome::Entered));
+            cpu.delivering = delivering;
+            let flags = cpu.rflags().with_rf(before);
+            cpu.set_rflags(flags);
+            vmx.exit(cpu, Exit::Nested(fault));
+            assert_eq!(read(vmx, cpu, F::GuestRflags) >> 16 & 1, u64::from(saved), "{delivering:?} with RF {before}");
+        });
+    }
+}
+
 #[test]
 fn debug_exceptions_stay_pending_only_over_exits_that_come_before_them() {
     // What the guest met before the exit, whether MOV SS holds it back, the exit, what is saved. SDM 28.3.4 "Saving Non-Register State".

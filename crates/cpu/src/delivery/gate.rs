@@ -97,16 +97,23 @@ impl Cpu {
         self.rip.wrapping_add(u64::from(event.length)) & mask(if self.is_64bit() { 64 } else { 32 })
     }
 
-    /// RFLAGS as it is pushed: with RF for faults, so that an instruction breakpoint is not met a second time. SDM vol 3, 18.3.1.1
-    /// "Instruction-Breakpoint Exception Condition".
+    /// RFLAGS as it is pushed.
     fn pushed_flags(&self, event: &Event) -> Rflags {
+        self.rflags().with_rf(self.pushes_resume_flag(event))
+    }
+
+    /// Whether RF is set in the image of RFLAGS that an event pushes: for faults, so that an instruction breakpoint is not met a second time; never for
+    /// what an instruction generates, which has cleared it before. SDM vol 3, 18.3.1.1 "Instruction-Breakpoint Exception Condition".
+    pub fn pushes_resume_flag(&self, event: &Event) -> bool {
+        if matches!(event.kind, EventKind::SoftwareInterrupt | EventKind::SoftwareException | EventKind::PrivilegedSoftware) {
+            return false;
+        }
         let fault = event.kind == EventKind::Exception
             && !matches!(
                 Vector::from_number(event.vector),
                 Some(Vector::Debug | Vector::Breakpoint | Vector::Overflow | Vector::DoubleFault | Vector::MachineCheck)
             );
-        let flags = self.rflags();
-        flags.with_rf(flags.rf() || fault)
+        self.rflags().rf() || fault
     }
 
     fn deliver_real(&mut self, event: &Event) -> Outcome {

@@ -83,7 +83,12 @@ impl<B: Backend> Vm<B> {
             false if registers.cpl == 3 => Privilege::Implicit,
             false => Privilege::Supervisor,
         };
-        match self.emulator.translate_as(&mut self.memory, &mut self.code, linear, access, privilege) {
+        // What others wrote to tables comes first. The flags that the walk itself sets are no such write: they change nothing that an entry says, and
+        // walk_addr() of 2007, as every walk of KVM since, set them without a word to its write protection.
+        self.follow_shadowed_writes();
+        let walked = self.emulator.translate_as(&mut self.memory, &mut self.code, linear, access, privilege);
+        self.memory.take_watched_writes();
+        match walked {
             Ok(Place::Ram(_)) => {}
             Ok(Place::Device(_)) if access == Access::Fetch => {
                 self.leave_to_userspace(vcpu, userspace::INTERNAL_ERROR, sink);
@@ -100,7 +105,8 @@ impl<B: Backend> Vm<B> {
         };
         // What only a read-only slot or nothing holds now is mapped for the access that was made, and no more.
         let writable = self.common.slots.at(path.frame << 12).is_some_and(|slot| !slot.read_only);
-        let wish = Wish { linear, write: access == Access::Write, user: code.user(), writable };
+        let (write, fetch) = (access == Access::Write, access == Access::Fetch);
+        let wish = Wish { linear, write, fetch, user: code.user(), writable };
         let Mmu::Shadow(tables) = &mut self.mmu else {
             return Err(self.not_modelled(vcpu, "an intercepted page fault under nested paging"));
         };
@@ -111,10 +117,10 @@ impl<B: Backend> Vm<B> {
                 }
                 Ok(Fixed::Done)
             }
-            // Another virtual CPU was faster.
-            Filled::Nothing if !code.present() => Ok(Fixed::Done),
+            // Another virtual CPU was faster. handle_exception() of 2007 goes back into the guest whenever it writes no table.
+            Filled::Nothing { sure } if sure || !code.present() => Ok(Fixed::Done),
             // Nothing that the tables can say makes the processor execute this.
-            Filled::Nothing | Filled::Emulate => Ok(Fixed::Emulate),
+            Filled::Nothing { .. } | Filled::Emulate => Ok(Fixed::Emulate),
         }
     }
 

@@ -144,7 +144,7 @@ impl Booted {
         if record.serial.0.len() > MAX_SERIAL {
             return Err(Error::impossible(BOOT, "more serial output than is kept"));
         }
-        let mut host = take_host(&mut from, record.policy, options.compile)?;
+        let mut host = take_host(&mut from, record.policy, options.compile, &|| None)?;
         from.finish()?;
         host.watch(options.watched, options.deliveries || record.policy == Policy::None);
         Ok(Self {

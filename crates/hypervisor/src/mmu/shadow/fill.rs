@@ -5,7 +5,7 @@
 //! not executable. SMAP and protection keys look at the user bit of every access, so that with either such a write is emulated instead.
 
 use super::ShadowTables;
-use super::path::{Path, Rights};
+use super::path::{Mode, Path, Rights};
 use super::pool::{LEAF, Place, Role};
 use isa::paging::{NO_EXECUTE, USER, WRITABLE};
 use memory::Memory;
@@ -17,6 +17,8 @@ pub struct Wish {
     pub linear: u64,
     /// It writes.
     pub write: bool,
+    /// It fetches an instruction.
+    pub fetch: bool,
     /// It is a user program's.
     pub user: bool,
     /// The frame may be written: its slot is not read-only.
@@ -28,8 +30,12 @@ pub struct Wish {
 pub enum Filled {
     /// The tables say something new: the access is to be tried again.
     Changed,
-    /// They allowed it before, so that no entry can help.
-    Nothing,
+    /// They said so before: another virtual CPU was faster, or no entry can help. It is `sure` that the processor makes the access now, where
+    /// nothing but the entry decides.
+    Nothing {
+        /// See above.
+        sure: bool,
+    },
     /// It writes a table of the guest, or what no entry can express.
     Emulate,
 }
@@ -63,7 +69,7 @@ impl ShadowTables {
         let Some(entry) = self.leaf(role, path, wish) else { return Filled::Emulate };
         let place = Place::new(page, wish.linear >> 12);
         if self.entry(memory, place) == entry {
-            return if changed { Filled::Changed } else { Filled::Nothing };
+            return if changed { Filled::Changed } else { Filled::Nothing { sure: allows(entry, wish, role.mode) } };
         }
         self.map(memory, place, path.frame, entry);
         self.used_table(page);
@@ -96,6 +102,13 @@ impl ShadowTables {
         let rights = if write { WRITABLE } else { 0 } | if user { USER } else { 0 } | if execute { 0 } else { NO_EXECUTE };
         Some(path.frame << 12 | LEAF | path.key | rights)
     }
+}
+
+/// Whether it is sure that an entry lets the processor make an access.
+fn allows(entry: u64, wish: Wish, mode: Mode) -> bool {
+    let Wish { write, fetch, user, .. } = wish;
+    let refused = write && entry & WRITABLE == 0 || user && entry & USER == 0 || fetch && entry & NO_EXECUTE != 0;
+    !refused && !mode.smep && !mode.smap && !mode.keys
 }
 
 /// The name of the page below an entry of a level above it.

@@ -29,7 +29,7 @@ fn way(frame: u64, rights: Rights) -> Path {
     Path { tables: TABLES.map(table), leaf: 1, frame, rights, dirty: true, key: 0 }
 }
 
-const READ: Wish = Wish { linear: LINEAR, write: false, user: false, writable: true };
+const READ: Wish = Wish { linear: LINEAR, write: false, fetch: false, user: false, writable: true };
 const WRITE: Wish = Wish { write: true, ..READ };
 
 struct Fixture {
@@ -73,7 +73,7 @@ fn a_page_is_mapped_with_the_rights_of_all_levels() {
     assert_eq!(it.fill(&way(0x20, rights), WRITE), Filled::Changed);
     let entry = it.entry(LINEAR);
     assert_eq!((entry & ADDRESS, entry & WRITABLE, entry & USER, entry & NO_EXECUTE), (0x20 << 12, WRITABLE, 0, NO_EXECUTE));
-    assert_eq!(it.fill(&way(0x20, rights), WRITE), Filled::Nothing, "it says so already");
+    assert_eq!(it.fill(&way(0x20, rights), WRITE), Filled::Nothing { sure: true }, "it says so already");
     assert_eq!((it.tables.mappings(), it.tables.used()), (1, 4));
 }
 
