@@ -204,6 +204,7 @@ vcpu_state! {
         machine_check = "machine-check banks", vmx Exact(Software), svm Exact(Software);
         performance = "PERF_CTL and PERF_CTR", vmx Exact(Software), svm Exact(Software);
         amd = "SYSCFG, HWCR, DE_CFG", vmx Exact(Software), svm Exact(Software);
+        ignne = "IGNNE", vmx Exact(Software), svm Exact(Software);
         mperf = "IA32_MPERF", vmx Exact(Processor), svm Exact(Processor);
         aperf = "IA32_APERF", vmx Exact(Processor), svm Exact(Processor);
     }
@@ -498,7 +499,8 @@ mod tests {
     fn every_field_has_one_row() {
         let (mut registers, mut software) = (fresh(), Software::new(cpu::apic::LocalApic::new(0, true, cpu::apic::Features::default()), 0));
         // Records leave out what came later and is zero.
-        (registers.msrs.mperf, registers.msrs.aperf, software.hyperv.guest_os_id) = (1, 1, 1);
+        (registers.msrs.ignne, registers.msrs.mperf, registers.msrs.aperf) = (1, 1, 1);
+        software.hyperv.guest_os_id = 1;
         let record = serde_json::to_value(VcpuRecord { registers, software }).unwrap();
         let keys = |value: &serde_json::Value, prefix: &str| -> BTreeSet<String> {
             value.as_object().unwrap().keys().map(|key| format!("{prefix}{key}")).collect()

@@ -1,7 +1,7 @@
 //! The MSRs of SVM.
 //!
-//! What is modelled: APM vol 2, 15.30 "SVM Related MSRs": VM_CR with its lock, VM_HSAVE_PA, TSC Ratio, IGNNE and SMM_CTL as the bits that
-//! software finds there; R_INIT, by which an INIT becomes #SX (15.28 "Security Exception (#SX)"). What is not: SVM_KEY, which unlocks nothing here
+//! What is modelled: APM vol 2, 15.30 "SVM Related MSRs": VM_CR with its lock, VM_HSAVE_PA, TSC Ratio, SMM_CTL as the bits that software
+//! finds there (IGNNE is the core's); R_INIT, by which an INIT becomes #SX (15.28 "Security Exception (#SX)"). What is not: SVM_KEY, which unlocks nothing here
 //! (writes are accepted and forgotten, reads give zero, as the manual says of reads).
 
 use cpu::state::Cpu;
@@ -22,7 +22,7 @@ impl Svm {
             msr::VM_CR => Some(Ok(self.vm_cr.into_bits())),
             msr::VM_HSAVE_PA => Some(Ok(self.hsave_pa)),
             msr::SVM_KEY if self.capabilities.features.svm_lock() => Some(Ok(0)),
-            msr::IGNNE | msr::SMM_CTL => Some(Ok(0)),
+            msr::SMM_CTL => Some(Ok(0)),
             msr::TSC_RATIO if self.capabilities.features.tsc_rate_msr() => Some(Ok(self.tsc_ratio.into_bits())),
             _ => None,
         }
@@ -34,7 +34,7 @@ impl Svm {
             msr::VM_CR => Some(self.write_vm_cr(cpu, value)),
             msr::VM_HSAVE_PA => Some(self.write_hsave_pa(cpu, value)),
             msr::SVM_KEY if self.capabilities.features.svm_lock() => Some(Ok(())),
-            msr::IGNNE | msr::SMM_CTL => Some(Ok(())),
+            msr::SMM_CTL => Some(Ok(())),
             msr::TSC_RATIO if self.capabilities.features.tsc_rate_msr() => Some(self.write_tsc_ratio(value)),
             // APM 15.4 "Enabling SVM": EFER.SVME cannot be set while VM_CR.SVMDIS is. All else of EFER is the core's.
             msr::IA32_EFER if self.vm_cr.svmdis() && Efer::from_bits(value).svme() => Some(Err(Trap::GP0)),

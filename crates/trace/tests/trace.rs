@@ -38,6 +38,8 @@ fn every_event_has_a_line_of_text_and_the_same_fields_in_json() {
         Event::Exit { reason: trace::Name::Code(0x8c), failed_entry: true, rip: 1, info1: 2, info2: u64::MAX, intr_info: 4, error_code: 5 },
         Event::Entry { rip: 1, intr_info: 0x8000_0306, error_code: 0 },
         Event::Hypercall { nr: 5, a0: 0, a1: 1, a2: 0, a3: 0 },
+        Event::HypervHypercall { code: 8, fast: true, var_cnt: 0, rep_cnt: 1, idx: 0, input: 0x1000, output: 0x2000 },
+        Event::HypervHypercallDone { result: 3 },
         Event::EmulateInstruction { cs_base: 0x10000, rip: 2, bytes, mode: "real", failed: true },
         Event::InjectException { vector: 14, error_code: Some(3), reinjected: true },
         Event::InjectException { vector: 6, error_code: None, reinjected: false },

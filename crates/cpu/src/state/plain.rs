@@ -79,6 +79,9 @@ pub struct Msrs {
     pub performance: [u64; 8],
     /// SYSCFG, HWCR, DE_CFG of AMD.
     pub amd: [u64; 3],
+    /// IGNNE of AMD: bit 0 is the signal that stands in for the pin where HWCR says so.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ignne: u64,
     /// What IA32_MPERF is ahead of the cycles out of halts.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub mperf: u64,
@@ -119,6 +122,7 @@ impl Msrs {
             machine_check: [[0; 4]; 23],
             performance: [0; 8],
             amd: [0; 3],
+            ignne: 0,
             mperf: 0,
             aperf: 0,
         }

@@ -264,6 +264,14 @@ static MSRS: &[Msr] = &[
     },
     plain!(SYSCFG, (msrs.amd[0]), is_amd, Any),
     plain!(HWCR, (msrs.amd[1]), is_amd, Any),
+    // APM vol 2, 15.30.2 "IGNNE MSR (C001_0115h)": bit 0, all others must be zero.
+    row!(IGNNE, |cpu| is_amd(cpu) && cpu.model.svm.is_some(), |cpu, _| Ok(cpu.msrs.ignne), |cpu, _, value| {
+        if value > 1 {
+            return Err(Trap::GP0);
+        }
+        cpu.msrs.ignne = value;
+        Ok(())
+    }),
     plain!(DE_CFG, (msrs.amd[2]), is_amd, Any),
 ];
 

@@ -36,17 +36,25 @@ pub(crate) fn wait_for_exceptions(cpu: &Cpu) -> Outcome {
     }
     if cpu.cr0.ne() {
         Err(Trap::Exception(Exception::plain(Vector::MathFault)))
-    } else if cpu.ignore_numeric_error {
+    } else if cpu.ignores_numeric_errors() {
         Ok(())
     } else {
         Err(FREEZE)
     }
 }
 
+/// HWCR: the signal of the MSR IGNNE and not the pin counts (AMD).
+const IGNNE_EMULATION: u64 = 1 << 8;
+
 /// The processor stops in front of an instruction that waits: for the silicon, if it wants to know, else until an interrupt comes.
 const FREEZE: Trap = Trap::Exit(Exit::Instruction { intercept: Intercept::FerrFreeze, length: 0 });
 
 impl Cpu {
+    /// The IGNNE# pin, or what stands in for it: the MSR IGNNE, with the bit of HWCR that emulates the port (APM vol 2, 15.30.2).
+    const fn ignores_numeric_errors(&self) -> bool {
+        if self.msrs.amd[1] & IGNNE_EMULATION != 0 { self.msrs.ignne & 1 != 0 } else { self.ignore_numeric_error }
+    }
+
     /// Drives the FERR# pin after something that may have changed the error or CR0.NE.
     pub(crate) fn drive_numeric_error(&mut self) {
         let asserted = self.fpu.status & 0x80 != 0 && !self.cr0.ne();

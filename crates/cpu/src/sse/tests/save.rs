@@ -240,6 +240,11 @@ fn x87_control_and_status() {
     assert_eq!(bench.run(&[0x9b]), Err(freeze), "FERR#");
     bench.cpu.ignore_numeric_error = true;
     assert_eq!(bench.run(&[0x9b]), Ok(()), "IGNNE#");
+    bench.cpu.msrs.amd[1] = 1 << 8;
+    assert!(bench.run(&[0x9b]).is_err(), "HWCR: the MSR counts and not the pin");
+    bench.cpu.msrs.ignne = 1;
+    assert_eq!(bench.run(&[0x9b]), Ok(()), "IGNNE, the MSR");
+    bench.cpu.msrs.amd[1] = 0;
     assert_eq!(bench.run(&[0xdb, 0xe2]), Ok(()));
     assert_eq!(bench.cpu.fpu.status, 0x3800, "FNCLEX");
     assert_eq!(bench.run(&[0x9b]), Ok(()));
