@@ -5,10 +5,20 @@
 /// Longest name that is compared, in characters.
 const LONGEST: usize = 64;
 
-/// A name without what people write differently: case, spaces, `_`, `-`, `/` and quotation marks.
-pub fn plain(name: &str) -> String {
+/// The characters of a name without what people write differently: case, spaces, `_`, `-`, `/` and quotation marks.
+fn characters(name: &str) -> impl Iterator<Item = char> {
     let dropped = |character: char| matches!(character, ' ' | '_' | '-' | '/' | '"' | '(' | ')');
-    name.chars().take(4 * LONGEST).filter(|&character| !dropped(character)).flat_map(char::to_lowercase).collect()
+    name.chars().take(4 * LONGEST).filter(move |&character| !dropped(character)).flat_map(char::to_lowercase)
+}
+
+/// A name without what people write differently.
+pub fn plain(name: &str) -> String {
+    characters(name).collect()
+}
+
+/// Whether this is what a name is without what people write differently.
+pub fn is_plain_of(plain: &str, name: &str) -> bool {
+    characters(name).eq(plain.chars())
 }
 
 /// The number of single-character changes between two names.

@@ -3,7 +3,7 @@
 //! Modelled: what every reader needs to fill one in and every report to tell of it. Not modelled: the forms themselves.
 
 use crate::rule::Silicon;
-use crate::spelling::{did_you_mean, plain};
+use crate::spelling::{did_you_mean, is_plain_of, plain};
 use crate::{linux, processor, svm_rules, vmx_rules};
 use isa::svm::VMCB_SIZE;
 use isa::vmx::VmcsField;
@@ -160,7 +160,7 @@ impl State {
         {
             return VmcsField::from_encoding(encoding).map(VmcsField::index);
         }
-        let called = |wanted: &str| words.iter().position(|word| plain(&word.name) == wanted || plain(&word.title) == wanted);
+        let called = |wanted: &str| words.iter().position(|word| is_plain_of(wanted, &word.name) || is_plain_of(wanted, &word.title));
         called(&wanted).or_else(|| match self.vendor {
             Vendor::Intel => linux::vmcs_field(name).map(VmcsField::index),
             Vendor::Amd => called(&plain(&linux::vmcb_word(name))),
