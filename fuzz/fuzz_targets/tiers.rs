@@ -1,5 +1,6 @@
 //! Any bytes as the decisions of a structured program: it passes through the same states whether code is compiled or not.
 #![no_main]
+#![allow(dead_code, reason = "the modules are those of the lockstep tests, which use more of them")]
 
 #[path = "../../crates/machine/tests/lockstep/choices.rs"]
 mod choices;
