@@ -197,11 +197,8 @@ impl Cpu {
     pub fn freedom_record(&self) -> Option<FreedomRecord> {
         let freedoms = self.freedoms.as_ref()?;
         let words = |bytes: &[u8; LINE_BYTES as usize]| {
-            let mut words = [0; 8];
-            for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-                bytes.iter().rev().for_each(|byte| *word = *word << 8 | u64::from(*byte));
-            }
-            words
+            let (words, _) = bytes.as_chunks();
+            std::array::from_fn(|at| u64::from_le_bytes(words[at]))
         };
         let stale = freedoms.stale.iter().map(|(line, bytes)| (*line, words(bytes))).collect();
         Some(FreedomRecord { held: freedoms.held.clone(), stale })

@@ -8,7 +8,7 @@ use crate::dirty::DirtyPages;
 use crate::guest_cpu::GuestCpu;
 use crate::ledger::Check;
 use crate::live::Departure;
-use crate::migrate::MigrationError;
+use crate::migrate::{MigrationError, Parcel};
 use crate::mmu::Paging;
 use crate::mmu::nested::{Rights, SlotError};
 use crate::policy::Policy;
@@ -285,6 +285,30 @@ impl AnyVm {
             Self::Svm(vm) => migrate(vm, model, policy, sink),
         }
     }
+
+    /// Makes a guest of what came from processors of `from`, and tells of the move. Also one sentence for each loss.
+    ///
+    /// # Errors
+    /// See [`MigrationError`].
+    pub(crate) fn unpack(
+        mut parcel: Parcel,
+        from: &'static CpuModel,
+        model: &'static CpuModel,
+        policy: Option<Policy>,
+        sink: &mut dyn Sink,
+    ) -> Result<(Self, Vec<String>), MigrationError> {
+        parcel.common.policy = policy.unwrap_or(parcel.common.policy);
+        let mut ledger = Vec::new();
+        let mut moved = match model.vendor {
+            Vendor::Intel => Self::Vmx(Vm::unpack(parcel, from, model, &mut ledger)?),
+            Vendor::Amd => Self::Svm(Vm::unpack(parcel, from, model, &mut ledger)?),
+        };
+        match &mut moved {
+            Self::Vmx(vm) => vm.emit_migration(from, &ledger, sink),
+            Self::Svm(vm) => vm.emit_migration(from, &ledger, sink),
+        }
+        Ok((moved, ledger))
+    }
 }
 
 fn migrate<B: Backend>(
@@ -295,16 +319,5 @@ fn migrate<B: Backend>(
 ) -> Result<(AnyVm, Vec<String>), MigrationError> {
     let from = vm.model();
     vm.pause_all(sink).map_err(MigrationError::NotPaused)?;
-    let mut parcel = vm.pack();
-    parcel.common.policy = policy.unwrap_or(parcel.common.policy);
-    let mut ledger = Vec::new();
-    let mut moved = match model.vendor {
-        Vendor::Intel => AnyVm::Vmx(Vm::unpack(parcel, from, model, &mut ledger)?),
-        Vendor::Amd => AnyVm::Svm(Vm::unpack(parcel, from, model, &mut ledger)?),
-    };
-    match &mut moved {
-        AnyVm::Vmx(vm) => vm.emit_migration(from, &ledger, sink),
-        AnyVm::Svm(vm) => vm.emit_migration(from, &ledger, sink),
-    }
-    Ok((moved, ledger))
+    AnyVm::unpack(vm.pack(), from, model, policy, sink)
 }

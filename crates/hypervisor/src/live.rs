@@ -14,7 +14,7 @@ use crate::vcpu::VcpuRecord;
 use crate::vm::{Common, Vm};
 use board::Board;
 use memory::Memory;
-use models::{CpuModel, Vendor};
+use models::CpuModel;
 use std::ops::Range;
 use trace::Sink;
 
@@ -107,18 +107,7 @@ impl AnyVm {
         policy: Option<Policy>,
         sink: &mut dyn Sink,
     ) -> Result<(Self, Vec<String>), MigrationError> {
-        let Departure { from, records, mut common, now } = departure;
-        common.policy = policy.unwrap_or(common.policy);
-        let parcel = Parcel { records, memory, common, now };
-        let mut ledger = Vec::new();
-        let mut arrived = match model.vendor {
-            Vendor::Intel => Self::Vmx(Vm::unpack(parcel, from, model, &mut ledger)?),
-            Vendor::Amd => Self::Svm(Vm::unpack(parcel, from, model, &mut ledger)?),
-        };
-        match &mut arrived {
-            Self::Vmx(vm) => vm.emit_migration(from, &ledger, sink),
-            Self::Svm(vm) => vm.emit_migration(from, &ledger, sink),
-        }
-        Ok((arrived, ledger))
+        let Departure { from, records, common, now } = departure;
+        Self::unpack(Parcel { records, memory, common, now }, from, model, policy, sink)
     }
 }

@@ -149,8 +149,8 @@ impl Machine {
     pub fn run(&mut self, limits: &Limits) -> Stop {
         let end = limits.cycles.saturating_mul(TICKS_PER_CYCLE);
         loop {
-            let turn = match self.unfinished {
-                Some(turn) => turn,
+            let (turn, order) = match self.unfinished {
+                Some(turn) => (turn, None),
                 None => {
                     if let Some(outcome) = self.board.outcome() {
                         self.collect_serial();
@@ -163,15 +163,9 @@ impl Machine {
                         runnable: cpu.is_runnable(),
                         wakes: cpu.next_event(),
                     });
-                    let before = self.interleaving.clone();
-                    match self.interleaving.next(cpus, next_board) {
-                        Turn::Run { number, until } => {
-                            // A limit in front of the turn: the order is as if nobody had asked for it.
-                            if self.cpus[number].now() >= end || self.instructions() >= limits.instructions {
-                                self.interleaving = before;
-                            }
-                            Unfinished { number, until }
-                        }
+                    let mut order = self.interleaving.clone();
+                    match order.next(cpus, next_board) {
+                        Turn::Run { number, until } => (Unfinished { number, until }, Some(order)),
                         // Devices may tick for ever in front of processors that cannot hear them. (An I/O APIC programmed to send NMIs could;
                         // no device of this board makes it.)
                         Turn::Advance { .. } if self.cpus.iter().all(|cpu| cpu.is_deaf()) => return self.stopped(Stop::Halted),
@@ -193,6 +187,10 @@ impl Machine {
             let allowed = limits.instructions.saturating_sub(self.instructions());
             if allowed == 0 {
                 return self.stopped(Stop::InstructionLimit);
+            }
+            // No limit is in front of the turn: else the order is as if nobody had asked for it.
+            if let Some(order) = order {
+                self.interleaving = order;
             }
             let (exit, attention) = self.run_one(number, until.min(end), allowed);
             let cpu = &self.cpus[number];

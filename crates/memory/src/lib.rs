@@ -103,6 +103,13 @@ struct Journal {
     frames: BTreeSet<u64>,
 }
 
+/// The place of a page in the index. The frame is one of RAM.
+#[inline]
+fn slot(leaves: &mut [Option<Box<Leaf>>], frame: u64) -> &mut Option<Page> {
+    let leaf = leaves[frame as usize / LEAF].get_or_insert_with(|| Box::new([const { None }; LEAF]));
+    &mut leaf[frame as usize % LEAF]
+}
+
 impl Memory {
     /// Memory of `size` bytes, rounded up to whole pages and capped at [`MAXIMUM_BYTES`], all zero.
     pub fn new(size: u64) -> Self {
@@ -145,9 +152,7 @@ impl Memory {
 
     /// The page itself, made if it was never touched, and owned by this memory alone.
     fn own_page(&mut self, frame: u64) -> &Page {
-        let leaf = self.leaves[frame as usize / LEAF].get_or_insert_with(|| Box::new([const { None }; LEAF]));
-        let slot = &mut leaf[frame as usize % LEAF];
-        let page = slot.get_or_insert_with(|| self.pages.zeroed());
+        let page = slot(&mut self.leaves, frame).get_or_insert_with(|| self.pages.zeroed());
         if !page.is_alone() {
             *page = self.pages.duplicate(page);
             // Pointers to the shared page may be in use for reading.
@@ -511,8 +516,7 @@ impl Memory {
             return self.write(address, page.bytes());
         }
         self.note_write(frame);
-        let leaf = self.leaves[frame as usize / LEAF].get_or_insert_with(|| Box::new([const { None }; LEAF]));
-        leaf[frame as usize % LEAF] = Some(page);
+        *slot(&mut self.leaves, frame) = Some(page);
         Ok(())
     }
 

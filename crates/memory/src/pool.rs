@@ -85,6 +85,16 @@ struct Inner {
 // SAFETY: the pointers are to memory that the stretches own; nothing of it belongs to a thread.
 unsafe impl Send for Inner {}
 
+impl Inner {
+    /// Another stretch of so many pages; the first of them.
+    fn make(&mut self, pages: usize) -> NonNull<u8> {
+        let (stretch, first) = Stretch::new(pages);
+        self.stretches.push(stretch);
+        self.made += pages;
+        first
+    }
+}
+
 /// The stretches behind the pages of one memory, and of its snapshots as far as they still share them.
 #[derive(Default)]
 struct Pool(Mutex<Inner>);
@@ -148,10 +158,7 @@ impl Pages {
             }
             if inner.left == 0 {
                 let pages = inner.made.clamp(FEWEST, MOST);
-                let (stretch, first) = Stretch::new(pages);
-                inner.stretches.push(stretch);
-                (inner.next, inner.left) = (Some(first), pages);
-                inner.made += pages;
+                (inner.next, inner.left) = (Some(inner.make(pages)), pages);
             }
             let at = inner.next.unwrap_or(NonNull::dangling());
             // SAFETY: `left` pages lie behind `next` in its stretch, and there is one.
@@ -171,14 +178,7 @@ impl Pages {
 
     /// Pages in a row, to be filled.
     pub(crate) fn fresh(&self, count: usize) -> FreshPages {
-        let first = (count > 0).then(|| {
-            let (stretch, first) = Stretch::new(count);
-            self.0.with(|inner| {
-                inner.stretches.push(stretch);
-                inner.made += count;
-            });
-            first
-        });
+        let first = (count > 0).then(|| self.0.with(|inner| inner.make(count)));
         FreshPages { first: first.unwrap_or(NonNull::dangling()), count, pool: Arc::clone(&self.0) }
     }
 }

@@ -117,7 +117,7 @@ pub fn encode<'a, E: From<Error>>(
 ) -> Result<(), E> {
     // The first frame with each hash.
     let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut groups = frames.chunks(BATCH * GROUP);
+    let groups = frames.chunks(BATCH * GROUP);
     let encode_group = |group: &[u64], seen: &mut BTreeMap<u64, u64>, spare: Vec<Vec<u8>>| {
         let kinds = kinds(group, duplicates, seen, &page);
         let spare = spare.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
@@ -141,7 +141,7 @@ pub fn encode<'a, E: From<Error>>(
         scope.spawn(move || {
             let encoded = |group| encode_group(group, &mut seen, spare.try_iter().map(Section::into_buffer).take(GROUP).collect());
             // Nobody takes any more what was made when `emit` has failed.
-            let _ = groups.by_ref().map(encoded).try_for_each(|group| made.send(group));
+            let _ = groups.map(encoded).try_for_each(|group| made.send(group));
         });
         for section in sections.into_iter().flatten() {
             if let Some(section) = emit(section?)? {

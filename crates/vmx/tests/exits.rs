@@ -149,22 +149,25 @@ fn events_have_interruption_information() {
     }
 }
 
+/// A write to a page that is not there.
+const WRITE_FAULT: NestedFault = NestedFault {
+    guest_physical: 0xfee0_0123,
+    linear: Some(0x1_2345),
+    access: Access::Write,
+    table_walk: false,
+    user: false,
+    misconfiguration: false,
+    reserved: false,
+    present: false,
+    rights: 0,
+    guest: GuestPage { user: false, writable: false, executable: true },
+    log_full: false,
+    nmi_unblocking: false,
+};
+
 #[test]
 fn ept_faults_report_access_and_rights() {
-    let fault = NestedFault {
-        guest_physical: 0xfee0_0123,
-        linear: Some(0x1_2345),
-        access: Access::Write,
-        table_walk: false,
-        user: false,
-        misconfiguration: false,
-        reserved: false,
-        present: false,
-        rights: 0,
-        guest: GuestPage { user: false, writable: false, executable: true },
-        log_full: false,
-        nmi_unblocking: false,
-    };
+    let fault = WRITE_FAULT;
     // (fault, reason, qualification)
     let cases = [
         (fault, 48, 0x182),
@@ -216,20 +219,7 @@ fn an_exit_during_delivery_tells_of_the_event_that_was_delivered() {
 /// SDM 28.3.3 "Saving RIP, RSP, RFLAGS, and SSP": 1 where an instruction is to be executed again, else as the event would have pushed it.
 #[test]
 fn a_nested_fault_saves_rf_as_the_event_would_have_pushed_it() {
-    let fault = NestedFault {
-        guest_physical: 0xfee0_0123,
-        linear: Some(0x1_2345),
-        access: Access::Write,
-        table_walk: false,
-        user: false,
-        misconfiguration: false,
-        reserved: false,
-        present: false,
-        rights: 0,
-        guest: GuestPage { user: false, writable: false, executable: true },
-        log_full: false,
-        nmi_unblocking: false,
-    };
+    let fault = WRITE_FAULT;
     let event = |kind, vector| Some(Event { kind, vector, error_code: None, length: 2 });
     // The event in delivery, RF before, RF saved.
     let cases = [
