@@ -330,12 +330,36 @@ pub struct Explore {
     /// Of the random runs.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Which stores of the guest may wait in a CPU's store buffer while it goes on.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = StoreBuffers::BeforeLoads)]
+    pub store_buffers: StoreBuffers,
     /// How many runs are made at the same time; the default is one per CPU of the host. The result does not depend on it.
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Write the first violation there, as a scenario that replays it.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// Which stores may wait in a store buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoreBuffers {
+    /// None: every store is visible at once.
+    Off,
+    /// Those behind which a load of other shared memory comes: where it can be seen.
+    BeforeLoads,
+    /// All to shared memory: finds no more, and takes longer.
+    Everywhere,
+}
+
+impl From<StoreBuffers> for scenario::explore::StoreBuffers {
+    fn from(which: StoreBuffers) -> Self {
+        match which {
+            StoreBuffers::Off => Self::Off,
+            StoreBuffers::BeforeLoads => Self::BeforeLoads,
+            StoreBuffers::Everywhere => Self::Everywhere,
+        }
+    }
 }
 
 /// Options of `boot`.

@@ -184,8 +184,12 @@ fn restore_scenario(checkpoint: checkpoint::Checkpoint, arguments: &Restore, out
     match (once.outcome, &arguments.cut.at) {
         (Some(Err(error)), _) => Err(error),
         (Some(Ok((totals, bytes))), _) => {
-            if !output.json() && !output.quiet {
-                output.complain(&Written { file: &file, title, machine: name, bytes, totals }.text(output));
+            let written = Written { file: &file, title, machine: name, bytes, totals };
+            if output.json() && arguments.cut.stop {
+                // Nothing was judged; programs get what `trapline checkpoint` prints.
+                output.print(&format!("{:#}\n", written.json()));
+            } else if !output.json() && !output.quiet {
+                output.complain(&written.text(output));
             }
             Ok(exit)
         }

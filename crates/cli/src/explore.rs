@@ -18,7 +18,12 @@ pub fn explore(arguments: &Explore, output: &Output) -> Exit {
             return Exit::Internal;
         }
     };
-    let options = Options { preemptions: arguments.preemptions, budget: arguments.budget, seed: arguments.seed };
+    let options = Options {
+        preemptions: arguments.preemptions,
+        budget: arguments.budget,
+        seed: arguments.seed,
+        store_buffers: arguments.store_buffers.into(),
+    };
     let mut found: Vec<Exploration> = Vec::new();
     let mut written = false;
     for variant in scenario.machines(arguments.only.as_deref()) {
@@ -65,6 +70,7 @@ pub fn explore(arguments: &Explore, output: &Output) -> Exit {
             "preemptions": options.preemptions,
             "budget": options.budget,
             "seed": options.seed,
+            "store_buffers": options.store_buffers.name(),
             "passed": !violated,
             "machines": found.iter().map(Exploration::to_json).collect::<Vec<_>>(),
         });

@@ -30,7 +30,8 @@ pub fn run(arguments: &Run, output: &Output) -> Exit {
     print_runs(runs, &arguments.file, &scenario.file.title, arguments.trace.as_deref(), output)
 }
 
-/// Makes runs, each with its heading, and prints what came of them. One that was left on its way has no report, and nothing is judged.
+/// Makes runs, each with its heading, and prints what came of them. One that was left on its way has no report, and nothing is judged: for
+/// programs, whoever left it prints.
 pub fn print_runs<R: FnOnce(&mut dyn trace::Sink) -> Option<Report>>(
     runs: impl IntoIterator<Item = (String, R)>,
     file: &Path,
@@ -49,7 +50,7 @@ pub fn print_runs<R: FnOnce(&mut dyn trace::Sink) -> Option<Report>>(
         },
     };
     let mut exit = Exit::Success;
-    let mut reports = Vec::new();
+    let (mut reports, mut left) = (Vec::new(), false);
     for (heading, run) in runs {
         let human = !output.json() && !output.quiet;
         if human {
@@ -64,7 +65,10 @@ pub fn print_runs<R: FnOnce(&mut dyn trace::Sink) -> Option<Report>>(
             output.error(format_args!("cannot write the trace: {error}"));
             return Exit::Invalid;
         }
-        let Some(report) = report else { continue };
+        let Some(report) = report else {
+            left = true;
+            continue;
+        };
         if human {
             output.print(&verdict(&report, output));
         } else if output.quiet && !report.passed() {
@@ -75,7 +79,7 @@ pub fn print_runs<R: FnOnce(&mut dyn trace::Sink) -> Option<Report>>(
         }
         reports.push(report);
     }
-    if output.json() {
+    if output.json() && !left {
         let document = serde_json::json!({
             "schema_version": 1,
             "file": file.display().to_string(),

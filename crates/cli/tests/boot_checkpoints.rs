@@ -120,6 +120,9 @@ fn a_scenario_that_was_restored_is_written_again() {
     assert_eq!((code, json(&rest)["runs"].clone()), (0, json(&whole)["runs"].clone()));
     let (code, first, told) = trapline(&["restore", story, "--checkpoint", &again, "--at", "exit:5", "--stop"]);
     assert!(code == 0 && !first.contains("pass") && told.contains("5 VM exits"), "{first}{told}");
+    let (code, stopped, _) = trapline(&["restore", story, "--checkpoint", &again, "--at", "exit:5", "--stop", "--format", "json"]);
+    let stopped = json(&stopped);
+    assert_eq!((code, &stopped["exits"], &stopped["file"]), (0, &5.into(), &again.clone().into()), "{stopped}");
     let (code, _, told) = trapline(&["restore", story, "--checkpoint", &again, "--at", "exit:500"]);
     assert!(code == 1 && told.contains("the run was over before exit:500"), "{told}");
 }

@@ -181,7 +181,7 @@ impl Cpu {
     #[inline(never)]
     pub(crate) fn store_translated(&mut self, linear: u64, bytes: u8, value: u64, privilege: Privilege) -> Outcome {
         if self.is_observed() {
-            return self.store_observed(linear, bytes, |cpu| cpu.store_whole(linear, bytes, value, privilege));
+            return self.store_observed(linear, bytes, privilege, |cpu| cpu.store_whole(linear, bytes, value, privilege));
         }
         self.store_whole(linear, bytes, value, privilege)
     }
@@ -298,11 +298,13 @@ impl Cpu {
         }
         let Some(pointer) = self.environment().memory.read_pointer(physical >> 12) else { return self.device_load(physical, bytes) };
         self.fill(page, linear, false, pointer);
+        // SAFETY: the pointer is good for the 4096 bytes of the page, and the access does not cross it.
+        let value = unsafe { read_host(pointer.add((physical & 0xfff) as usize), bytes) };
         if self.is_observed() {
             self.note_read(physical, bytes);
+            return Ok(self.forwarded(physical, bytes, value));
         }
-        // SAFETY: the pointer is good for the 4096 bytes of the page, and the access does not cross it.
-        Ok(unsafe { read_host(pointer.add((physical & 0xfff) as usize), bytes) })
+        Ok(value)
     }
 
     fn store_page(&mut self, page: &Translation, linear: u64, bytes: u8, value: u64) -> Outcome {
@@ -314,6 +316,9 @@ impl Cpu {
             return self.device_store(physical, bytes, value);
         }
         if self.is_observed() {
+            if self.buffer_piece(physical, bytes, value) {
+                return Ok(());
+            }
             self.note_write(physical, bytes);
         }
         let environment = self.environment();
@@ -416,12 +421,14 @@ impl Cpu {
     #[cold]
     fn access_apic_page(&mut self, physical: u64, bytes: u8, write: Option<u64>, access: Access) -> Outcome<u64> {
         let offset = (physical & 0xfff) as u16;
+        self.drain_stores();
         let answer = self.with_extension(|extension, cpu| extension.access_apic_page(cpu, offset, bytes, write, access));
         answer.unwrap_or_else(|| Err(Trap::not_modelled("an access to the APIC-access page by the silicon itself")))
     }
 
     #[cold]
     fn device_load(&mut self, physical: u64, bytes: u8) -> Outcome<u64> {
+        self.drain_stores();
         self.leave = true;
         if let Some(offset) = self.apic_offset(physical) {
             return Ok(self.apic_load(offset, bytes));
@@ -433,6 +440,7 @@ impl Cpu {
 
     #[cold]
     fn device_store(&mut self, physical: u64, bytes: u8, value: u64) -> Outcome {
+        self.drain_stores();
         self.leave = true;
         if let Some(offset) = self.apic_offset(physical) {
             self.apic_store(offset, bytes, value);

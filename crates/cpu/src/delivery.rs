@@ -75,6 +75,7 @@ impl Cpu {
                 // In front of the instruction: whatever wakes it comes back to it.
                 self.drive_numeric_error();
                 self.shadow = Shadow::None;
+                self.drain_stores();
                 self.activity = Activity::Halted;
                 return Ok(());
             }
@@ -130,6 +131,7 @@ impl Cpu {
             return self.leave_guest(Exit::TripleFault);
         }
         self.log_triple_fault();
+        self.drain_stores();
         self.activity = Activity::Shutdown;
         Err(RunExit::Shutdown)
     }

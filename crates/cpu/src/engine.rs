@@ -208,7 +208,17 @@ impl Cpu {
         self.shadow_set = false;
         self.trace_cancelled = false;
         self.again = false;
-        match self.find_block(true) {
+        let mut found = self.find_block(true);
+        if let Ok(entry) = found
+            && self.buffers_stores()
+            && self.drain_fetched(entry)
+        {
+            // It was decoded from bytes that this processor had changed.
+            self.environment().drop_written_code();
+            self.forget_old_blocks();
+            found = self.find_block(true);
+        }
+        match found {
             Ok(entry) => {
                 // SAFETY: the entry was just found in the code cache, and the header precedes it; see `direct`.
                 let cost = i64::from(unsafe { (*entry.sub(1).cast::<Header>()).cost });
@@ -254,6 +264,14 @@ impl Cpu {
         if trace && !self.trace_cancelled {
             self.pending_debug |= Dr6::new().with_bs(true).into_bits();
         }
+    }
+
+    /// Makes the stores of this processor visible if an instruction that it is about to execute is one that they change. Whether it did.
+    fn drain_fetched(&mut self, entry: *const Insn) -> bool {
+        // SAFETY: the entry was just found in the code cache, and the header precedes it; see `direct`.
+        let (length, (physical, second)) = unsafe { (block_of(entry).instruction((*entry).number).len() as u64, block_of(entry).place()) };
+        let first = second.map_or(length, |_| length.min(0x1000 - (physical & 0xfff)));
+        self.drain_met(physical, first) || second.is_some_and(|second| self.drain_met(second, length - first))
     }
 
     /// Sets or clears RFLAGS.RF.
@@ -344,6 +362,7 @@ impl Cpu {
         self.leave = true;
         self.monitor_pending = false;
         self.serialize();
+        self.drain_stores();
         // The silicon may save that the guest was halted; the host never is.
         let halted = self.activity == Activity::Halted;
         let after = self.with_extension(|extension, cpu| extension.exit(cpu, exit));

@@ -9,8 +9,9 @@
 //! - **Stale bytes.** A processor may go on executing what it fetched ahead before another one changed it, until it serializes (SDM vol 3,
 //!   9.1.3 "Handling Self- and Cross-Modifying Code"; APM vol 2, 7.6.1 "Cache Organization and Operation"). Stale are whole
 //!   lines of 64 bytes; a VM exit and the instructions of [`serializes`] end it, and so does a store of its own to the line.
+//! - **Store buffers.** A store may wait, seen by nobody but the processor itself, while later loads are done: `freedom/buffer.rs`.
 //!
-//! What is not modelled: store buffers, so loads are never seen to overtake stores of the same processor, and speculation.
+//! What is not modelled: speculation.
 //!
 //! Nothing of it costs anything while it is off: an observed processor keeps no page in its software TLB, so that every access comes by here,
 //! and executes instruction by instruction. What is charged is the same, for both only ever spare a look into the architectural TLB.
@@ -21,6 +22,10 @@ use iced_x86::{Instruction, Mnemonic as M, OpKind, Register as R};
 use models::Vendor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+mod buffer;
+
+pub use buffer::{BUFFER_ENTRIES, BufferedStore};
 
 /// Bytes of a cache line.
 pub const LINE_BYTES: u64 = 64;
@@ -35,6 +40,8 @@ pub enum Touch {
         /// What it held.
         old: u64,
     },
+    /// It will be written: the store waits in the processor's buffer, and is a write when it leaves it.
+    Buffered,
     /// An instruction was fetched from it.
     Fetch,
 }
@@ -92,6 +99,7 @@ pub(crate) struct Freedoms {
     split: Option<Part>,
     /// Bytes of a store whose other part is done: address and value.
     held: Vec<(u64, u8)>,
+    buffer: buffer::Buffer,
     /// Lines as they were fetched ahead, by physical address.
     stale: BTreeMap<u64, [u8; LINE_BYTES as usize]>,
 }
@@ -104,6 +112,9 @@ pub struct FreedomRecord {
     pub held: Vec<(u64, u8)>,
     /// Lines as they were fetched ahead: physical address, and 64 bytes as little-endian words.
     pub stale: Vec<(u64, [u64; 8])>,
+    /// The stores that wait in the store buffer, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buffer: Vec<BufferedStore>,
 }
 
 /// Whether an instruction ends all that was fetched ahead. SDM vol 3, 9.3 "Serializing Instructions"; APM vol 2, 7.6.4 "Serializing
@@ -201,7 +212,7 @@ impl Cpu {
             std::array::from_fn(|at| u64::from_le_bytes(words[at]))
         };
         let stale = freedoms.stale.iter().map(|(line, bytes)| (*line, words(bytes))).collect();
-        Some(FreedomRecord { held: freedoms.held.clone(), stale })
+        Some(FreedomRecord { held: freedoms.held.clone(), stale, buffer: freedoms.buffer.stores.clone() })
     }
 
     /// Goes on from there, observed.
@@ -217,6 +228,14 @@ impl Cpu {
         if !record.stale.iter().all(|(start, _)| line(*start)) {
             return Err("lines fetched ahead that are none of memory");
         }
+        let store = |store: &BufferedStore| (1..=64).contains(&store.len()) && store.iter().all(|(physical, _)| *physical < memory);
+        if record.buffer.len() > BUFFER_ENTRIES || !record.buffer.iter().all(store) {
+            return Err("stores in the store buffer that are none to memory, or more than it holds");
+        }
+        // What a VM exit empties, and what the rest of a store comes before.
+        if !(record.buffer.is_empty() || self.guest_mode && record.held.is_empty()) {
+            return Err("stores in the store buffer behind what empties it");
+        }
         self.observe(true);
         for (start, words) in &record.stale {
             let mut bytes = [0; LINE_BYTES as usize];
@@ -227,6 +246,7 @@ impl Cpu {
         }
         if let Some(freedoms) = &mut self.freedoms {
             freedoms.held = record.held.clone();
+            freedoms.buffer.stores = record.buffer.clone();
         }
         Ok(())
     }
@@ -307,7 +327,8 @@ impl Cpu {
             freedoms.accesses.push(MemoryAccess { physical, length: (length - first) as u64, touch });
         }
         let exchanges = instruction.mnemonic() == M::Xchg && instruction.op0_kind() == OpKind::Memory;
-        freedoms.locked = instruction.has_lock_prefix() || exchanges;
+        let locked = instruction.has_lock_prefix() || exchanges;
+        freedoms.locked = locked;
         freedoms.executed = Some(Executed {
             linear,
             physical,
@@ -317,6 +338,7 @@ impl Cpu {
             reads_time: matches!(instruction.mnemonic(), M::Rdtsc | M::Rdtscp | M::Rdpmc | M::Rdpru),
             pauses: instruction.mnemonic() == M::Pause,
         });
+        self.drain_before(instruction, locked);
     }
 
     /// Notes a read of RAM.
@@ -354,19 +376,17 @@ impl Cpu {
         (first < u64::from(bytes)).then_some(first)
     }
 
-    /// A store of an observed processor: made as any other by `store`; then the part that is to come later is taken back.
-    pub(crate) fn store_observed(&mut self, linear: u64, bytes: u8, store: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
-        let Some(freedoms) = self.freedoms.as_ref().filter(|freedoms| !freedoms.locked) else { return store(self) };
-        let Some(first) = self.tearing_point(linear, bytes) else { return store(self) };
-        let from = freedoms.accesses.len();
+    /// A store of an observed processor that does not wait: made as any other by `store`; then the part that is to come later is taken back.
+    fn store_visibly(&mut self, linear: u64, bytes: u8, store: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
+        let from = self.freedoms.as_ref().map_or(0, |freedoms| freedoms.accesses.len());
         store(self)?;
+        let first = self.tearing_point(linear, bytes);
         let Some(freedoms) = &mut self.freedoms else { return Ok(()) };
         // The pieces that went to RAM, in order of the store's bytes; devices are not split.
         let pieces: Vec<MemoryAccess> = freedoms.accesses[from..].to_vec();
         let written: u64 = pieces.iter().filter(|piece| matches!(piece.touch, Touch::Write { .. })).map(|piece| piece.length).sum();
-        if written != u64::from(bytes) {
-            return Ok(());
-        }
+        freedoms.buffer.note_possible(written > 0);
+        let Some(first) = first.filter(|_| written == u64::from(bytes)) else { return Ok(()) };
         freedoms.could_split = true;
         let Some(part) = freedoms.split.take() else { return Ok(()) };
         let mut at = 0;

@@ -174,7 +174,7 @@ impl Cpu {
             }
         }
         let (mode, request) = (self.paging_mode(), Request { linear, access, privilege });
-        let walked = if self.repeat_walk(mode, request) {
+        let walked = if !self.buffers_stores() && self.repeat_walk(mode, request) {
             debug_assert!(self.walk_agrees(mode, request), "a known walk is what a walk finds");
             Ok(())
         } else {
@@ -325,6 +325,7 @@ impl Cpu {
         if !self.is_ram(physical) {
             return if bytes == 4 { u64::from(u32::MAX) } else { u64::MAX };
         }
+        self.drain_met(physical, bytes);
         let memory = &self.environment().memory;
         let value = if bytes == 4 { memory.read_u32(physical).map(u64::from) } else { memory.read_u64(physical) };
         value.unwrap_or(u64::MAX)

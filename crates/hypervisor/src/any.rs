@@ -110,6 +110,8 @@ passed_on! {
     fn follow((&mut self), schedule: Schedule);
     /// See [`Vm::holds_back`].
     fn holds_back((&self), vcpu: u32) -> bool;
+    /// See [`Vm::buffers_stores`].
+    fn buffers_stores((&self), vcpu: u32) -> bool;
     /// See [`Vm::watch_steps`].
     fn watch_steps((&mut self), watched: bool);
     /// See [`Vm::watches_steps`].

@@ -35,6 +35,7 @@ impl<B: Backend> Vm<B> {
             let _ = write!(Text(&mut *into), "{:?}{:?}{:?}", virtual_cpu.job, cpu.inject, cpu.apic.highest_pending());
             (cpu.guest_mode, virtual_cpu.waits, virtual_cpu.granted).hash(into);
             cpu.held_bytes().for_each(|held| held.hash(into));
+            cpu.buffered_stores().collect::<Vec<_>>().hash(into);
             cpu.stale_lines().for_each(|line| line.hash(into));
             cpu.translations().hash(into);
         }

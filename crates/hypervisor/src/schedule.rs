@@ -3,11 +3,12 @@
 //! Modelled: every interleaving of steps ([`Vm::step`]). A virtual CPU that has to wait although it could go on is one whose host processor
 //! does something else for a while; when it goes on, its time is no earlier than that of what happened meanwhile, so the times of a scheduled
 //! run rise from line to line. Where the schedule ends, the plain order takes over: a virtual CPU goes on until it blocks or says that it
-//! waits (PAUSE), or has taken [`PATIENCE`] steps, and then it is the next one's turn.
+//! waits (PAUSE), or has taken [`PATIENCE`] steps, and then it is the next one's turn, as soon as the first one's store buffer is empty: no
+//! store waits for ever.
 
 use crate::backend::Backend;
 use crate::run::{Limits, Stop};
-use crate::steps::Freedom;
+use crate::steps::{Freedom, StepKind};
 use crate::vm::Vm;
 use serde::{Deserialize, Serialize};
 use timing::TICKS_PER_CYCLE;
@@ -63,9 +64,9 @@ impl Schedule {
         None
     }
 
-    /// Whose step is next, by the turns or in the plain order behind them.
-    fn next(&mut self, ready: &[bool]) -> Option<(usize, Freedom)> {
-        self.turn(ready).or_else(|| Some((self.order.next(ready)?, Freedom::default())))
+    /// Whose step is next, by the turns or in the plain order behind them. `buffers` says in whose store buffer something waits.
+    fn next(&mut self, ready: &[bool], buffers: &[bool]) -> Option<(usize, Freedom)> {
+        self.turn(ready).or_else(|| self.order.next(ready, buffers))
     }
 }
 
@@ -82,17 +83,22 @@ pub struct Order {
 }
 
 impl Order {
-    /// Whose step is next.
-    pub fn next(&self, ready: &[bool]) -> Option<usize> {
+    /// Whose step is next; one whose turn is over empties its store buffer first. `buffers` says in whose something waits.
+    pub fn next(&self, ready: &[bool], buffers: &[bool]) -> Option<(usize, Freedom)> {
         let patient = !self.yields && self.run < PATIENCE;
-        if patient && ready.get(self.vcpu).is_some_and(|ready| *ready) {
-            return Some(self.vcpu);
+        let [is_ready, waits] = [ready, buffers].map(|of| of.get(self.vcpu).is_some_and(|is| *is));
+        if is_ready && (patient || waits) {
+            return Some((self.vcpu, if patient { Freedom::default() } else { Freedom::drain() }));
         }
-        (1..=ready.len()).map(|distance| (self.vcpu + distance) % ready.len()).find(|vcpu| ready[*vcpu])
+        let next = (1..=ready.len()).map(|distance| (self.vcpu + distance) % ready.len()).find(|vcpu| ready[*vcpu])?;
+        Some((next, Freedom::default()))
     }
 
-    /// A step was taken.
-    pub fn note(&mut self, vcpu: usize, pauses: bool) {
+    /// A step was taken. A drain is no turn of anybody's.
+    pub fn note(&mut self, vcpu: usize, kind: StepKind, pauses: bool) {
+        if kind == StepKind::Drain {
+            return;
+        }
         self.run = if vcpu == self.vcpu && !self.yields { self.run + 1 } else { 1 };
         (self.vcpu, self.yields) = (vcpu, pauses);
         if self.run > PATIENCE {
@@ -111,7 +117,8 @@ impl<B: Backend> Vm<B> {
         }
         let Some(schedule) = &mut self.common.schedule else { return Ok(()) };
         let place = (schedule.at, schedule.taken);
-        let Some((vcpu, freedom)) = schedule.next(&ready) else { return Ok(()) };
+        let buffers: Vec<bool> = self.cpus.iter().map(|cpu| cpu.buffers_stores()).collect();
+        let Some((vcpu, freedom)) = schedule.next(&ready, &buffers) else { return Ok(()) };
         let step = self.step(vcpu as u32, &freedom, limits, sink);
         if let (Err(Stop::Paused(_)), Some(schedule)) = (&step, &mut self.common.schedule) {
             // The step was not taken: somebody looks in front of it.
@@ -119,7 +126,7 @@ impl<B: Backend> Vm<B> {
         }
         let step = step?;
         if let Some(schedule) = &mut self.common.schedule {
-            schedule.order.note(vcpu, step.pauses);
+            schedule.order.note(vcpu, step.kind, step.pauses);
         }
         if self.common.watches_steps { Err(Stop::Stepped(Box::new(step))) } else { Ok(()) }
     }
@@ -181,29 +188,45 @@ mod tests {
     #[test]
     fn the_plain_order_lets_one_run_until_it_blocks_pauses_or_takes_too_long() {
         let mut order = Order::default();
-        assert_eq!(order.next(&[true, true]), Some(0));
-        order.note(0, false);
-        assert_eq!(order.next(&[true, true]), Some(0));
-        assert_eq!(order.next(&[false, true]), Some(1));
-        order.note(0, true);
-        assert_eq!(order.next(&[true, true]), Some(1));
-        assert_eq!(order.next(&[true, false]), Some(0), "nobody else can");
-        order.note(1, false);
+        let next = |order: &Order, ready: &[bool]| order.next(ready, &[false, false]).map(|(vcpu, _)| vcpu);
+        assert_eq!(next(&order, &[true, true]), Some(0));
+        order.note(0, StepKind::Guest, false);
+        assert_eq!(next(&order, &[true, true]), Some(0));
+        assert_eq!(next(&order, &[false, true]), Some(1));
+        order.note(0, StepKind::Guest, true);
+        assert_eq!(next(&order, &[true, true]), Some(1));
+        assert_eq!(next(&order, &[true, false]), Some(0), "nobody else can");
+        order.note(1, StepKind::Guest, false);
         for _ in 1..PATIENCE {
-            assert_eq!(order.next(&[true, true]), Some(1));
-            order.note(1, false);
+            assert_eq!(next(&order, &[true, true]), Some(1));
+            order.note(1, StepKind::Guest, false);
         }
-        assert_eq!(order.next(&[true, true]), Some(0));
+        assert_eq!(next(&order, &[true, true]), Some(0));
     }
 
     #[test]
     fn turns_come_first_and_those_of_who_cannot_go_on_are_passed_over() {
         let turn = |vcpu, steps| Turn { vcpu, steps, freedom: Freedom::default() };
         let mut schedule = Schedule::new(vec![turn(1, 2), turn(0, 1), turn(7, 3)]);
-        let next = |schedule: &mut Schedule, ready: &[bool]| schedule.next(ready).map(|(vcpu, _)| vcpu);
+        let next = |schedule: &mut Schedule, ready: &[bool]| schedule.next(ready, &[false, false]).map(|(vcpu, _)| vcpu);
         assert_eq!(next(&mut schedule, &[true, true]), Some(1));
         assert_eq!(next(&mut schedule, &[true, false]), Some(0));
         assert_eq!(next(&mut schedule, &[true, true]), Some(0), "the plain order");
         assert_eq!(next(&mut schedule, &[false, false]), None);
+    }
+
+    #[test]
+    fn whoever_lets_another_one_go_on_empties_its_store_buffer_first() {
+        let mut order = Order::default();
+        let (ready, buffers) = ([true, true], [true, true]);
+        assert_eq!(order.next(&ready, &buffers), Some((0, Freedom::default())), "it goes on with what waits");
+        order.note(0, StepKind::Guest, true);
+        for _ in 0..2 {
+            assert_eq!(order.next(&ready, &buffers), Some((0, Freedom::drain())));
+            order.note(0, StepKind::Drain, false);
+        }
+        assert_eq!(order.next(&ready, &[false, true]), Some((1, Freedom::default())));
+        order.note(0, StepKind::Drain, false);
+        assert_eq!(order.next(&ready, &[false, true]), Some((1, Freedom::default())), "a drain is nobody's turn");
     }
 }

@@ -99,9 +99,20 @@ pub struct Freedom {
     pub bytes: Option<u8>,
     /// These virtual CPUs go on with the bytes that the step overwrites, until they serialize.
     pub stale: Vec<u32>,
+    /// The first store of the guest in the step waits in the processor's store buffer, and so do all behind it until that is empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub buffer: bool,
+    /// The step is no instruction: the oldest store that waits in the processor's store buffer becomes visible.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
 }
 
 impl Freedom {
+    /// That the oldest store that waits becomes visible.
+    pub fn drain() -> Self {
+        Self { drain: true, ..Self::default() }
+    }
+
     /// Whether there is one.
     pub fn is_used(&self) -> bool {
         *self != Self::default()
@@ -115,6 +126,8 @@ pub enum StepKind {
     Guest,
     /// The rest of a store.
     Rest,
+    /// A store that waited became visible: it is nobody's turn.
+    Drain,
     /// An entry.
     Entry,
     /// A piece of the hypervisor's work.
@@ -136,6 +149,10 @@ pub struct Step {
     pub executed: Option<Executed>,
     /// It had a store that need not have been seen whole.
     pub could_split: bool,
+    /// It had a store of the guest that waits in the store buffer, or could.
+    pub could_buffer: bool,
+    /// Every store of the virtual CPU was visible at some moment of the step: how many of its accesses came before the last such moment.
+    pub emptied: Option<usize>,
 }
 
 impl<B: Backend> Vm<B> {
@@ -163,6 +180,11 @@ impl<B: Backend> Vm<B> {
         self.cpus.get(vcpu as usize).is_some_and(|cpu| cpu.holds_back())
     }
 
+    /// Whether a store of a virtual CPU waits in its processor's store buffer.
+    pub fn buffers_stores(&self, vcpu: u32) -> bool {
+        self.cpus.get(vcpu as usize).is_some_and(|cpu| cpu.buffers_stores())
+    }
+
     /// Takes one step of a virtual CPU, whoever's turn it would be in simulated time. Its time is no earlier than that of the last step.
     ///
     /// # Errors
@@ -174,10 +196,12 @@ impl<B: Backend> Vm<B> {
         }
         self.common.writes.clear();
         self.cpus[vcpu].take_accesses();
+        self.cpus[vcpu].emptied();
         self.emulator.processor().take_accesses();
         let kind = self.take_step(vcpu, freedom, limits, sink)?;
         self.common.frontier = self.common.frontier.max(self.cpus[vcpu].now());
-        let could_split = self.cpus[vcpu].could_split();
+        let (could_split, could_buffer) = (self.cpus[vcpu].could_split(), self.cpus[vcpu].could_buffer());
+        let emptied = self.cpus[vcpu].emptied();
         let (mut accesses, executed) = self.cpus[vcpu].take_accesses();
         // What software did for the guest.
         let (mut emulated, by_software) = self.emulator.processor().take_accesses();
@@ -186,13 +210,17 @@ impl<B: Backend> Vm<B> {
         accesses.append(&mut self.common.writes);
         self.keep_stale(freedom, &accesses);
         let pauses = executed.is_some_and(|executed| executed.pauses);
-        Ok(Step { vcpu: vcpu as u32, kind, pauses, accesses, executed, could_split })
+        Ok(Step { vcpu: vcpu as u32, kind, pauses, accesses, executed, could_split, could_buffer, emptied })
     }
 
     fn take_step(&mut self, vcpu: usize, freedom: &Freedom, limits: &Limits, sink: &mut dyn Sink) -> Result<StepKind, Stop> {
         if self.cpus[vcpu].holds_back() {
             self.silicon(vcpu, |_, cpu| cpu.release());
             return Ok(StepKind::Rest);
+        }
+        if freedom.drain {
+            self.silicon(vcpu, |_, cpu| cpu.drain_store());
+            return Ok(StepKind::Drain);
         }
         let cycle = self.cpus[vcpu].cycles();
         self.run_timer(vcpu, cycle);
@@ -214,6 +242,9 @@ impl<B: Backend> Vm<B> {
         }
         if let Some(first) = freedom.split {
             self.cpus[vcpu].split_store(first);
+        }
+        if freedom.buffer {
+            self.cpus[vcpu].buffer_store();
         }
         match self.execute(vcpu, u64::MAX, limits, sink) {
             RunExit::HostEntry => {

@@ -432,6 +432,9 @@ impl<B: Backend> Vm<B> {
             if self.cpus[vcpu].guest_mode {
                 // A processor in its guest is fetched out by the host, which flushes there.
                 self.cpus[vcpu].flush_tlb();
+                if self.cpus[vcpu].buffers_stores() {
+                    self.silicon(vcpu, |_, cpu| cpu.drain_stores());
+                }
             } else {
                 self.silicon(vcpu, |backend, cpu| backend.flush(cpu));
             }

@@ -36,11 +36,37 @@ pub struct Options {
     pub budget: u64,
     /// Of the random part.
     pub seed: u64,
+    /// Which stores may wait in a store buffer.
+    pub store_buffers: StoreBuffers,
+}
+
+/// Which stores of a guest a search lets wait in a store buffer, where none waits yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreBuffers {
+    /// None: every store is visible at once.
+    Off,
+    /// Those behind which a load of other shared memory comes before the buffer has to be empty: without one, a store that waits is a store
+    /// that is done later.
+    #[default]
+    BeforeLoads,
+    /// All to shared memory.
+    Everywhere,
+}
+
+impl StoreBuffers {
+    /// Its name, as the command has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::BeforeLoads => "before-loads",
+            Self::Everywhere => "everywhere",
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { preemptions: 2, budget: 10_000, seed: 1 }
+        Self { preemptions: 2, budget: 10_000, seed: 1, store_buffers: StoreBuffers::default() }
     }
 }
 
@@ -114,6 +140,9 @@ impl Exploration {
             );
         }
         row("longest run", format!("{} steps", self.steps));
+        if asked.store_buffers == StoreBuffers::Off {
+            row("assumption", "every store is visible at once: no store buffers".to_owned());
+        }
         if self.reads_time {
             row("assumption", "the guest reads the time, which the search leaves out: coverage is that of its order alone".to_owned());
         }

@@ -173,9 +173,9 @@ impl Monitor {
         if let Some(executed) = &step.executed {
             self.executed(step.vcpu, executed, &mut found);
         }
-        if matches!(step.kind, StepKind::Guest | StepKind::Rest) && self.own.len() < MOST_OWN {
+        if matches!(step.kind, StepKind::Guest | StepKind::Rest | StepKind::Drain) && self.own.len() < MOST_OWN {
             for access in &step.accesses {
-                if matches!(access.touch, Touch::Write { .. }) && vm.memory().has_code(access.physical >> 12) {
+                if matches!(access.touch, Touch::Write { .. } | Touch::Buffered) && vm.memory().has_code(access.physical >> 12) {
                     self.own.extend(access.physical..access.physical + access.length);
                 }
             }

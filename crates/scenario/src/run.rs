@@ -219,7 +219,7 @@ fn turns_of(schedule: &[crate::file::Turn]) -> Vec<hypervisor::Turn> {
             crate::file::Part::Low => Part::Low,
             crate::file::Part::High => Part::High,
         });
-        let freedom = hypervisor::Freedom { split, bytes: turn.bytes, stale: turn.stale.clone() };
+        let freedom = hypervisor::Freedom { split, bytes: turn.bytes, stale: turn.stale.clone(), buffer: turn.buffer, drain: turn.drain };
         hypervisor::Turn { vcpu: turn.cpu, steps: turn.steps, freedom }
     };
     schedule.iter().map(turn).collect()

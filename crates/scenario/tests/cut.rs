@@ -2,9 +2,11 @@
 //!
 //! Each story of the corpus is cut at its VM exits and at random instructions, as `trapline test scenarios --cut` does it; and a script can do it.
 
+use scenario::checkpoint::{Checkpoint, restore};
 use scenario::cut::{Everywhere, MOST};
+use scenario::host::{Totals, Until};
 use scenario::load::{Directory, Scenario};
-use scenario::run::{Options, run, run_interrupted};
+use scenario::run::{After, Compile, Interrupt, Interrupted, Options, run, run_interrupted, run_restored};
 use scenario::snapshot;
 use std::path::Path;
 
@@ -62,5 +64,50 @@ fn a_script_goes_through_checkpoints_unseen() {
         assert_eq!(unseen, trace(&plain).lines().collect::<Vec<_>>(), "{}", variant.name());
         assert_eq!(format!("{:?}", through.registers), format!("{:?}", plain.registers));
         assert!(through.passed(), "{}", through.failures);
+    }
+}
+
+/// Writes a run in front of an instruction, and leaves it there.
+struct Leave(Option<Until>, Vec<u8>);
+
+impl Interrupt for Leave {
+    fn next(&mut self, _: &Totals) -> Option<Until> {
+        self.0.take()
+    }
+    fn interrupted(&mut self, run: &mut Interrupted<'_>) -> After {
+        run.checkpoint(&mut self.1).expect("vectors take everything");
+        After::Leave
+    }
+}
+
+/// Whatever waits in a store buffer is part of a checkpoint: a run by a schedule that uses one is cut in front of every instruction.
+#[test]
+fn a_store_that_waits_survives_a_checkpoint() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios/smp");
+    for name in ["order-store-load-seen.json", "order-forwarding-seen.json", "peterson-both-in.json", "sleeper-lost.json"] {
+        let scenario = Scenario::load(&directory.join(name)).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+        for variant in &scenario.variants {
+            let whole = run(&scenario, variant, &Options::default(), None);
+            let (mut cuts, mut waiting) = (0, 0);
+            for at in 0.. {
+                let mut leave = Leave(Some(Until::Instruction(at)), Vec::new());
+                if run_interrupted(&scenario, variant, &Options::default(), None, &mut leave).expect("it can be written").is_some() {
+                    break;
+                }
+                let (contents, error) = stream::Contents::read(leave.1.as_slice());
+                assert!(error.is_none(), "{error:?}");
+                let waits = |(name, section): (&String, &stream::Section)| {
+                    name.ends_with("/freedoms") && format!("{:?}", section.tree().expect("it is a value")).contains("buffer")
+                };
+                waiting += usize::from(contents.values.iter().any(waits));
+                let checkpoint = Checkpoint::read(leave.1.as_slice()).expect("what was written can be read");
+                let restored = restore(checkpoint, Compile::Never).unwrap_or_else(|error| panic!("{error}"));
+                let rest = run_restored(restored, &Options::default(), None);
+                let tell = |report: &scenario::run::Report| (report.snapshot(&scenario), format!("{:?}", report.registers));
+                assert_eq!(tell(&rest), tell(&whole), "{name} on {} in front of {at}", variant.name());
+                cuts += 1;
+            }
+            assert!(cuts > 10 && waiting > 0, "{name}: {waiting} of {cuts} cuts");
+        }
     }
 }

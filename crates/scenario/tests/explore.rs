@@ -3,7 +3,7 @@
 //!
 //! With `EXPLORE_TO_THE_END=1` in the environment the sound ones are searched until no interleaving is left, which takes minutes.
 
-use scenario::explore::{Exploration, Finding, Options, document, explore};
+use scenario::explore::{Exploration, Finding, Options, StoreBuffers, document, explore};
 use scenario::load::{Directory, Scenario};
 use scenario::run;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn story(name: &str) -> Scenario {
 }
 
 fn options() -> Options {
-    Options { preemptions: 2, budget: 200, seed: 1 }
+    Options { preemptions: 2, budget: 200, ..Options::default() }
 }
 
 /// Explores a story on every machine whose name contains a text.
@@ -77,6 +77,8 @@ fn what_is_flawed_is_found_on_every_machine_and_replayed() {
         ("lock-naive.json", "", 2, "expect", 2),
         ("modify-naive.json", "", 2, "expect", 2),
         ("store-torn.json", "", 2, "expect", 2),
+        ("peterson.json", "", 2, "expect", 2),
+        ("sleeper.json", "", 2, "expect", 2),
     ];
     let mut table = "| story | machine | what was found | deviations | turns | runs |\n|---|---|---|---|---|---|\n".to_owned();
     for (name, only, machines, invariant, deviations) in rows {
@@ -110,9 +112,11 @@ fn what_is_sound_passes_with_its_coverage() {
         ("modify-correct.json", "", 2),
         ("store-whole.json", "", 2),
         ("one-site.json", "zen3.trap-and-patch.seed-1", 1),
+        ("peterson-fenced.json", "", 2),
+        ("sleeper-fenced.json", "", 2),
     ];
     let to_the_end = std::env::var_os("EXPLORE_TO_THE_END").is_some();
-    let options = if to_the_end { Options { preemptions: 64, budget: 1 << 20, seed: 1 } } else { options() };
+    let options = if to_the_end { Options { preemptions: 64, budget: 1 << 20, ..Options::default() } } else { options() };
     let mut table = "| story | machine | every schedule with | exhaustive runs | states | choice points | random runs |\n".to_owned();
     table += "|---|---|---|---|---|---|---|\n";
     for (name, only, machines) in rows {
@@ -142,13 +146,96 @@ fn what_is_sound_passes_with_its_coverage() {
     page_says(if to_the_end { "to the end" } else { "what is sound" }, &table);
 }
 
+/// The examples of the SDM's section on memory ordering, and between them the fences: the story, its example, and whether it is allowed.
+const EXAMPLES: [(&str, &str, bool); 13] = [
+    ("order-stores", "9-1", false),
+    ("order-loads-stores", "9-2", false),
+    ("order-store-load", "9-3", true),
+    ("order-store-load-fenced", "9-3 with MFENCE", false),
+    ("order-store-load-sfence", "9-3 with SFENCE", true),
+    ("order-store-load-lfence", "9-3 with LFENCE", true),
+    ("order-same-location", "9-4", false),
+    ("order-forwarding", "9-5", true),
+    ("order-transitive", "9-6", false),
+    ("order-two-readers", "9-7", false),
+    ("order-locks", "9-8", false),
+    ("order-locked-load", "9-9", false),
+    ("order-locked-store", "9-10", false),
+];
+
+#[test]
+fn what_the_manuals_examples_allow_is_found_and_nothing_else() {
+    let to_the_end = Options { preemptions: 64, budget: 100_000, ..Options::default() };
+    let everything = std::env::var_os("EXPLORE_TO_THE_END").is_some();
+    let mut table = "| example | story | machine | the manual | what was found | schedules | states |\n".to_owned();
+    table += "|---|---|---|---|---|---|---|\n";
+    for (name, example, allowed) in EXAMPLES {
+        let scenario = story(&format!("{name}.json"));
+        if everything && scenario.file.machine.vcpus == Some(2) {
+            // To their end they are searched every time.
+            continue;
+        }
+        // Three CPUs have thousands of interleavings, and four forty thousand.
+        let many = !everything && scenario.file.machine.vcpus > Some(2);
+        let options = if many { Options { budget: 400, ..to_the_end } } else { to_the_end };
+        let found = all(&scenario, "", &options);
+        assert_eq!(found.len(), 2, "{name}");
+        for exploration in found {
+            let text = exploration.text(&options);
+            assert_eq!(exploration.finding.is_some(), allowed, "{name} on {}:\n{text}", exploration.machine);
+            let what = if let Some(finding) = &exploration.finding {
+                replays(&scenario, &exploration, finding);
+                format!("seen, with {} deviations", exploration.deviations)
+            } else {
+                assert!(exploration.complete || many, "{name} on {}:\n{text}", exploration.machine);
+                match exploration.bound {
+                    _ if exploration.complete => "never, in any schedule".to_owned(),
+                    bound => format!("never, with at most {} deviations", bound.unwrap_or(0)),
+                }
+            };
+            table += &format!(
+                "| {example} | `{name}` | {} | {} | {what} | {} | {} |\n",
+                exploration.machine,
+                if allowed { "allowed" } else { "forbidden" },
+                exploration.runs,
+                exploration.states
+            );
+        }
+    }
+    if !everything {
+        page_says("what the manual allows", &table);
+    }
+}
+
+/// Where a store may wait and where not changes what is looked at, but not what is found.
+#[test]
+fn stores_that_wait_elsewhere_show_nothing_more() {
+    let small =
+        ["order-stores", "order-loads-stores", "order-store-load", "order-store-load-fenced", "order-same-location", "order-locked-load"];
+    for (name, _, allowed) in EXAMPLES.into_iter().filter(|(name, ..)| small.contains(name)) {
+        let scenario = story(&format!("{name}.json"));
+        for (store_buffers, found) in [(StoreBuffers::Everywhere, allowed), (StoreBuffers::Off, false)] {
+            let options = Options { preemptions: 64, budget: 1 << 16, store_buffers, ..Options::default() };
+            for exploration in all(&scenario, "zen3", &options) {
+                let text = exploration.text(&options);
+                assert_eq!((exploration.finding.is_some(), exploration.complete), (found, !found), "{name}, {store_buffers:?}:\n{text}");
+            }
+        }
+    }
+}
+
 #[test]
 fn nothing_depends_on_who_helps() {
     let told = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("there are threads");
         let options = Options { budget: 100, ..options() };
         pool.install(|| {
-            let stories = [("lock-naive.json", "zen3"), ("two-pages.json", "k8-rev-f.classic-2007"), ("store-whole.json", "zen3")];
+            let stories = [
+                ("lock-naive.json", "zen3"),
+                ("two-pages.json", "k8-rev-f.classic-2007"),
+                ("store-whole.json", "zen3"),
+                ("peterson.json", "zen3"),
+            ];
             stories
                 .map(|(name, only)| all(&story(name), only, &options).iter().map(|found| found.to_json().to_string()).collect::<Vec<_>>())
         })

@@ -72,6 +72,7 @@ impl Cpu {
     pub(crate) fn deliver(&mut self, event: Event) -> Outcome {
         self.delivering = Some(event);
         self.log_event(&event);
+        self.drain_stores();
         let from = self.rip;
         if event.kind == EventKind::Nmi {
             self.nmi_blocked = true;

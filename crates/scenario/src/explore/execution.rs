@@ -171,16 +171,18 @@ impl Loaded {
                 Ok(ready) => ready,
                 Err(stop) => break VirtualHost::ending(stop),
             };
-            let Some(plain) = order.next(&ready) else {
+            let buffers: Vec<bool> = (0..ready.len() as u32).map(|vcpu| vm.buffers_stores(vcpu)).collect();
+            let Some((plain, by_itself)) = order.next(&ready, &buffers) else {
                 break VirtualHost::ending(Stop::CycleLimit);
             };
+            let waiting = Waiting { ready: &ready, buffers: &buffers };
             let (vcpu, freedom) = match script.turn(&ready) {
                 Some((vcpu, freedom)) => (vcpu as u32, freedom),
                 None => match &mut then {
-                    Then::Replay => (plain as u32, Freedom::default()),
+                    Then::Replay => (plain as u32, by_itself),
                     Then::Plain { choices, seen, deviations } => {
-                        if let Some(alternatives) = alternatives(vm, choices, &order, &ready, plain as u32) {
-                            let key = key(vm, &self.monitor, &observer, &order, plain as u32);
+                        if let Some(alternatives) = alternatives(vm, choices, &order, &waiting, plain as u32, &by_itself) {
+                            let key = key(vm, &self.monitor, &observer, &order, (plain as u32, by_itself.drain));
                             let before = (run.turns.len(), run.turns.last().map_or(0, |turn| turn.steps));
                             run.points.push(Point { before, key, alternatives });
                             if seen.get(&key).is_some_and(|least| least <= deviations) {
@@ -188,9 +190,9 @@ impl Loaded {
                                 return run;
                             }
                         }
-                        (plain as u32, Freedom::default())
+                        (plain as u32, by_itself)
                     }
-                    Then::Priorities(priorities) => by_priority(vm, priorities, &order, &ready, run.steps),
+                    Then::Priorities(priorities) => by_priority(vm, priorities, &order, &waiting, run.steps),
                 },
             };
             let place = vm.guest_place(vcpu);
@@ -203,7 +205,7 @@ impl Loaded {
                 Err(stop) => break VirtualHost::ending(stop),
             };
             run.knowledge.note(&step, place);
-            order.note(vcpu as usize, step.pauses);
+            order.note(vcpu as usize, step.kind, step.pauses);
             if step.kind == StepKind::Rest {
                 order.yields = false;
             }
@@ -253,13 +255,34 @@ pub(super) fn append(turns: &mut Vec<Turn>, more: Turn) {
     }
 }
 
-/// What could be done instead of the plain order's step; `None` where nothing else matters.
-fn alternatives(vm: &hypervisor::AnyVm, choices: &Choices, order: &Order, ready: &[bool], plain: u32) -> Option<Vec<Alternative>> {
+/// Who waits for what at a point of a run.
+struct Waiting<'w> {
+    /// Who can take a step.
+    ready: &'w [bool],
+    /// In whose store buffer something waits.
+    buffers: &'w [bool],
+}
+
+/// What could be done instead of the plain order's step, which is `by_itself` of `plain`; `None` where nothing else matters.
+fn alternatives(
+    vm: &hypervisor::AnyVm,
+    choices: &Choices,
+    order: &Order,
+    waiting: &Waiting<'_>,
+    plain: u32,
+    by_itself: &Freedom,
+) -> Option<Vec<Alternative>> {
+    let &Waiting { ready, buffers } = waiting;
     let current = order.vcpu as u32;
-    // Whoever waits lets another one go on for nothing.
-    let free = plain != current || order.yields;
+    // Whoever waits lets another one go on for nothing, but what it has not yet let others see becomes visible first.
+    let free = (plain != current || order.yields) && !by_itself.drain;
     let place = vm.guest_place(plain);
-    let visible = free || vm.is_in_host(plain) || vm.holds_back(plain) || place.is_some_and(|place| choices.is_visible(place));
+    let empties = |place| buffers[plain as usize] && choices.empties(place);
+    let visible = free
+        || by_itself.drain
+        || vm.is_in_host(plain)
+        || vm.holds_back(plain)
+        || place.is_some_and(|place| choices.is_visible(place) || empties(place));
     if !visible {
         return None;
     }
@@ -267,7 +290,12 @@ fn alternatives(vm: &hypervisor::AnyVm, choices: &Choices, order: &Order, ready:
     // Going on with one that says that it waits leads nowhere that its next look would not.
     let others = others.filter(|vcpu| !(free && *vcpu == current));
     let mut found: Vec<Alternative> = others.map(|vcpu| Alternative { vcpu, freedom: Freedom::default(), costs: !free }).collect();
-    found.extend(freedoms(vm, choices, plain, place).into_iter().map(|freedom| Alternative { vcpu: plain, freedom, costs: true }));
+    if !by_itself.drain {
+        found.extend(freedoms(vm, choices, plain, place).into_iter().map(|freedom| Alternative { vcpu: plain, freedom, costs: true }));
+    }
+    // The oldest store that waits anywhere may become visible now.
+    let drains = (0..buffers.len() as u32).filter(|vcpu| buffers[*vcpu as usize] && !(by_itself.drain && *vcpu == plain));
+    found.extend(drains.map(|vcpu| Alternative { vcpu, freedom: Freedom::drain(), costs: true }));
     (!found.is_empty()).then_some(found)
 }
 
@@ -288,16 +316,20 @@ fn freedoms(vm: &hypervisor::AnyVm, choices: &Choices, vcpu: u32, place: Option<
         found.extend((1..bytes as u8).map(|bytes| Freedom { bytes: Some(bytes), ..Freedom::default() }));
         found.extend(stale(None));
     } else if let Some(place) = place {
-        if choices.may_split(place) {
-            found.extend([Part::Low, Part::High].map(|part| Freedom { split: Some(part), ..Freedom::default() }));
-        }
+        let split = choices.may_split(place).then_some([Some(Part::Low), Some(Part::High)]);
+        let splits = || split.into_iter().flatten();
+        found.extend(splits().map(|split| Freedom { split, ..Freedom::default() }));
         found.extend(stale(Some(place)));
+        // Behind one that waits every store does.
+        if choices.may_buffer(place) && !vm.buffers_stores(vcpu) {
+            found.extend(std::iter::once(None).chain(splits()).map(|split| Freedom { split, buffer: true, ..Freedom::default() }));
+        }
     }
     found
 }
 
 /// What the run's future follows from.
-fn key(vm: &mut hypervisor::AnyVm, monitor: &Monitor, observer: &Observer<'_>, order: &Order, plain: u32) -> u128 {
+fn key(vm: &mut hypervisor::AnyVm, monitor: &Monitor, observer: &Observer<'_>, order: &Order, plain: (u32, bool)) -> u128 {
     let mut low = DefaultHasher::new();
     vm.fingerprint(monitor.loaded(), &mut low);
     monitor.fingerprint(&mut low);
@@ -310,11 +342,16 @@ fn key(vm: &mut hypervisor::AnyVm, monitor: &Monitor, observer: &Observer<'_>, o
 }
 
 /// The next step by priorities.
-fn by_priority(vm: &hypervisor::AnyVm, priorities: &mut Priorities<'_>, order: &Order, ready: &[bool], step: u64) -> (u32, Freedom) {
+fn by_priority(vm: &hypervisor::AnyVm, priorities: &mut Priorities<'_>, order: &Order, waiting: &Waiting<'_>, step: u64) -> (u32, Freedom) {
+    let &Waiting { ready, buffers } = waiting;
     let highest = |priorities: &Priorities<'_>, but: Option<usize>| {
         (0..ready.len()).filter(|vcpu| ready[*vcpu] && Some(*vcpu) != but).max_by_key(|vcpu| priorities.of[*vcpu])
     };
     let waits = (order.yields || order.run >= hypervisor::PATIENCE).then_some(order.vcpu);
+    // No store waits for ever.
+    if waits.is_some_and(|vcpu| ready[vcpu] && buffers[vcpu]) && priorities.draw(4) != 0 {
+        return (order.vcpu as u32, Freedom::drain());
+    }
     let mut chosen = highest(&*priorities, waits).or_else(|| highest(&*priorities, None)).unwrap_or(0);
     while priorities.changes.first().is_some_and(|change| *change <= step) {
         // Lower than all so far: those that fell before fell to higher numbers.
@@ -323,7 +360,8 @@ fn by_priority(vm: &hypervisor::AnyVm, priorities: &mut Priorities<'_>, order: &
         chosen = highest(&*priorities, waits).or_else(|| highest(&*priorities, None)).unwrap_or(0);
     }
     let vcpu = chosen as u32;
-    let offered = freedoms(vm, priorities.choices, vcpu, vm.guest_place(vcpu));
+    let mut offered = freedoms(vm, priorities.choices, vcpu, vm.guest_place(vcpu));
+    offered.extend(buffers[chosen].then(Freedom::drain));
     // One chance in four to make use of one that is offered.
     let pick = priorities.draw(4 * offered.len().max(1) as u64) as usize;
     (vcpu, offered.get(pick).cloned().unwrap_or_default())

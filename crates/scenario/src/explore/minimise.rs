@@ -31,6 +31,14 @@ fn joined(turns: &[Turn]) -> Vec<Turn> {
     joined
 }
 
+/// What a freedom that is used may be replaced by: none, and where two are used at once, one of them.
+fn lesser(freedom: &Freedom) -> Vec<Freedom> {
+    let mut lesser = vec![Freedom::default(), Freedom { split: None, ..freedom.clone() }, Freedom { buffer: false, ..freedom.clone() }];
+    lesser.dedup();
+    lesser.retain(|less| less != freedom);
+    lesser
+}
+
 /// What is to become small.
 fn size(turns: &[Turn]) -> (u32, usize, u64) {
     (count_deviations(turns), turns.len(), turns.iter().map(|turn| turn.steps).sum())
@@ -50,9 +58,9 @@ pub(super) fn minimise(subject: &Subject<'_>, origin: &mut Loaded, finding: &Fin
                 let mut without = turns.to_vec();
                 without.remove(at);
                 list.push(without);
-                if turns[at].freedom.is_used() {
+                for freedom in lesser(&turns[at].freedom) {
                     let mut plain = turns.to_vec();
-                    plain[at].freedom = Freedom::default();
+                    plain[at].freedom = freedom;
                     list.push(plain);
                 }
             }
@@ -98,6 +106,11 @@ pub(super) fn schedule(turns: &[Turn]) -> Value {
         }
         if !turn.freedom.stale.is_empty() {
             value["stale"] = turn.freedom.stale.clone().into();
+        }
+        for (name, used) in [("buffer", turn.freedom.buffer), ("drain", turn.freedom.drain)] {
+            if used {
+                value[name] = true.into();
+            }
         }
         value
     };

@@ -178,7 +178,7 @@ impl Search<'_> {
 
     /// One pass over the tree of schedules.
     fn exhaust(&mut self) -> Pass {
-        let choices = self.knowledge.choices();
+        let choices = self.knowledge.choices(self.options.store_buffers);
         let mut seen: BTreeMap<u128, u32> = BTreeMap::new();
         let (mut runs, mut points) = (0, 0);
         let mut cut = false;
@@ -241,7 +241,7 @@ impl Search<'_> {
                     let states = seen.len() as u64;
                     return Pass::Done(Exhausted { runs, states, points, bound, complete: false, found: Some(found) });
                 }
-                if self.knowledge.choices() != choices {
+                if self.knowledge.choices(self.options.store_buffers) != choices {
                     self.gathering += runs;
                     return Pass::Again;
                 }
@@ -254,7 +254,7 @@ impl Search<'_> {
 
     /// Random runs with what is left of the budget. Nothing where one does not come to an end.
     fn randomly(&mut self) -> Option<(u64, Option<Found>)> {
-        let choices = self.knowledge.choices();
+        let choices = self.knowledge.choices(self.options.store_buffers);
         let mut made = 0;
         while self.left() > 0 {
             let count = self.left().min(BATCH as u64);
@@ -308,7 +308,9 @@ fn endless() -> String {
 
 /// How many turns of a schedule are deviations, as far as the schedule alone tells: all but the first that end in a preemption or a freedom.
 pub(super) fn count_deviations(turns: &[Turn]) -> u32 {
-    let switches = turns.windows(2).filter(|pair| pair[0].vcpu != pair[1].vcpu).count();
+    // That a store becomes visible is nobody's turn.
+    let goes_on: Vec<u32> = turns.iter().filter(|turn| !(turn.freedom.drain && turn.steps == 1)).map(|turn| turn.vcpu).collect();
+    let switches = goes_on.windows(2).filter(|pair| pair[0] != pair[1]).count();
     let freedoms = turns.iter().filter(|turn| turn.freedom.is_used()).count();
     (switches + freedoms) as u32
 }

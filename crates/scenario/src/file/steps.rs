@@ -22,6 +22,13 @@ pub struct Turn {
     /// These CPUs go on with the bytes that the last step overwrites, as if they had fetched them before, until they serialize.
     #[serde(default)]
     pub stale: Vec<u32>,
+    /// The first store of the last step waits in the CPU's store buffer, and every one behind it until that is empty: other CPUs do not see
+    /// them yet.
+    #[serde(default)]
+    pub buffer: bool,
+    /// The last step is no instruction: the oldest store that waits in the CPU's store buffer becomes visible.
+    #[serde(default)]
+    pub drain: bool,
 }
 
 /// Which part of a store is done first.
