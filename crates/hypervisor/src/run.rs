@@ -284,7 +284,6 @@ impl<B: Backend> Vm<B> {
                 }
                 continue;
             }
-            let stop_at = end.min(self.common.pauses.next_tick());
             if let Some(turn) = unfinished {
                 if self.cpus[turn.number].now() >= end {
                     return Stop::CycleLimit;
@@ -298,6 +297,8 @@ impl<B: Backend> Vm<B> {
             // A copy of one word, so that the order can be asked for while the candidates ask the silicon.
             let mut order = self.common.interleaving.clone();
             let turn = order.next((0..self.cpus.len()).map(|vcpu| self.candidate(vcpu)), next_board);
+            // A cycle comes to a virtual CPU that waits for a page only with the page, however far the others are.
+            let stop_at = if self.somebody_waits() { end } else { end.min(self.common.pauses.next_tick()) };
             match turn {
                 Turn::Run { number, until } => {
                     if self.cpus[number].now() >= end {

@@ -2,7 +2,7 @@
 //!
 //! Each story of the corpus is cut at its VM exits and at random instructions, as `trapline test scenarios --cut` does it; and a script can do it.
 
-use scenario::checkpoint::{Checkpoint, restore};
+use scenario::checkpoint::{self, Checkpoint, restore};
 use scenario::cut::{Everywhere, MOST};
 use scenario::host::{Totals, Until};
 use scenario::load::{Directory, Scenario};
@@ -108,6 +108,55 @@ fn a_store_that_waits_survives_a_checkpoint() {
                 cuts += 1;
             }
             assert!(cuts > 10 && waiting > 0, "{name}: {waiting} of {cuts} cuts");
+        }
+    }
+}
+
+/// Writes a checkpoint at a moment, and lets the run go on.
+struct WriteAt {
+    at: Option<Until>,
+    written: Option<(Totals, Vec<u8>)>,
+}
+
+impl Interrupt for WriteAt {
+    fn next(&mut self, _: &Totals) -> Option<Until> {
+        self.at.take()
+    }
+
+    fn interrupted(&mut self, run: &mut Interrupted<'_>) -> After {
+        let mut bytes = Vec::new();
+        run.checkpoint(&mut bytes).expect("there is a machine");
+        self.written = Some((run.totals(), bytes));
+        After::GoOn
+    }
+}
+
+/// Between two hosts there is no one machine that could be written.
+#[test]
+fn a_moment_in_the_middle_of_a_live_move_comes_behind_it() {
+    for story in ["live-pre-copy", "live-post-copy", "live-cut-before-commit", "live-there-and-back"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../scenarios/migration/{story}.json"));
+        let scenario = Scenario::load(&file).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+        for variant in &scenario.variants {
+            let tell = |report: &scenario::run::Report| format!("{}{:#}", report.snapshot(&scenario), report.to_json());
+            let mut sent: Vec<trace::Record> = Vec::new();
+            let whole = run(&scenario, variant, &Options::default(), Some(&mut sent));
+            let (start, end) = (whole.moves[0].start, whole.moves[0].end);
+            // An exit in the middle of the move, which is one more moment than those of time.
+            let exits =
+                |until: u64| sent.iter().filter(|it| it.cycle < until && matches!(it.event, trace::Event::Exit { .. })).count() as u64;
+            let moments = (1..8).map(|part| Until::Cycle(start + (end - start) * part / 8)).chain([Until::Exit(exits(start) + 1)]);
+            for moment in moments {
+                let what = format!("{story} on {}, {moment:?}", variant.name());
+                let mut interrupt = WriteAt { at: Some(moment), written: None };
+                let through = run_interrupted(&scenario, variant, &Options::default(), None, &mut interrupt).unwrap().unwrap();
+                assert_eq!(tell(&through), tell(&whole), "{what}: the run does not show it");
+                let (totals, bytes) = interrupt.written.unwrap_or_else(|| panic!("{what}: it never came"));
+                assert!(totals.cycles >= end, "{what}: at cycle {}, and the move was over at {end}", totals.cycles);
+                let restored = checkpoint::restore(Checkpoint::read(bytes.as_slice()).unwrap(), Compile::Never).unwrap();
+                let rest = run_restored(restored, &Options::default(), None);
+                assert_eq!(tell(&rest), tell(&whole), "{what}: the rest is another");
+            }
         }
     }
 }
