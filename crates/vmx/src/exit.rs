@@ -264,10 +264,8 @@ impl Vmx {
 
     /// Writes the VMX-abort indicator and shuts the processor down.
     fn abort(&mut self, cpu: &mut Cpu, why: Abort) -> AfterExit {
-        // A checkpoint may tell of a guest without a VMCS: then nothing is there to write to.
-        if let Some(indicator) = self.current_pointer.checked_add(ABORT_INDICATOR) {
-            cpu.write_physical(indicator, 4, why as u64);
-        }
+        // Whoever exits has a current VMCS, at an address that VMPTRLD took; checkpoints are held to that as well.
+        cpu.write_physical(self.current_pointer + ABORT_INDICATOR, 4, why as u64);
         self.operation = Operation::Root;
         cpu.guest_mode = false;
         cpu.interception = Interception::default();

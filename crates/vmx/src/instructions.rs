@@ -273,7 +273,7 @@ impl Vmx {
     }
 
     /// Whether the address of a region is aligned and within the width of addresses.
-    fn is_region(&self, cpu: &Cpu, region: u64) -> bool {
+    pub(crate) fn is_region(&self, cpu: &Cpu, region: u64) -> bool {
         let width = if self.capabilities.basic.addresses_limited_to_32_bits() { 32 } else { cpu.model.physical_address_bits };
         region & 0xfff == 0 && region.checked_shr(width.into()).unwrap_or(0) == 0
     }

@@ -177,6 +177,10 @@ impl Vmx {
         if record.operation == Operation::NonRoot && record.current.is_none() {
             return impossible("VMX non-root operation without a current VMCS");
         }
+        let regions = record.active.keys().chain(&record.current_pointer).chain([&record.vmxon_pointer]);
+        if let Some(region) = regions.copied().find(|region| !self.is_region(cpu, *region)) {
+            return Err(Impossible(format!("a region at {region:#x}, which no VMXON or VMPTRLD takes")));
+        }
         if record.active.len() > usize::from(u16::MAX) {
             return impossible("more than 65,535 active VMCSs");
         }
