@@ -90,6 +90,11 @@ impl World {
     }
 
     fn destination_takes(&mut self, number: usize, input: destination::Input<u8>) -> Result<(), String> {
+        self.destination_can(number, input, true)
+    }
+
+    /// The same where there may be no room for a piece.
+    fn destination_can(&mut self, number: usize, input: destination::Input<u8>, store: bool) -> Result<(), String> {
         let by_commit = matches!(input, destination::Input::Order(_, Order::Commit));
         for action in self.destinations[number].take(input) {
             match action {
@@ -105,6 +110,7 @@ impl World {
                     }
                 }
                 destination::Action::Judge => self.destination_takes(number, destination::Input::Judged(true))?,
+                destination::Action::Store(_) if !store => self.destination_takes(number, destination::Input::Full)?,
                 destination::Action::Store(piece) => self.stored[number] = Some(piece),
                 destination::Action::Run => {
                     // With post-copy the last piece may follow.
@@ -144,6 +150,11 @@ impl World {
                 add(format!("{order:?} of {session:?} at {number}"), &|world| {
                     world.destination_takes(number, destination::Input::Order(session, order))
                 });
+                if matches!(order, Order::Piece { .. }) {
+                    add(format!("{order:?} of {session:?} at {number}, which has no room for it"), &|world| {
+                        world.destination_can(number, destination::Input::Order(session, order), false)
+                    });
+                }
             }
         }
         for (session, reply) in self.replies.iter().copied() {

@@ -68,12 +68,14 @@ pub struct Destination {
     next: u64,
     /// All memory is here.
     complete: bool,
+    /// A piece that came behind the hand-over could not be stored: memory is never complete.
+    lacking: bool,
 }
 
 impl Destination {
     /// A destination of a name.
     pub const fn new(name: u64) -> Self {
-        Self { name, session: None, state: State::Idle, next: 0, complete: false }
+        Self { name, session: None, state: State::Idle, next: 0, complete: false, lacking: false }
     }
 
     /// Where it stands.
@@ -133,7 +135,7 @@ impl Destination {
                 vec![Action::Run, Action::Say(Reply::Running)]
             }
             (S::Running, Input::Order(_, Order::Commit)) => vec![Action::Say(Reply::Running)],
-            (S::Running, Input::Order(_, Order::Finish { pieces })) if pieces <= self.next => {
+            (S::Running, Input::Order(_, Order::Finish { pieces })) if pieces <= self.next && !self.lacking => {
                 self.complete = true;
                 vec![Action::Say(Reply::Complete)]
             }
@@ -141,6 +143,11 @@ impl Destination {
             (S::Running, Input::Repeat) => vec![Action::Say(if self.complete { Reply::Complete } else { Reply::Running })],
             (S::Receiving | S::Prepared, Input::Order(_, Order::Abort)) => self.discard(false),
             (S::Receiving, Input::Full | Input::GiveUp) => self.discard(true),
+            // The guest runs here already, and the source must not free what is nowhere else.
+            (S::Running, Input::Full) => {
+                self.lacking = true;
+                Vec::new()
+            }
             // The source does not wait for what was thrown away.
             (S::Discarded, Input::Order(_, Order::Piece { .. } | Order::Round { .. } | Order::Stop { .. })) => {
                 vec![Action::Say(Reply::Abort)]
