@@ -1,7 +1,7 @@
 //! `trapline boot`: an image on a machine, its serial output to the terminal, its verdict as exit code; and `trapline restore` of such a run.
 
 use crate::arguments::{Boot, Cut, Restore, VendorName};
-use crate::checkpoint::{Written, write_file};
+use crate::checkpoint::{Written, cannot_go_on, write_file};
 use crate::exit::Exit;
 use crate::output::Output;
 use scenario::boot::{BootOptions, Booted, Kind, RestoreOptions};
@@ -108,8 +108,7 @@ pub fn restore(checkpoint: Checkpoint, arguments: &Restore, output: &Output) -> 
         max_instructions: arguments.max_instructions,
         max_cycles: arguments.max_cycles,
     };
-    let booted =
-        Booted::restore(checkpoint, &options).map_err(|error| format!("cannot go on from {}: {error}", arguments.file.display()))?;
+    let booted = Booted::restore(checkpoint, &options).map_err(|error| cannot_go_on(arguments, error))?;
     run(booted, &arguments.cut, streams, output)
 }
 

@@ -136,11 +136,16 @@ pub fn checkpoint(arguments: &Checkpoint, output: &Output) -> Exit {
     }
 }
 
+/// What is said of a file that is no run to go on from.
+pub fn cannot_go_on(arguments: &Restore, error: impl std::fmt::Display) -> String {
+    format!("cannot go on from {}: {error}", arguments.file.display())
+}
+
 /// Goes on from a checkpoint, and judges the end.
 pub fn restore(arguments: &Restore, output: &Output) -> Exit {
     let read = File::open(&arguments.file).map_err(|error| error.to_string());
     let read = read.and_then(|file| checkpoint::Checkpoint::read(BufReader::new(file)).map_err(|error| error.to_string()));
-    let restored = read.map_err(|error| format!("cannot go on from {}: {error}", arguments.file.display())).and_then(|checkpoint| {
+    let restored = read.map_err(|error| cannot_go_on(arguments, error)).and_then(|checkpoint| {
         if Booted::is_in(&checkpoint) {
             crate::boot::restore(checkpoint, arguments, output)
         } else {
@@ -164,12 +169,11 @@ fn restore_scenario(checkpoint: checkpoint::Checkpoint, arguments: &Restore, out
         return Err(format!("{option} is for guests of `trapline boot`, and {} is a scenario's run", arguments.file.display()));
     }
     let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
-    let cannot = |error: &dyn std::fmt::Display| format!("cannot go on from {}: {error}", arguments.file.display());
     let restored = checkpoint::restore(checkpoint, options.compile).map_err(|error| match error {
         checkpoint::RestoreError::Scenario(ref diagnostics) => {
-            cannot(&format_args!("{error}\n{}", diagnostics.render(output.error_colours)))
+            cannot_go_on(arguments, format_args!("{error}\n{}", diagnostics.render(output.error_colours)))
         }
-        checkpoint::RestoreError::Checkpoint(error) => cannot(&error),
+        checkpoint::RestoreError::Checkpoint(error) => cannot_go_on(arguments, error),
     })?;
     let at = arguments.cut.at.as_deref().map(|at| checkpoint::moment(at, &restored.variant)).transpose()?;
     let file = arguments.cut.checkpoint.clone().unwrap_or_default();
