@@ -1,6 +1,8 @@
 //! The command line: subcommands, options and their help, as one set of types.
 
+use crate::words;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use scenario::file::{Converge, Mend, MoveMode};
 use scenario::run::Compile;
 use std::path::PathBuf;
 
@@ -131,7 +133,7 @@ pub struct Migrate {
     #[arg(long, value_name = "POLICY")]
     pub policy: Option<String>,
     /// How memory travels: in rounds while the guest runs at the source, or mostly while it runs at the destination.
-    #[arg(long, value_enum, default_value_t = MoveMode::PreCopy)]
+    #[arg(long, value_parser = words::parser::<MoveMode>(&["pause"]), default_value = "pre-copy")]
     pub mode: MoveMode,
     /// Bits a second of the link, for example 100M; the default is 10G.
     #[arg(long, value_name = "BITS")]
@@ -152,39 +154,23 @@ pub struct Migrate {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: Option<u32>,
     /// What is done about a guest that writes faster than its memory travels.
-    #[arg(long, value_enum, default_value_t = Converge::Throttle)]
+    #[arg(long, value_parser = words::parser::<Converge>(&[]), default_value = "throttle")]
     pub converge: Converge,
+    /// Hold virtual CPUs for so many percent of the time from the start, so that a guest of few instructions is not over before its memory has travelled.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=99))]
+    pub throttle: Option<u8>,
     /// Something that goes wrong, such as drop@commit, cut=2ms@ram:3, source-dies@commit or out-of-memory=100; may be given several times.
     #[arg(long = "fault", value_name = "FAULT")]
     pub faults: Vec<String>,
+    /// What a person does if the guest is stranded.
+    #[arg(long, value_parser = words::parser::<Mend>(&[]))]
+    pub mend: Option<Mend>,
     /// Write the trace there as NDJSON; with several machines, one after the other.
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     pub trace: Option<PathBuf>,
     /// How code is executed.
     #[command(flatten)]
     pub tiers: Tiers,
-}
-
-/// How memory travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum MoveMode {
-    /// In rounds, while the guest runs at the source.
-    PreCopy,
-    /// One pass before the hand-over, and the rest after it.
-    PostCopy,
-}
-
-/// What is done about a guest that does not converge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Converge {
-    /// It is held for a growing share of the time; after the last round the move is given up.
-    Throttle,
-    /// After the last round the move is given up.
-    GiveUp,
-    /// After the last round it is paused, however long the rest takes.
-    Pause,
-    /// After the last round it is handed over, and the rest follows.
-    PostCopy,
 }
 
 /// Options of `checkpoint`.
@@ -288,6 +274,9 @@ pub struct Test {
     /// With `--move`: how many exits and how many instructions at most are tried one by one; one more journey moves at every exit.
     #[arg(long, value_name = "N", default_value_t = 32, requires = "move_to")]
     pub moves: u64,
+    /// With `--move`: so many live moves of each guest besides, over links on which random things go wrong.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "move_to")]
+    pub faults: u64,
     /// Only scenarios and machines whose name contains this.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,

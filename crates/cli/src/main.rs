@@ -17,6 +17,7 @@ mod moves;
 mod output;
 mod run;
 mod test;
+mod words;
 
 use arguments::{Arguments, Command, Format};
 use clap::Parser;

@@ -1,10 +1,10 @@
 //! `trapline migrate`: a scenario's guest moved live in the middle of its run, and what that was like; or what it would come to.
 
-use crate::arguments::{Converge, Migrate, MoveMode};
+use crate::arguments::Migrate;
 use crate::exit::Exit;
 use crate::output::Output;
 use scenario::checkpoint;
-use scenario::file::{self, Link, MigrateAction, Policy};
+use scenario::file::{Link, MigrateAction, MissingFeatures, Policy};
 use scenario::live::journey::Journey;
 use scenario::live::{self, Check, Fate};
 use scenario::load::{Scenario, Variant};
@@ -34,10 +34,7 @@ fn action(arguments: &Migrate) -> Result<MigrateAction, String> {
     let action = MigrateAction {
         to: arguments.to.clone(),
         policy,
-        mode: Some(match arguments.mode {
-            MoveMode::PreCopy => file::MoveMode::PreCopy,
-            MoveMode::PostCopy => file::MoveMode::PostCopy,
-        }),
+        mode: Some(arguments.mode),
         link: Some(Link {
             bandwidth: arguments.bandwidth.clone(),
             latency: arguments.latency.clone(),
@@ -46,14 +43,11 @@ fn action(arguments: &Migrate) -> Result<MigrateAction, String> {
         }),
         downtime: arguments.downtime.clone(),
         rounds: arguments.rounds,
-        converge: Some(match arguments.converge {
-            Converge::Throttle => file::Converge::Throttle,
-            Converge::GiveUp => file::Converge::GiveUp,
-            Converge::Pause => file::Converge::Pause,
-            Converge::PostCopy => file::Converge::PostCopy,
-        }),
-        missing_features: arguments.accept_missing_features.then_some(file::MissingFeatures::Accept),
+        converge: Some(arguments.converge),
+        throttle: arguments.throttle,
+        missing_features: arguments.accept_missing_features.then_some(MissingFeatures::Accept),
         faults: arguments.faults.clone(),
+        mend: arguments.mend,
     };
     match live::mistakes(&action).first() {
         None => Ok(action),

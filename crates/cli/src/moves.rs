@@ -1,4 +1,4 @@
-//! `trapline test --move`: whether guests survive a move to another CPU model anywhere.
+//! `trapline test --move`: whether guests survive a move to another CPU model anywhere, and over links on which something goes wrong.
 
 use crate::arguments::Test;
 use crate::exit::Exit;
@@ -24,7 +24,7 @@ pub fn moves(arguments: &Test, to: &str, output: &Output) -> Exit {
         return Exit::Invalid;
     }
     let options = Options { events: 0, compile: arguments.tiers.compile() };
-    let effort = Effort { exits: arguments.moves, instructions: arguments.moves, seed: 1 };
+    let effort = Effort { exits: arguments.moves, instructions: arguments.moves, faults: arguments.faults, seed: 1 };
     let results = for_each_file(&arguments.paths, arguments.jobs, output, |root, file| -> Result<Vec<Item>, Diagnostics> {
         let scenario = Scenario::load(file)?;
         let story = snapshot::story_name(root, file);
@@ -61,7 +61,7 @@ fn report(output: &Output, results: &[Result<Vec<Item>, Diagnostics>]) -> Exit {
             }
         };
         for (name, verdict) in items {
-            moves += verdict.moves;
+            moves += verdict.moves + verdict.live.len() as u64;
             let (word, colour, lines) = match &verdict.outcome {
                 Outcome::Survives => ("survives", "32", Vec::new()),
                 Outcome::NotComparable(why) => ("not comparable", "33", vec![why.to_string()]),
@@ -78,7 +78,7 @@ fn report(output: &Output, results: &[Result<Vec<Item>, Diagnostics>]) -> Exit {
             }
             if output.json() {
                 let document = json!({
-                    "schema_version": 1, "name": name, "outcome": word.to_lowercase(), "journeys": verdict.journeys, "moves": verdict.moves,
+                    "schema_version": 1, "name": name, "outcome": word.to_lowercase(), "journeys": verdict.journeys, "moves": verdict.moves, "live_moves": verdict.live.len(),
                     "findings": lines,
                 });
                 output.print(&format!("{document}\n"));

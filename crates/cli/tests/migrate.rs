@@ -89,6 +89,23 @@ fn a_destination_that_lacks_features_refuses_unless_it_is_told_otherwise() {
 }
 
 #[test]
+fn a_person_helps_a_stranded_guest_on() {
+    let stranded = [PRE_COPY, "--only", "zen3", "--fault", "cut@commit"];
+    let helped = |more: &[&str]| {
+        let output = migrate(&[&stranded, more].concat());
+        (code(&output), text(&output.stdout))
+    };
+    let (code, printed) = helped(&["--mend", "reconnect"]);
+    let words = "pre-copy: moved (first stranded, until somebody connected the hosts again)";
+    assert!(code == 0 && printed.contains(words) && printed.contains("pass: "), "{printed}");
+    let (code, printed) = helped(&["--mend", "destination-is-off"]);
+    let words = "the guest goes on at the source: somebody made sure that the destination is off (first stranded, until";
+    assert!(code == 1 && printed.contains(words) && printed.contains("pass: "), "{printed}");
+    let (code, printed) = helped(&[]);
+    assert!(code == 1 && printed.contains("the guest runs nowhere") && !printed.contains("first stranded"), "{printed}");
+}
+
+#[test]
 fn json_has_the_report_and_exact_numbers() {
     let output = migrate(&[PRE_COPY, "--only", "skylake", "--fault", "source-dies-after@commit", "--format", "json"]);
     let document = json(&output);
@@ -117,6 +134,11 @@ fn mistakes_are_told_with_their_option() {
         (&["--only", "z80"], "no machine of the scenario has a name with that text"),
         (&["--policy", "none"], "without a hypervisor"),
         (&["--rounds", "0"], "--rounds"),
+        (&["--throttle", "100"], "--throttle"),
+        // The words of scenario files, but for those that are no live move.
+        (&["--mend", "banana"], "[possible values: reconnect, source-is-off, destination-is-off]"),
+        (&["--mode", "pause"], "[possible values: pre-copy, post-copy]"),
+        (&["--converge", "never"], "[possible values: throttle, give-up, pause, post-copy]"),
     ] {
         let output = migrate(&[&[PRE_COPY], arguments].concat());
         assert_eq!(code(&output), 2, "{arguments:?}");

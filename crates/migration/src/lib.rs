@@ -31,6 +31,6 @@ pub mod wire;
 
 pub use fault::{AnyFault, Fault, FaultKind, HostFault, parse_time};
 pub use link::{LinkSettings, Side};
-pub use live::{Convergence, Ending, Mode, Outcome, Settings, migrate};
+pub use live::{Convergence, Ending, Mend, Mode, Outcome, Settings, migrate};
 pub use offer::{Check, MissingFeatures, check};
-pub use report::{At, Fate, Report, Round};
+pub use report::{At, Fate, Mended, Report, Round};

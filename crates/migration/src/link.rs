@@ -199,6 +199,11 @@ impl Link {
         }
     }
 
+    /// There is a link again.
+    pub fn repair(&mut self) {
+        self.down_until = None;
+    }
+
     /// A side sends a frame that carries a message.
     pub fn send(&mut self, now: u64, from: Side, message: &str, mut bytes: Vec<u8>) {
         let count = self.sent.entry(message.to_owned()).or_default();

@@ -5,9 +5,10 @@
 
 mod destination_side;
 mod ending;
+mod mend;
 mod source_side;
 
-use crate::fault::{AnyFault, Fault, HostFault};
+use crate::fault::{AnyFault, Fault, FaultKind, HostFault};
 use crate::link::{Link, LinkSettings, Side, cycles_of};
 use crate::offer::{self, MissingFeatures};
 use crate::protocol::destination::{self, Destination};
@@ -17,8 +18,10 @@ use crate::receiver::Incoming;
 use crate::report::{At, Mark, Report, Round};
 use crate::sender::Outgoing;
 use crate::transport::Transport;
+use ending::fate;
 use hypervisor::live::Departure;
 use hypervisor::{AnyVm, Limits, PauseId, Policy, Statistics, Stop};
+pub use mend::Mend;
 use models::CpuModel;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -77,10 +80,15 @@ pub struct Settings {
     pub rounds: u32,
     /// What is done if that is not enough.
     pub convergence: Convergence,
+    /// Percent of the time for which virtual CPUs are held from the start, up to 99, so that a guest of few instructions is not over before its
+    /// memory has travelled.
+    pub throttle: u8,
     /// Whether the destination takes a guest that was told of features that its processors lack.
     pub missing_features: MissingFeatures,
     /// What goes wrong.
     pub faults: Vec<AnyFault>,
+    /// What a person does if the guest is stranded.
+    pub mend: Option<Mend>,
     /// Number of the attempt: of one guest it only grows.
     pub session: u64,
 }
@@ -96,8 +104,10 @@ impl Settings {
             downtime: 300_000_000,
             rounds: 30,
             convergence: Convergence::Throttle,
+            throttle: 0,
             missing_features: MissingFeatures::Refuse,
             faults: Vec::new(),
+            mend: None,
             session: 1,
         }
     }
@@ -140,6 +150,10 @@ const THROTTLE: (u8, u8) = (20, 10);
 const MOST_THROTTLE: u8 = 99;
 /// For how long a throttled virtual CPU runs before it is held. QEMU has ten milliseconds; this suits guests that are moved in less (assumed).
 const THROTTLE_SLICE: u64 = 100_000;
+/// The same where it is held from the start: some VM exits and some hundred instructions (assumed).
+const EARLY_SLICE: u64 = 2_000;
+/// How often a person connects two hosts again before there is no use in it.
+const RECONNECTIONS: u32 = 8;
 /// Nanoseconds, and times the latency besides, after which a source that waits for an answer and hears nothing gives up (assumed; QEMU waits
 /// for as long as TCP does).
 const PATIENCE: (u64, u64) = (10_000_000, 100);
@@ -173,6 +187,8 @@ struct Live<'s> {
     waiting_for_round: bool,
     high_rounds: u32,
     throttle: u8,
+    /// For how long a throttled virtual CPU runs before it is held, and until when it does now.
+    slice: u64,
     slice_end: u64,
     why: Option<String>,
     over: Option<Stop>,
@@ -241,7 +257,8 @@ impl<'s> Live<'s> {
             bytes_at_round: 0,
             waiting_for_round: false,
             high_rounds: 0,
-            throttle: 0,
+            throttle: settings.throttle.min(MOST_THROTTLE),
+            slice: cycles_of(if settings.throttle > 0 { EARLY_SLICE } else { THROTTLE_SLICE }, hertz),
             slice_end: 0,
             why: None,
             over: None,
@@ -254,18 +271,32 @@ impl<'s> Live<'s> {
 
     fn run(mut self) -> Outcome {
         self.source_takes(source::Input::Begin);
-        let ending = loop {
+        let mut ending = self.go_on();
+        if let Some(mend) = self.settings.mend {
+            for _ in 0..RECONNECTIONS {
+                if !self.mend(&ending, mend) {
+                    break;
+                }
+                ending = self.go_on();
+            }
+        }
+        self.finish(ending)
+    }
+
+    /// Lets everything happen that happens by itself.
+    fn go_on(&mut self) -> Ending {
+        loop {
             if let Some(ending) = self.ending() {
-                break ending;
+                return ending;
             }
             self.produce();
             if let Some(ending) = self.ending() {
-                break ending;
+                return ending;
             }
-            let Some(next) = self.next_time() else { break self.at_a_standstill() };
+            let Some(next) = self.next_time() else { return self.at_a_standstill() };
             self.run_guest(next);
             if self.over.is_some() {
-                break self.guest_is_over();
+                return self.guest_is_over();
             }
             // What the guest asked for while it ran comes first.
             let next = self.next_time().map_or(next, |time| time.min(next));
@@ -275,8 +306,13 @@ impl<'s> Live<'s> {
             }
             self.tick();
             self.tell_incidents();
-        };
-        self.finish(ending)
+        }
+    }
+
+    /// The invariant, looked at behind every step of either machine.
+    fn hold_to_the_invariant(&self) {
+        let (source, destination) = (&self.source, &self.destination);
+        assert!(!(source.has_right() && destination.may_run()), "two sides have the right to run the guest: {source:?}, {destination:?}");
     }
 
     // ---- Time -----------------------------------------------------------------------------------------------------------------------
@@ -341,7 +377,7 @@ impl<'s> Live<'s> {
                 Stop::CycleLimit if end == self.limits.cycles && end < until => self.over = Some(Stop::CycleLimit),
                 Stop::CycleLimit if throttled && at_source && end < until => {
                     // Held for the share of the time that is asked for.
-                    let slice = cycles_of(THROTTLE_SLICE, self.hertz);
+                    let slice = self.slice;
                     let held = slice * u64::from(self.throttle) / u64::from(100 - self.throttle.min(MOST_THROTTLE));
                     if let Err(stop) = vm.hold(held, self.sink) {
                         self.over = Some(stop);
@@ -409,7 +445,11 @@ impl<'s> Live<'s> {
         for (cycle, incident) in self.link.take_incidents() {
             let what = incident.kind.name();
             self.sink.emit(cycle, 0, Event::LinkFault { what, message: incident.message.clone() });
-            self.report.marks.push(Mark { cycle, at: At::Link, what: format!("{what} {}", incident.message) });
+            let what = match incident.kind {
+                FaultKind::Cut { nanoseconds: None } => format!("{what} {} for good", incident.message),
+                _ => format!("{what} {}", incident.message),
+            };
+            self.report.marks.push(Mark { cycle, at: At::Link, what });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a move was like: numbers by round, and what happened when.
 
 use crate::link::Side;
-use crate::live::Mode;
+use crate::live::{Mend, Mode};
 use serde::{Deserialize, Serialize};
 
 /// Where a guest is when its move is over.
@@ -116,6 +116,16 @@ pub struct Mark {
     pub what: String,
 }
 
+/// A guest that was stranded, and what a person did about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mended {
+    /// What was done.
+    pub how: Mend,
+    /// What had come of the move before.
+    pub was: Fate,
+}
+
 /// A move.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -160,6 +170,9 @@ pub struct Report {
     pub ledger: Vec<String>,
     /// What happened, in order.
     pub marks: Vec<Mark>,
+    /// What a person did about it in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mended: Option<Mended>,
     /// What came of it.
     pub outcome: Fate,
     /// The same in words.

@@ -5,7 +5,7 @@ mod common;
 use common::{COUNTER, LIMITS, MODELS, counter, goes_on, guest_of, levelled_guest_of, other, quick};
 use hypervisor::guest_cpu::Levelling;
 use hypervisor::{Limits, Moment, Options, Paging, Stop};
-use migration::{AnyFault, At, Convergence, Ending, LinkSettings, MissingFeatures, Mode, Settings, check, migrate};
+use migration::{AnyFault, At, Convergence, Ending, Fate, LinkSettings, Mend, Mended, MissingFeatures, Mode, Settings, check, migrate};
 use models::{MEROM, SKYLAKE_SERVER, ZEN3};
 use trace::Record;
 
@@ -285,6 +285,66 @@ fn hosts_die_at_every_message() {
             assert!(words.contains("was never told to run it"), "{words}");
         }
     }
+}
+
+/// A move that is stranded without help, and what a person makes of it.
+fn helped(mode: Mode, faults: &[&str], mend: Mend) -> migration::Outcome {
+    let faults = faults.iter().map(|fault| AnyFault::parse(fault).unwrap()).collect();
+    migrate(counter(MODELS[0]), &Settings { mode, faults, mend: Some(mend), ..quick(MODELS[1]) }, &LIMITS, &mut trace::Ignore)
+}
+
+#[test]
+fn a_person_helps_a_stranded_guest_on_and_nothing_is_lost() {
+    use Ending::{Moved, MovedInDoubt, Stayed, Stranded};
+    use Mend::{DestinationIsOff, Reconnect, SourceIsOff};
+    for (mode, fault, mend, expected) in [
+        (Mode::PreCopy, "cut@commit", Reconnect, Moved),
+        (Mode::PreCopy, "cut@commit", SourceIsOff, MovedInDoubt),
+        (Mode::PreCopy, "cut@commit", DestinationIsOff, Stayed),
+        (Mode::PreCopy, "cut@running", Reconnect, Moved),
+        (Mode::PreCopy, "source-dies@commit", SourceIsOff, MovedInDoubt),
+        (Mode::PreCopy, "destination-dies@running", DestinationIsOff, Stayed),
+        (Mode::PostCopy, "cut@commit", Reconnect, Moved),
+        (Mode::PostCopy, "cut@running", Reconnect, Moved),
+        (Mode::PostCopy, "cut@want", Reconnect, Moved),
+        // The guest goes back in time, to the pause.
+        (Mode::PostCopy, "cut@want", DestinationIsOff, Stayed),
+        (Mode::PostCopy, "destination-dies-after@want", DestinationIsOff, Stayed),
+        // Nobody can help where what is needed is off, or was never there.
+        (Mode::PreCopy, "source-dies@stop", SourceIsOff, Stranded),
+        (Mode::PreCopy, "source-dies@stop", Reconnect, Stranded),
+        (Mode::PreCopy, "source-dies@commit", DestinationIsOff, Stranded),
+        (Mode::PostCopy, "cut@commit", SourceIsOff, Stranded),
+        (Mode::PostCopy, "source-dies@finish", Reconnect, Stranded),
+    ] {
+        let what = format!("{mode:?} {fault} {mend:?}");
+        let outcome = helped(mode, &[fault], mend);
+        let (words, mended) = (outcome.report.ending.clone(), outcome.report.mended);
+        assert_eq!(nothing_is_lost(outcome, &what), expected, "{what}: {words}");
+        let was = if fault == "cut@running" && mode == Mode::PreCopy { Fate::MovedInDoubt } else { Fate::Stranded };
+        assert_eq!(mended, (expected != Stranded).then_some(Mended { how: mend, was }), "{what}: {words}");
+    }
+    // Nobody is asked for help where none is needed.
+    let outcome = helped(Mode::PreCopy, &["cut@ready"], DestinationIsOff);
+    assert_eq!((&outcome.ending, outcome.report.mended), (&Stayed, None));
+}
+
+#[test]
+fn a_guest_that_is_held_from_the_start_has_executed_little_when_its_memory_has_travelled() {
+    let travelled = |throttle| {
+        let vm = counter(MODELS[0]);
+        let before = vm.instructions();
+        let outcome = migrate(vm, &Settings { throttle, ..quick(MODELS[1]) }, &LIMITS, &mut trace::Ignore);
+        assert_eq!(outcome.ending, Ending::Moved, "{}", outcome.report.ending);
+        assert!(outcome.report.rounds.iter().all(|round| round.throttle >= throttle), "{:#?}", outcome.report.rounds);
+        let mut vm = outcome.vm.unwrap();
+        let executed = vm.instructions() - before;
+        goes_on(&mut vm, "held from the start");
+        executed
+    };
+    let (free, half, little) = (travelled(0), travelled(50), travelled(99));
+    // What it executes behind the hand-over, it executes freely.
+    assert!(little > 0 && little * 5 < half && half * 2 < free, "{free} {half} {little}");
 }
 
 #[test]

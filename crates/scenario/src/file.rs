@@ -6,7 +6,7 @@
 mod moves;
 mod steps;
 
-pub use moves::{Converge, Link, MigrateAction, MissingFeatures, MoveExpectation, MoveMode, MoveOutcome};
+pub use moves::{Converge, Link, Mend, MigrateAction, MissingFeatures, MoveExpectation, MoveMode, MoveOutcome};
 pub use steps::{Invariant, Part, Turn};
 
 use crate::quantity::{Lines, Quantity, Size};

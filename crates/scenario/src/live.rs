@@ -2,12 +2,12 @@
 
 pub mod journey;
 
-use crate::file::{Converge, MigrateAction, MissingFeatures, MoveExpectation, MoveMode, MoveOutcome, Policy, Stop};
+use crate::file::{self, Converge, MigrateAction, MissingFeatures, MoveExpectation, MoveMode, MoveOutcome, Policy, Stop};
 use crate::host::{Ending, Pause};
 use crate::observe::Observer;
 use crate::run::{Director, OTHER_VENDOR, limit};
 use migration::{AnyFault, Convergence, LinkSettings, Mode, Settings, parse_time};
-pub use migration::{Check, Fate, Report};
+pub use migration::{Check, Fate, Mend, Report};
 use models::{CpuModel, Vendor};
 use serde_json::{Value, json};
 
@@ -64,8 +64,10 @@ pub fn mistakes(action: &MigrateAction) -> Vec<(Vec<String>, String)> {
             ("downtime", action.downtime.is_some()),
             ("rounds", action.rounds.is_some()),
             ("converge", action.converge.is_some()),
+            ("throttle", action.throttle.is_some()),
             ("missing_features", action.missing_features.is_some()),
             ("faults", !action.faults.is_empty()),
+            ("mend", action.mend.is_some()),
         ];
         for (key, _) in keys.into_iter().filter(|(_, there)| *there) {
             wrong(&[key], format!("only a live move has `{key}`: give it the `mode` pre-copy or post-copy as well"));
@@ -112,11 +114,17 @@ pub(crate) fn settings(action: &MigrateAction, to: &'static CpuModel, policy: Po
             Converge::Pause => Convergence::Pause,
             Converge::PostCopy => Convergence::PostCopy,
         },
+        throttle: action.throttle.unwrap_or(default.throttle),
         missing_features: match action.missing_features.unwrap_or_default() {
             MissingFeatures::Refuse => migration::MissingFeatures::Refuse,
             MissingFeatures::Accept => migration::MissingFeatures::Accept,
         },
         faults: action.faults.iter().filter_map(|fault| AnyFault::parse(fault).ok()).collect(),
+        mend: action.mend.map(|mend| match mend {
+            file::Mend::Reconnect => Mend::Reconnect,
+            file::Mend::SourceIsOff => Mend::SourceIsOff,
+            file::Mend::DestinationIsOff => Mend::DestinationIsOff,
+        }),
         session: moves as u64 + 1,
         ..default
     }

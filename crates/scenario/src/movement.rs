@@ -8,16 +8,21 @@
 //! Not compared: how long it took, and which exits there were.
 //!
 //! Moves of the scenario's own script are left out, as by `trapline migrate`.
+//!
+//! The same guests are moved live, over links with faults: `movement/faults.rs`.
 
+pub mod faults;
 mod tables;
 
 use crate::file::{Action, Policy, Stop};
-use crate::host::{Host, Pause, Totals, Until};
+use crate::host::{Ending, Host, Pause, Totals, Until};
 use crate::lead::{Lead, Led};
+use crate::live;
 use crate::load::{Scenario, Variant};
 use crate::register::Register;
 use crate::run::{Options, Report, run_on};
 use crate::verdict::stop_name;
+use faults::{Drawn, Live};
 use isa::paging::{ACCESSED, DIRTY};
 use models::CpuModel;
 use std::cell::RefCell;
@@ -37,7 +42,9 @@ pub struct Effort {
     pub exits: u64,
     /// So many instructions, at random.
     pub instructions: u64,
-    /// The seed of that.
+    /// So many live moves over links with faults.
+    pub faults: u64,
+    /// The seed of what is random.
     pub seed: u64,
 }
 
@@ -104,16 +111,28 @@ pub struct Verdict {
     pub journeys: u64,
     /// How many moves they made.
     pub moves: u64,
+    /// The live moves over links with faults.
+    pub live: Vec<Live>,
 }
 
 /// The end of a run.
 struct End {
     report: Report,
-    memory: Vec<u8>,
     hypercalls: BTreeMap<u32, Vec<[u64; 5]>>,
     patched: BTreeSet<u64>,
     exits: u64,
+    log: Log,
+}
+
+/// What a traveller has to tell at the end.
+#[derive(Default)]
+struct Log {
+    memory: Vec<u8>,
     moves: u64,
+    /// The live move, and how many instructions had been executed when it was over.
+    live: Option<(migration::Report, u64)>,
+    /// A moment of the script came during the live move, so that it came behind it.
+    late: bool,
 }
 
 /// When a guest moves, there and back by turns.
@@ -127,6 +146,10 @@ enum Journey {
     Exits(u64, u64),
     /// Before these instructions.
     Instructions(u64, u64),
+    /// There, live, before an instruction, with what goes wrong on the way.
+    Live(Box<Drawn>),
+    /// Nowhere, but held before an instruction for so many cycles, and before so many instructions in all.
+    Held(u64, u64, u64),
 }
 
 impl Journey {
@@ -136,6 +159,8 @@ impl Journey {
             Self::EveryExit => "there and back at every exit".to_owned(),
             Self::Exits(there, back) => format!("there at exit {there}, back at exit {back}"),
             Self::Instructions(there, back) => format!("there at instruction {there}, back at instruction {back}"),
+            Self::Live(drawn) => format!("live at instruction {}", drawn.at),
+            Self::Held(at, cycles, times) => format!("held at instruction {at} for {cycles} cycles, {times} times"),
         }
     }
 
@@ -150,6 +175,15 @@ impl Journey {
             _ => (u64::MAX, u64::MAX),
         }
     }
+
+    /// Where the run is interrupted once.
+    fn interruption(&self) -> Option<Until> {
+        match *self {
+            Self::Live(ref drawn) => Some(Until::Instruction(drawn.at)),
+            Self::Held(at, ..) => Some(Until::Instruction(at)),
+            _ => None,
+        }
+    }
 }
 
 /// A host whose guest moves at moments that the script knows nothing of.
@@ -157,12 +191,14 @@ struct Traveller {
     journey: Journey,
     /// The next bound: exits, instructions.
     bound: (u64, u64),
+    /// When it is interrupted, until that is asked for.
+    interruption: Option<Until>,
     home: &'static CpuModel,
     abroad: &'static CpuModel,
     policy: Policy,
     memory: u64,
     /// What is looked at when all is over.
-    end: Rc<RefCell<(Vec<u8>, u64)>>,
+    log: Rc<RefCell<Log>>,
 }
 
 impl Traveller {
@@ -172,37 +208,65 @@ impl Traveller {
         let due = totals.exits >= self.bound.0 && totals.exits < limits.exits
             || totals.instructions >= self.bound.1 && totals.instructions < limits.instructions;
         if due {
-            let made = self.end.borrow().1;
+            let made = self.log.borrow().moves;
             let to = if made.is_multiple_of(2) { self.abroad } else { self.home };
             host.migrate(to, self.policy, sink)?;
-            self.end.borrow_mut().1 = made + 1;
+            self.log.borrow_mut().moves = made + 1;
             self.bound = self.journey.bound(made + 1, &host.totals());
         }
         Ok(due)
+    }
+
+    /// What a journey does where it is interrupted. The end of the run, if it does not go on behind that.
+    fn interrupted(&mut self, host: &mut dyn Host, limits: &Totals, sink: &mut dyn Sink) -> Result<Option<Pause>, String> {
+        match &mut self.journey {
+            Journey::Live(drawn) => {
+                let (report, pause) = host.move_live(&live::settings(&drawn.action, self.abroad, self.policy, 0), limits, sink)?;
+                self.log.borrow_mut().live = Some((report, host.totals().instructions));
+                Ok(pause)
+            }
+            Journey::Held(_, cycles, times) => {
+                host.hold(*cycles, sink)?;
+                *times = times.saturating_sub(1);
+                host.interrupt_at((*times > 0).then(|| Until::Instruction(host.totals().instructions + 1)));
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
     }
 }
 
 impl Lead for Traveller {
     fn run(&mut self, host: &mut Box<dyn Host>, limits: &Totals, until: Option<Until>, sink: &mut dyn Sink) -> Pause {
-        loop {
+        if let Some(moment) = self.interruption.take() {
+            host.interrupt_at(Some(moment));
+        }
+        let pause = loop {
             let bounds = Totals { exits: limits.exits.min(self.bound.0), instructions: limits.instructions.min(self.bound.1), ..*limits };
             let pause = host.run(&bounds, until, sink);
-            if matches!(pause, Pause::Limit(Stop::ExitLimit | Stop::InstructionLimit)) {
-                match self.travel(&mut **host, limits, sink) {
-                    Ok(true) => continue,
-                    Ok(false) => {}
-                    Err(message) => {
-                        return Pause::Over(crate::host::Ending::new(Stop::Unsupported, format!("the machine cannot move: {message}")));
-                    }
+            if pause == Pause::Moment {
+                let mut log = self.log.borrow_mut();
+                log.late |= log.live.as_ref().is_some_and(|(_, executed)| *executed == host.totals().instructions);
+            }
+            let went_on = match pause {
+                Pause::Limit(Stop::ExitLimit | Stop::InstructionLimit) => {
+                    self.travel(&mut **host, limits, sink).map(|moved| if moved { None } else { Some(pause) })
                 }
+                Pause::Interrupted => self.interrupted(&mut **host, limits, sink),
+                pause => Ok(Some(pause)),
+            };
+            match went_on {
+                Ok(None) => {}
+                Ok(Some(pause)) => break pause,
+                Err(message) => break Pause::Over(Ending::new(Stop::Unsupported, format!("the machine cannot move: {message}"))),
             }
-            if !matches!(pause, Pause::Moment) {
-                let mut memory = vec![0; self.memory as usize];
-                host.read_memory(0, &mut memory);
-                self.end.borrow_mut().0 = memory;
-            }
-            return pause;
+        };
+        if !matches!(pause, Pause::Moment) {
+            let mut memory = vec![0; self.memory as usize];
+            host.read_memory(0, &mut memory);
+            self.log.borrow_mut().memory = memory;
         }
+        pause
     }
 }
 
@@ -275,7 +339,7 @@ fn without_moves(scenario: &Scenario) -> Scenario {
 
 /// Asks whether a scenario's guest survives moves to a model and back.
 pub fn survives(scenario: &Scenario, variant: &Variant, to: &'static CpuModel, effort: Effort, options: &Options) -> Verdict {
-    let none = |why: Rule, journeys| Verdict { outcome: Outcome::NotComparable(why), journeys, moves: 0 };
+    let none = |why: Rule, journeys| Verdict { outcome: Outcome::NotComparable(why), journeys, moves: 0, live: Vec::new() };
     let mut scenario = without_moves(scenario);
     if let Some(why) = incomparable(&scenario, variant, to) {
         return none(why, 0);
@@ -320,27 +384,30 @@ pub fn survives(scenario: &Scenario, variant: &Variant, to: &'static CpuModel, e
     for journey in journeys {
         let words = journey.words();
         let end = run(variant.cpu, journey);
-        moves += end.moves;
+        moves += end.log.moves;
         let differences = compare(&home, &end);
         if !differences.is_empty() {
             findings.push(Finding { journey: words, differences });
         }
     }
+    let live = faults::moves(&scenario, variant, to, effort, &home, &run);
+    findings.extend(live.iter().filter_map(Live::finding));
     let outcome = if findings.is_empty() { Outcome::Survives } else { Outcome::Differs(findings) };
-    Verdict { outcome, journeys: count, moves }
+    Verdict { outcome, journeys: count, moves, live }
 }
 
 fn travel(scenario: &Scenario, variant: &Variant, to: &'static CpuModel, journey: Journey, options: &Options) -> End {
-    let end = Rc::new(RefCell::new((Vec::new(), 0)));
+    let log = Rc::new(RefCell::new(Log::default()));
     let mut calls = Calls::default();
     let memory = scenario.file.machine.memory.map_or(crate::meaning::DEFAULT_MEMORY, |size| size.0);
-    let (shared, home, policy) = (Rc::clone(&end), variant.cpu, variant.policy);
+    let (shared, home, policy) = (Rc::clone(&log), variant.cpu, variant.policy);
     let report = run_on(scenario, variant, options, Some(&mut calls), |host| {
         let bound = journey.bound(0, &Totals { instructions: 0, cycles: 0, exits: 0, hypercalls: 0 });
-        Box::new(Led { host, lead: Traveller { journey, bound, home, abroad: to, policy, memory, end: shared } })
+        let interruption = journey.interruption();
+        Box::new(Led { host, lead: Traveller { journey, bound, interruption, home, abroad: to, policy, memory, log: shared } })
     });
-    let (memory, moves) = std::mem::take(&mut *end.borrow_mut());
-    End { report, memory, hypercalls: calls.hypercalls, patched: calls.patched, exits: calls.exits, moves }
+    let log = std::mem::take(&mut *log.borrow_mut());
+    End { report, hypercalls: calls.hypercalls, patched: calls.patched, exits: calls.exits, log }
 }
 
 /// What is different at the end of two runs.
@@ -380,11 +447,11 @@ fn changed_places(home: &End, other: &End) -> Vec<String> {
     let mut flags = BTreeSet::new();
     for end in [home, other] {
         for registers in &end.report.registers {
-            flags.append(&mut tables::entries_of(&end.memory, registers, &frames));
+            flags.append(&mut tables::entries_of(&end.log.memory, registers, &frames));
         }
     }
     let mut places = Vec::new();
-    for (number, (one, two)) in home.memory.chunks(PAGE).zip(other.memory.chunks(PAGE)).enumerate() {
+    for (number, (one, two)) in home.log.memory.chunks(PAGE).zip(other.log.memory.chunks(PAGE)).enumerate() {
         if one == two {
             continue;
         }

@@ -8,13 +8,27 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Source, nearest};
 use crate::file::File;
 use crate::quantity::{QUANTITY_FORMAT, Quantity, SIZE_FORMAT, Size};
 use json::{Node, NodeKind};
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// The schema as a document, draft 2020-12.
 pub fn document() -> Value {
     SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>().to_value()
+}
+
+/// A type of scenario files whose values are words.
+pub trait Word: JsonSchema + DeserializeOwned + Clone + Send + Sync + 'static {}
+
+impl<T: JsonSchema + DeserializeOwned + Clone + Send + Sync + 'static> Word for T {}
+
+/// The words of a type, each with what it means.
+pub fn words<T: Word>() -> Vec<(String, String)> {
+    let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
+    let text = |value: &Value| flat(value.as_str().unwrap_or_default());
+    schema["oneOf"].as_array().into_iter().flatten().map(|choice| (text(&choice["const"]), text(&choice["description"]))).collect()
 }
 
 /// The reference of all keys as Markdown, for docs/scenarios.md.

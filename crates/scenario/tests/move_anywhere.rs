@@ -3,11 +3,14 @@
 //! Every machine of every story is asked, with a few moves each. `TRAPLINE_MOVES=N` tries up to N exits and N instructions of every guest one by
 //! one, as `trapline test scenarios --move other-vendor --moves N` does. What is left out is left out by a rule of [`scenario::movement`], never by
 //! name; but whoever is another guest abroad, or does not survive, has to say here why that is so and stays so, and nobody else may.
+//! The same guests are moved live, over links on which random things go wrong; `TRAPLINE_FAULTS=N`, or `full`, makes more such moves of each.
 //! docs/move-anywhere.md tells all of it: `UPDATE_DOCS=1 cargo test -p trapline-scenario --test move_anywhere` writes it anew.
 
 use models::Vendor;
-use scenario::file::Policy;
+use scenario::file::{MoveMode, Policy};
+use scenario::live::Fate;
 use scenario::load::{Scenario, Variant, policy_name};
+use scenario::movement::faults::{End, KINDS, Live};
 use scenario::movement::{Effort, Outcome, Rule, survives};
 use scenario::run::Options;
 use scenario::snapshot;
@@ -77,6 +80,9 @@ struct Told {
     survived: u64,
     journeys: u64,
     moves: u64,
+    live: Vec<Live>,
+    /// Stories whose guest comes to another end when it is held for as long as a live move took.
+    timely: BTreeSet<String>,
     /// Machines by the words of the rule that left them out.
     rules: BTreeMap<String, u64>,
     /// Rows of the tables above that were needed.
@@ -104,6 +110,10 @@ fn ask(told: &mut Told, scenario: &Scenario, story: &str, variant: &Variant, eff
     };
     let verdict = survives(scenario, variant, to, effort, &Options { events: 0, ..Options::default() });
     (told.moves, told.journeys) = (told.moves + verdict.moves, told.journeys + verdict.journeys);
+    if verdict.live.iter().any(|live| live.end == End::Held) {
+        told.timely.insert(story.to_owned());
+    }
+    told.live.extend(verdict.live);
     match verdict.outcome {
         Outcome::Survives => told.survived += 1,
         Outcome::NotComparable(rule) => {
@@ -156,6 +166,39 @@ fn page(told: &Told) -> String {
     for (story, why) in OTHERS {
         let _ = writeln!(text, "| `{story}` | {why} |");
     }
+    text + &live_text(told)
+}
+
+/// The part about live moves.
+fn live_text(told: &Told) -> String {
+    let mut text = "\n## Live, with faults\n\n| what came of it | pre-copy | post-copy |\n|---|---|---|\n".to_owned();
+    let mut row = |what: &str, fits: &dyn Fn(&Live) -> bool| {
+        let count = |mode: MoveMode| told.live.iter().filter(|live| live.mode == mode && fits(live)).count();
+        let _ = writeln!(text, "| {what} | {} | {} |", count(MoveMode::PreCopy), count(MoveMode::PostCopy));
+    };
+    row("moves", &|_| true);
+    row("moved", &|live| live.fate() == Fate::Moved);
+    row("moved in doubt", &|live| live.fate() == Fate::MovedInDoubt);
+    row("stayed", &|live| live.fate() == Fate::Stayed);
+    row("the guest's run was over before", &|live| live.fate() == Fate::Over);
+    row("stranded", &|live| live.fate() == Fate::Stranded);
+    for mend in scenario::live::Mend::ALL {
+        let helped = |live: &Live| live.fate() == Fate::Stranded && live.report.mended.is_some_and(|it| it.how == mend);
+        row(&format!("— and {}", mend.words()), &|live| live.end != End::Lost && helped(live));
+    }
+    row("— and lost with a host", &|live| live.end == End::Lost);
+    row("the guest executed instructions behind the hand-over", &|live| live.report.resumed.is_some() && live.behind > 0);
+    row("not compared: a moment of the guest's script came during the move", &|live| live.end == End::Late);
+    row("not compared: the guest comes to another end if it is only held for as long", &|live| live.end == End::Held);
+    let struck: Vec<&str> = told.live.iter().flat_map(Live::struck).collect();
+    text += "\n| fault | how often it struck |\n|---|---|\n";
+    for kind in KINDS {
+        let _ = writeln!(text, "| {kind} | {} |", struck.iter().filter(|struck| **struck == kind).count());
+    }
+    let stories: Vec<String> = told.timely.iter().map(|story| format!("`{story}`")).collect();
+    if !stories.is_empty() {
+        let _ = writeln!(text, "\nIts end depends on how long it is held: {}.", stories.join(", "));
+    }
     text
 }
 
@@ -163,7 +206,8 @@ fn page(told: &Told) -> String {
 fn guests_survive_moves_at_every_exit_and_at_random_instructions() {
     let wanted = std::env::var("TRAPLINE_MOVES").ok().and_then(|text| text.parse().ok());
     let moves = wanted.unwrap_or(1);
-    let effort = Effort { exits: moves, instructions: moves, seed: 1 };
+    let faults = std::env::var("TRAPLINE_FAULTS").ok().map(|text| if text == "full" { 64 } else { text.parse().unwrap_or(1) });
+    let effort = Effort { exits: moves, instructions: moves, faults: faults.unwrap_or(1), seed: 1 };
     let mut told = Told::default();
     let scenarios = root().join("scenarios");
     for file in snapshot::scenario_files(&scenarios).expect("there is a corpus") {
@@ -179,10 +223,10 @@ fn guests_survive_moves_at_every_exit_and_at_random_instructions() {
     for (row, (story, _)) in OTHERS.iter().enumerate().filter(|(row, _)| !told.others.contains(row)) {
         let _ = writeln!(told.wrong, "row {row}, {story}, is the same guest abroad: it needs no excuse any more");
     }
-    println!("{} survive; {} journeys, {} moves", told.survived, told.journeys, told.moves);
+    println!("{} survive; {} journeys, {} moves{}", told.survived, told.journeys, told.moves, live_text(&told));
     assert!(told.wrong.is_empty(), "{}", told.wrong);
     assert!(told.survived >= 60 && told.moves >= 2000, "{} guests were moved {} times", told.survived, told.moves);
-    if wanted.is_some() {
+    if wanted.is_some() || faults.is_some() {
         // More moves find a race more often: the page counts what the few of CI find.
         return;
     }

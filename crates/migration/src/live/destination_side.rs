@@ -13,6 +13,7 @@ impl Live<'_> {
     pub(super) fn destination_takes(&mut self, input: destination::Input<Piece>) {
         let was_dead = self.destination.state() == destination::State::Dead;
         let actions = self.destination.take(input);
+        self.hold_to_the_invariant();
         if !was_dead && self.destination.state() == destination::State::Dead {
             self.mark(Side::Destination, "the host dies".to_owned());
         }

@@ -3,9 +3,20 @@
 use super::{Ending, Live, Outcome};
 use crate::link::Side;
 use crate::protocol::{destination, source};
-use crate::report::Fate;
+use crate::report::{Fate, Mended};
 use hypervisor::{AnyVm, Stop};
 use trace::Event;
+
+/// Where the guest is.
+pub(super) const fn fate(ending: &Ending) -> Fate {
+    match ending {
+        Ending::Moved => Fate::Moved,
+        Ending::MovedInDoubt => Fate::MovedInDoubt,
+        Ending::Stayed => Fate::Stayed,
+        Ending::Stranded => Fate::Stranded,
+        Ending::Over(_) => Fate::Over,
+    }
+}
 
 impl Live<'_> {
     /// Whether it is over.
@@ -67,6 +78,10 @@ impl Live<'_> {
             Ending::Stranded => format!("the guest runs nowhere: {why}"),
             Ending::Over(_) => "the guest's run was over before the move".to_owned(),
         };
+        let words = match self.report.mended {
+            Some(Mended { how, was }) => format!("{words} (first {}, until {})", was.name(), how.words()),
+            None => words,
+        };
         let at_source = matches!(ending, Ending::Stayed)
             || matches!(ending, Ending::Over(_)) && !self.destination.may_run()
             || matches!(ending, Ending::Stranded) && self.vm.is_some() && !self.destination.may_run();
@@ -87,13 +102,7 @@ impl Live<'_> {
         self.report.stuck = vm.as_ref().filter(|vm| matches!(ending, Ending::Stranded) && vm.absent_pages() > 0).map(AnyVm::cycles);
         self.report.ledger = std::mem::take(&mut self.incoming.ledger);
         self.report.end = self.now;
-        self.report.outcome = match &ending {
-            Ending::Moved => Fate::Moved,
-            Ending::MovedInDoubt => Fate::MovedInDoubt,
-            Ending::Stayed => Fate::Stayed,
-            Ending::Stranded => Fate::Stranded,
-            Ending::Over(_) => Fate::Over,
-        };
+        self.report.outcome = fate(&ending);
         self.report.ending.clone_from(&words);
         self.report.marks.sort_by_key(|mark| mark.cycle);
         self.sink.emit(self.now, 0, Event::Handover { side: "both", what: words });

@@ -1,8 +1,8 @@
 //! What the source does in a move: rounds, the pause, the frames that it sends.
 
-use super::{Convergence, Live, MOST_THROTTLE, Mode, THROTTLE, THROTTLE_SLICE};
+use super::{Convergence, Live, MOST_THROTTLE, Mode, THROTTLE};
 use crate::fault::HostFault;
-use crate::link::{Side, cycles_of, nanoseconds_of};
+use crate::link::{Side, nanoseconds_of};
 use crate::protocol::destination;
 use crate::protocol::{Order, source};
 use crate::report::Round;
@@ -18,6 +18,7 @@ impl Live<'_> {
     pub(super) fn source_takes(&mut self, input: source::Input) {
         let before = self.source.state();
         let actions = self.source.take(input);
+        self.hold_to_the_invariant();
         if self.source.state() != before {
             match self.source.state() {
                 source::State::Failed => self.mark(Side::Source, "the guest goes on here".to_owned()),
@@ -90,16 +91,24 @@ impl Live<'_> {
             let host = if of_source { "source" } else { "destination" };
             let place = if behind { "behind" } else { "in front of" };
             self.why = Some(format!("the {host}'s host died {place} the message `{name}`"));
-            let lost = if of_source {
-                self.source_takes(source::Input::Die);
-                self.vm.take()
-            } else {
-                self.destination_takes(destination::Input::Die);
-                self.incoming.vm.take()
-            };
-            self.last = lost.map(|vm| (vm.instructions(), vm.statistics())).or(self.last);
+            self.die(if of_source { Side::Source } else { Side::Destination });
         }
         hit
+    }
+
+    /// A host dies, with what it has of the guest.
+    pub(super) fn die(&mut self, side: Side) {
+        let lost = match side {
+            Side::Source => {
+                self.source_takes(source::Input::Die);
+                self.vm.take()
+            }
+            Side::Destination => {
+                self.destination_takes(destination::Input::Die);
+                self.incoming.vm.take()
+            }
+        };
+        self.last = lost.map(|vm| (vm.instructions(), vm.statistics())).or(self.last);
     }
 
     pub(super) fn begin_copy(&mut self) {
@@ -254,7 +263,7 @@ impl Live<'_> {
             if self.settings.convergence == Convergence::Throttle && self.high_rounds >= 2 {
                 self.high_rounds = 0;
                 self.throttle = if self.throttle == 0 { THROTTLE.0 } else { (self.throttle + THROTTLE.1).min(MOST_THROTTLE) };
-                self.slice_end = self.now.saturating_add(cycles_of(THROTTLE_SLICE, self.hertz));
+                self.slice_end = self.now.saturating_add(self.slice);
                 self.mark(Side::Source, format!("holds the virtual CPUs for {} % of the time", self.throttle));
             }
             self.begin_round();

@@ -29,12 +29,20 @@ pub struct MigrateAction {
     /// What is done about a guest that writes faster than its memory travels. The default is `throttle`.
     #[serde(default)]
     pub converge: Option<Converge>,
+    /// Percent of the time for which CPUs are held from the start of the move on, in slices of 2us, so that a guest of few instructions is not over
+    /// before its memory has travelled. The default is 0.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 99))]
+    pub throttle: Option<u8>,
     /// What the destination does about features that the guest was told of and its processors lack. The default is `refuse`.
     #[serde(default)]
     pub missing_features: Option<MissingFeatures>,
     /// What goes wrong: `"drop@commit"`, `"cut=2ms@ram:3"`. docs/migration.md has the forms.
     #[serde(default)]
     pub faults: Vec<String>,
+    /// What a person does if the guest is stranded. The default is nothing.
+    #[serde(default)]
+    pub mend: Option<Mend>,
 }
 
 /// How memory travels.
@@ -74,6 +82,18 @@ pub enum MissingFeatures {
     Refuse,
     /// It takes the guest, and the ledger tells what it will miss.
     Accept,
+}
+
+/// What a person does about a guest that nobody may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mend {
+    /// Connects the hosts again.
+    Reconnect,
+    /// Makes sure that the source is off for good, and has the destination run the guest if it has everything.
+    SourceIsOff,
+    /// Makes sure that the destination is off for good, and has the source go on with its paused guest.
+    DestinationIsOff,
 }
 
 /// The link between two hosts.
