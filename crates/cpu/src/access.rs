@@ -368,11 +368,8 @@ impl Cpu {
             return;
         }
         let entry = self.entry(linear, pointer);
-        let slot = SoftwareTlb::slot(linear);
-        self.software_tlb.read[slot] = entry;
-        if write && self.may_rewrite(page) {
-            self.software_tlb.write[slot] = entry;
-        }
+        let writable = write && self.may_rewrite(page);
+        self.software_tlb.set(linear, entry, writable);
     }
 
     /// Keeps a page with code for further writes, on the same conditions.

@@ -161,7 +161,11 @@ impl Cpu {
                         unsafe { enter(self, entry) };
                         continue;
                     }
-                    // The jump cache may know it from before its bytes were overwritten. Its place counts as decoded from now on, as it
+                    if self.is_current(entry) {
+                        self.step();
+                        continue;
+                    }
+                    // The jump cache knows it from before its bytes were overwritten. Its place counts as decoded from now on, as it
                     // would without the jump cache.
                     match self.find_block(false) {
                         // SAFETY: as above.
@@ -208,7 +212,7 @@ impl Cpu {
         self.shadow_set = false;
         self.trace_cancelled = false;
         self.again = false;
-        let mut found = self.find_block(true);
+        let mut found = self.find_single();
         if let Ok(entry) = found
             && self.buffers_stores()
             && self.drain_fetched(entry)
@@ -216,7 +220,7 @@ impl Cpu {
             // It was decoded from bytes that this processor had changed.
             self.environment().drop_written_code();
             self.forget_old_blocks();
-            found = self.find_block(true);
+            found = self.find_single();
         }
         match found {
             Ok(entry) => {

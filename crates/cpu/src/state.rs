@@ -26,10 +26,12 @@ use models::{CpuModel, Vendor};
 use timing::TICKS_PER_CYCLE;
 
 mod fork;
+mod place;
 mod plain;
 mod record;
 
 pub use crate::context::ContextMark;
+use place::place;
 pub use plain::{Activity, FpuState, Msrs, Shadow, TscScale, VirtualInterrupt};
 pub use record::*;
 
@@ -264,7 +266,7 @@ pub const fn linear_rip(is_64bit: bool, base: u64, rip: u64) -> u64 {
 impl Cpu {
     /// A processor after power-up. Number 0 is the bootstrap processor; all others wait for a start-up IPI.
     pub fn new(model: &'static CpuModel, number: u32, cpu_count: u32, extension: Option<Box<dyn Extension>>) -> Box<Self> {
-        let mut cpu = Box::new(Self {
+        let mut cpu = place! {
             regs: [0; 17],
             rip: 0,
             flag_result: 1,
@@ -283,8 +285,6 @@ impl Cpu {
             xmm: [[0; 2]; 16],
             mxcsr: 0x1f80,
             handover: crate::compile::Handover::new(),
-            software_tlb: SoftwareTlb::new(),
-            jumps: JumpCache::new(),
             system_flags: 2,
             segments: [SegmentRegister::real_mode(0); 6],
             ldtr: SegmentRegister::null(Selector::new()),
@@ -344,16 +344,16 @@ impl Cpu {
             random: u64::from(number),
             tsc: TscScale::IDENTITY,
             guest_tsc: TscScale::IDENTITY,
-            model,
+            model: model,
             vendor: model.vendor,
             walks_pdptes: model.vendor == Vendor::Amd,
             features: model.features(),
-            number,
-            cpu_count,
+            number: number,
+            cpu_count: cpu_count,
             freedoms: None,
             view: 0,
             views: 0,
-            extension,
+            extension: extension,
             tlb: Tlb::new(),
             fetch_page: FetchPage::NONE,
             contexts: Contexts::new(),
@@ -365,7 +365,7 @@ impl Cpu {
             idle: 0,
             memory_generation: 0,
             code_generation: 0,
-        });
+        };
         cpu.reset();
         if number != 0 {
             cpu.activity = Activity::WaitForSipi;

@@ -12,7 +12,7 @@
 //! **Pages with code.** A page that holds decoded code is never in the half for writes: each store to it has to be looked at. A third, small
 //! table keeps where such a page is and which of its 64-byte lines hold code, so that looking takes a comparison.
 //!
-//! **Jump cache.** RIP and context -> decoded block.
+//! **Jump cache.** RIP and context -> decoded block; in the other half of the table, the block of one instruction.
 
 use crate::insn::Insn;
 use crate::state::Impossible;
@@ -39,7 +39,8 @@ pub(crate) struct SoftwareEntry {
     pub addend: u64,
 }
 
-pub(crate) const EMPTY: SoftwareEntry = SoftwareEntry { tag: 0xfff, addend: 0 };
+/// No page: its bytes are zero, so that an empty table is memory that nobody has touched ([`crate::state::place`]). No context has the number zero.
+pub(crate) const EMPTY: SoftwareEntry = SoftwareEntry { tag: 0, addend: 0 };
 
 /// A page with decoded code that may be written, each store looked at.
 #[derive(Clone, Copy, Debug)]
@@ -65,40 +66,29 @@ impl CodePageEntry {
 const NO_CODE_PAGE: CodePageEntry = CodePageEntry { entry: EMPTY, physical: 0, lines: 0, layout: 0 };
 
 /// Both halves: a page in `write` may be read through it as well. And the pages with code that may be written.
+///
+/// An empty one in the first epoch consists of zero bytes.
 #[repr(C)]
 pub(crate) struct SoftwareTlb {
     pub read: [SoftwareEntry; SOFTWARE_ENTRIES],
     pub write: [SoftwareEntry; SOFTWARE_ENTRIES],
     code: [CodePageEntry; CODE_PAGE_ENTRIES],
+    /// Something was put in: memory that nobody has touched is not cleared, which would touch it.
+    filled: bool,
     last_context: u64,
     /// Changes when the entries of contexts that are not in force may be void: see [`crate::state::ContextMark`].
     pub epoch: u64,
 }
 
 impl SoftwareTlb {
-    pub(crate) fn new() -> Self {
-        Self::in_epoch(0)
-    }
-
-    /// An empty table for which no mark of another epoch is good.
-    pub(crate) fn in_epoch(epoch: u64) -> Self {
-        Self {
-            read: [EMPTY; SOFTWARE_ENTRIES],
-            write: [EMPTY; SOFTWARE_ENTRIES],
-            code: [NO_CODE_PAGE; CODE_PAGE_ENTRIES],
-            last_context: 0,
-            epoch,
-        }
-    }
-
     /// A context that no entry has, and whether the numbers began anew: whatever else is kept by context is then void.
     pub(crate) fn next_context(&mut self, user: bool) -> (u64, bool) {
         self.last_context += 2;
-        // 0xffe and 0xfff mark empty entries.
-        let anew = self.last_context >= 0xffe;
+        let anew = self.last_context > 0xffe;
         if anew {
             self.clear();
-            self.last_context = 0;
+            // Zero marks empty entries.
+            self.last_context = 2;
         }
         (self.last_context | user as u64, anew)
     }
@@ -109,10 +99,22 @@ impl SoftwareTlb {
 
     /// Removes everything.
     pub(crate) fn clear(&mut self) {
-        self.read.fill(EMPTY);
-        self.write.fill(EMPTY);
-        self.code.fill(NO_CODE_PAGE);
+        if std::mem::take(&mut self.filled) {
+            self.read.fill(EMPTY);
+            self.write.fill(EMPTY);
+            self.code.fill(NO_CODE_PAGE);
+        }
         self.epoch += 1;
+    }
+
+    /// Keeps a page for reads, and for writes if it may be written.
+    pub(crate) fn set(&mut self, linear: u64, entry: SoftwareEntry, writable: bool) {
+        self.filled = true;
+        let slot = Self::slot(linear);
+        self.read[slot] = entry;
+        if writable {
+            self.write[slot] = entry;
+        }
     }
 
     const fn code_slot(linear: u64) -> usize {
@@ -129,6 +131,7 @@ impl SoftwareTlb {
 
     /// Keeps a page with code.
     pub(crate) fn set_code_page(&mut self, linear: u64, found: CodePageEntry) {
+        self.filled = true;
         self.code[Self::code_slot(linear)] = found;
     }
 
@@ -149,16 +152,16 @@ pub(crate) struct JumpEntry {
     pub entry: *const Insn,
 }
 
-/// Where code at an address was decoded to.
-#[repr(transparent)]
-pub(crate) struct JumpCache(pub [JumpEntry; JUMP_ENTRIES]);
+/// Where code at an address was decoded to. An empty one consists of zero bytes.
+#[repr(C)]
+pub(crate) struct JumpCache {
+    pub entries: [JumpEntry; JUMP_ENTRIES],
+    /// As in [`SoftwareTlb`].
+    filled: bool,
+}
 
 impl JumpCache {
-    const EMPTY: JumpEntry = JumpEntry { rip: 0, context: u64::MAX, entry: std::ptr::null() };
-
-    pub(crate) fn new() -> Self {
-        Self([Self::EMPTY; JUMP_ENTRIES])
-    }
+    const EMPTY: JumpEntry = JumpEntry { rip: 0, context: 0, entry: std::ptr::null() };
 
     pub(crate) const fn slot(rip: u64) -> usize {
         (rip ^ rip >> 12) as usize & (JUMP_ENTRIES - 1)
@@ -167,27 +170,46 @@ impl JumpCache {
     /// Where code at an address is, as the context sees it.
     #[inline(always)]
     pub(crate) fn find(&self, rip: u64, context: u64) -> Option<*const Insn> {
-        let entry = &self.0[Self::slot(rip)];
+        let entry = &self.entries[Self::slot(rip)];
         (entry.rip == rip && entry.context == context).then_some(entry.entry)
     }
 
     /// Where code at an address was in whatever context came last.
     pub(crate) fn find_any(&self, rip: u64) -> Option<*const Insn> {
-        let entry = &self.0[Self::slot(rip)];
+        let entry = &self.entries[Self::slot(rip)];
         (entry.rip == rip && !entry.entry.is_null()).then_some(entry.entry)
     }
 
     pub(crate) fn remember(&mut self, rip: u64, context: u64, entry: *const Insn) {
-        self.0[Self::slot(rip)] = JumpEntry { rip, context, entry };
+        self.filled = true;
+        self.entries[Self::slot(rip)] = JumpEntry { rip, context, entry };
+    }
+
+    /// Where a block of one instruction is: as far from an address's own place as can be, where no other look-up takes it for anything.
+    const fn single_slot(rip: u64) -> usize {
+        Self::slot(rip) ^ (JUMP_ENTRIES / 2)
+    }
+
+    /// Where the instruction at an address is as a block of its own, as the context sees it.
+    pub(crate) fn find_single(&self, rip: u64, context: u64) -> Option<*const Insn> {
+        let entry = &self.entries[Self::single_slot(rip)];
+        (entry.rip == rip && entry.context == context).then_some(entry.entry)
+    }
+
+    pub(crate) fn remember_single(&mut self, rip: u64, context: u64, entry: *const Insn) {
+        self.filled = true;
+        self.entries[Self::single_slot(rip)] = JumpEntry { rip, context, entry };
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0.fill(Self::EMPTY);
+        if std::mem::take(&mut self.filled) {
+            self.entries.fill(Self::EMPTY);
+        }
     }
 
     /// Removes the entry of an address in whatever context.
     pub(crate) fn forget(&mut self, rip: u64) {
-        self.0[Self::slot(rip)] = Self::EMPTY;
+        self.entries[Self::slot(rip)] = Self::EMPTY;
     }
 }
 
@@ -275,66 +297,91 @@ struct Slot {
     translation: Translation,
 }
 
-/// A direct-mapped table that can be swept in the time its entries take, not its places.
+/// A direct-mapped table that is swept in the time its entries take, not its places.
 #[derive(Clone, Debug)]
 struct Table {
-    slots: Vec<Option<Slot>>,
-    /// Places that were filled since they were last swept, each once.
-    used: Vec<u16>,
-    listed: Vec<bool>,
+    /// For each place the number of its entry in `slots`, counted from one; zero: it is empty.
+    places: Vec<u16>,
+    /// The entries, in no order.
+    slots: Vec<Slot>,
 }
 
 impl Table {
     fn new(places: usize) -> Self {
-        Self { slots: vec![None; places], used: Vec::new(), listed: vec![false; places] }
+        Self { places: vec![0; places], slots: Vec::new() }
     }
 
     /// The place of a page. Address spaces are spread, because host and guest tend to use the same addresses.
-    fn index(&self, linear: u64, bytes: u64, address_space: u32) -> usize {
+    #[inline]
+    fn place(&self, linear: u64, bytes: u64, address_space: u32) -> usize {
         let page = (linear >> bytes.trailing_zeros()) as usize;
-        page.wrapping_add((address_space as usize).wrapping_mul(0x155)) & (self.slots.len() - 1)
+        page.wrapping_add((address_space as usize).wrapping_mul(0x155)) & (self.places.len() - 1)
     }
 
-    fn lookup(&self, linear: u64, bytes: u64, address_space: u32, pcid: u16) -> Option<&Translation> {
-        let slot = self.slots[self.index(linear, bytes, address_space)].as_ref()?;
+    fn place_of(&self, slot: &Slot) -> usize {
+        self.place(slot.translation.linear, slot.translation.bytes, slot.address_space)
+    }
+
+    /// Where in `slots` the entry is that serves an address.
+    #[inline]
+    fn find(&self, linear: u64, bytes: u64, address_space: u32, pcid: u16) -> Option<usize> {
+        let number = usize::from(self.places[self.place(linear, bytes, address_space)]).checked_sub(1)?;
+        let slot = &self.slots[number];
         let hit = slot.address_space == address_space
             && linear & !(slot.translation.bytes - 1) == slot.translation.linear
             && (slot.pcid == pcid || slot.translation.global);
-        hit.then_some(&slot.translation)
+        hit.then_some(number)
+    }
+
+    #[inline]
+    fn lookup(&self, linear: u64, bytes: u64, address_space: u32, pcid: u16) -> Option<&Translation> {
+        self.find(linear, bytes, address_space, pcid).map(|number| &self.slots[number].translation)
     }
 
     fn insert(&mut self, slot: Slot) -> Option<Translation> {
-        let index = self.index(slot.translation.linear, slot.translation.bytes, slot.address_space);
-        if !std::mem::replace(&mut self.listed[index], true) {
-            self.used.push(index as u16);
+        let place = self.place_of(&slot);
+        match self.places[place] {
+            0 => {
+                self.slots.push(slot);
+                self.places[place] = self.slots.len() as u16;
+                None
+            }
+            number => Some(std::mem::replace(&mut self.slots[usize::from(number) - 1], slot).translation),
         }
-        let place = &mut self.slots[index];
-        let old = place.as_ref().map(|old| old.translation);
-        *place = Some(slot);
-        old
+    }
+
+    /// Removes an entry; the last takes its number.
+    fn take(&mut self, number: usize) -> Slot {
+        let slot = self.slots.swap_remove(number);
+        let place = self.place_of(&slot);
+        self.places[place] = 0;
+        if let Some(moved) = self.slots.get(number) {
+            let place = self.place_of(moved);
+            self.places[place] = number as u16 + 1;
+        }
+        slot
     }
 
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
-        let Self { slots, used, listed } = self;
-        if used.is_empty() {
-            return;
-        }
-        used.retain(|&index| {
-            let place = &mut slots[usize::from(index)];
-            let stays = place.as_ref().is_some_and(&keep);
-            if !stays {
-                *place = None;
-                listed[usize::from(index)] = false;
+        let mut number = 0;
+        while let Some(slot) = self.slots.get(number) {
+            if keep(slot) {
+                number += 1;
+            } else {
+                self.take(number);
             }
-            stays
-        });
+        }
     }
 
+    /// Removes the entry that serves an address. Returns the bytes of its page.
     fn remove(&mut self, linear: u64, bytes: u64, address_space: u32, pcid: u16) -> u64 {
-        let Some(found) = self.lookup(linear, bytes, address_space, pcid).map(|hit| hit.bytes) else { return 0 };
-        let index = self.index(linear, bytes, address_space);
-        self.slots[index] = None;
-        found
+        let found = self.find(linear, bytes, address_space, pcid);
+        found.map_or(0, |number| self.take(number).translation.bytes)
+    }
+
+    /// The entries in order of place.
+    fn in_order(&self) -> impl Iterator<Item = &Slot> {
+        self.places.iter().filter_map(|number| self.slots.get(usize::from(*number).checked_sub(1)?))
     }
 }
 
@@ -366,10 +413,8 @@ impl Tlb {
     /// A number that follows from what is cached, for whoever compares states.
     pub(crate) fn fingerprint(&self) -> u64 {
         use std::hash::{DefaultHasher, Hash, Hasher};
-        let tables =
-            [&self.small, &self.large].into_iter().flat_map(|table| table.used.iter().map(|index| &table.slots[usize::from(*index)]));
         // In whatever order they came.
-        tables.flatten().fold(0, |sum, slot| {
+        self.small.slots.iter().chain(&self.large.slots).fold(0, |sum: u64, slot| {
             let mut hasher = DefaultHasher::new();
             slot.hash(&mut hasher);
             sum.wrapping_add(hasher.finish())
@@ -412,7 +457,7 @@ impl Tlb {
 
     /// What it holds.
     pub(crate) fn record(&self) -> TlbRecord {
-        TlbRecord(self.small.slots.iter().chain(&self.large.slots).copied().flatten().collect())
+        TlbRecord(self.small.in_order().chain(self.large.in_order()).copied().collect())
     }
 
     /// Takes up what a record holds.
@@ -438,7 +483,7 @@ impl Tlb {
         self.removals += 1;
         self.small.retain(&keep);
         self.large.retain(&keep);
-        if self.large.used.is_empty() {
+        if self.large.slots.is_empty() {
             self.sizes = 0;
         }
     }
@@ -530,15 +575,36 @@ mod tests {
 
     #[test]
     fn contexts_differ_until_the_table_is_cleared() {
-        let mut tlb = SoftwareTlb::new();
+        let mut cpu = crate::state::Cpu::new(&models::ZEN3, 0, 1, None);
+        let tlb = &mut cpu.software_tlb;
         let first = tlb.next_context(false).0;
-        tlb.read[0] = SoftwareEntry { tag: first, addend: 1 };
+        tlb.set(0, SoftwareEntry { tag: first, addend: 1 }, false);
         let mut seen = vec![first];
         while tlb.read[0].tag != EMPTY.tag {
             let next = tlb.next_context(true).0;
-            assert!(next & 1 == 1 && next < 0xffe);
+            assert!(next & 1 == 1 && (3..0x1000).contains(&next));
             seen.push(next);
         }
         assert!(seen.len() > 2000);
+    }
+
+    #[test]
+    fn a_table_finds_after_removals_what_it_holds_and_nothing_else() {
+        let mut tlb = Tlb::new();
+        let pages: Vec<u64> = (0..300).map(|number| number * 0x7000).collect();
+        pages.iter().for_each(|linear| assert_eq!(tlb.insert(page(*linear, 4096, false), linear.count_ones() % 3, 0), None));
+        tlb.flush_address_space(1);
+        for linear in pages.iter().filter(|linear| linear.is_multiple_of(5)) {
+            tlb.flush_page(*linear, linear.count_ones() % 3, 0);
+        }
+        let stays = |linear: u64| linear.count_ones() % 3 != 1 && !linear.is_multiple_of(5);
+        for linear in &pages {
+            let found = tlb.lookup(*linear, linear.count_ones() % 3, 0).map(|page| page.linear);
+            assert_eq!(found, stays(*linear).then_some(*linear));
+        }
+        assert_eq!(tlb.record().0.len(), pages.iter().filter(|linear| stays(**linear)).count());
+        let mut again = Tlb::new();
+        again.restore(&tlb.record()).expect("a record of its own");
+        assert!(again.record() == tlb.record() && again.fingerprint() == tlb.fingerprint());
     }
 }

@@ -12,11 +12,13 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-/// The schema as a document, draft 2020-12.
-pub fn document() -> Value {
-    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>().to_value()
+/// The schema as a document, draft 2020-12; made once.
+pub fn document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> =
+        LazyLock::new(|| SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>().to_value());
+    &DOCUMENT
 }
 
 /// A type of scenario files whose values are words.
@@ -35,7 +37,7 @@ pub fn words<T: Word>() -> Vec<(String, String)> {
 pub fn reference() -> String {
     let document = document();
     let mut text = String::new();
-    section("A scenario", &document, &mut text);
+    section("A scenario", document, &mut text);
     for (name, schema) in document["$defs"].as_object().into_iter().flatten() {
         section(name, schema, &mut text);
     }
@@ -118,8 +120,7 @@ fn kind(schema: &Value) -> String {
 
 /// Adds a diagnostic for everything in `node` that the schema does not allow.
 pub fn check(source: &Arc<Source>, node: &Node, diagnostics: &mut Diagnostics) {
-    let document = document();
-    Checker { root: &document, source, diagnostics }.check(&document, node, "the scenario");
+    Checker { root: document(), source, diagnostics }.check(document(), node, "the scenario");
 }
 
 struct Checker<'a> {

@@ -87,9 +87,9 @@ fn the_schema_uses_only_keywords_that_are_checked() {
         let Some(members) = schema.as_object() else { continue };
         for (key, value) in members {
             match key.as_str() {
-                "properties" | "$defs" => waiting.extend(value.as_object().into_iter().flat_map(|map| map.values().cloned())),
-                "items" | "additionalProperties" => waiting.push(value.clone()),
-                "anyOf" | "oneOf" => waiting.extend(value.as_array().cloned().unwrap_or_default()),
+                "properties" | "$defs" => waiting.extend(value.as_object().into_iter().flat_map(|map| map.values())),
+                "items" | "additionalProperties" => waiting.push(value),
+                "anyOf" | "oneOf" => waiting.extend(value.as_array().into_iter().flatten()),
                 "type" | "enum" | "const" | "required" | "minimum" | "maximum" | "minLength" | "maxLength" | "format" | "$ref" => {}
                 "$schema" | "title" | "description" | "default" => {}
                 other => {

@@ -54,6 +54,25 @@ impl Cpu {
         self.find_block_at(linear, physical, mode)
     }
 
+    /// Whether the search would find the block that the jump cache knows in this context: one that was not overwritten and lies in one page,
+    /// and that the limit of CS lets be fetched to its end.
+    pub(crate) fn is_current(&self, entry: *const Insn) -> bool {
+        let block = Block::at(Block::of_entry(entry));
+        !block.print.stale && block.print.second.is_none() && self.is_fetchable(self.rip.wrapping_add(block.print.length - 1))
+    }
+
+    /// The entry of a block of the instruction at RIP alone.
+    pub(crate) fn find_single(&mut self) -> Outcome<*const Insn> {
+        if let Some(entry) = self.jumps.find_single(self.rip, self.context)
+            && self.is_current(entry)
+        {
+            return Ok(entry);
+        }
+        let entry = self.find_block(true)?;
+        self.jumps.remember_single(self.rip, self.context, entry);
+        Ok(entry)
+    }
+
     fn find_block_at(&mut self, linear: u64, physical: u64, mode: Mode) -> Outcome<*const Insn> {
         if !self.is_ram(physical) {
             return Err(Trap::not_modelled(format!("an instruction fetch from physical address {physical:#x}, which is not RAM")));

@@ -170,7 +170,7 @@ const fn xmm_at(number: usize, half: usize) -> i32 {
 
 /// Offset in `Cpu` of the entry of the jump cache for an address.
 const fn jump_at(rip: u64) -> i32 {
-    (offset_of!(Cpu, jumps) + size_of::<JumpEntry>() * JumpCache::slot(rip)) as i32
+    (offset_of!(Cpu, jumps) + offset_of!(JumpCache, entries) + size_of::<JumpEntry>() * JumpCache::slot(rip)) as i32
 }
 
 /// Makes the code of one region.

@@ -11,8 +11,9 @@ use crate::delivery::KnownGates;
 use crate::engine::StopCode;
 use crate::paging::KnownWalks;
 use crate::state::Cpu;
+use crate::state::place::place;
 use crate::system::descriptor::KnownSegments;
-use crate::tlb::{FetchPage, JumpCache, SoftwareTlb, Translation};
+use crate::tlb::{FetchPage, Translation};
 use crate::trap::Access;
 use isa::register::Segment;
 
@@ -23,7 +24,7 @@ impl Cpu {
     pub fn fork(&self) -> Box<Self> {
         debug_assert!(self.environment.is_null() && self.trap.is_none(), "a fork during a run");
         debug_assert_eq!(self.check_caches(), Ok(()), "a cache that knows more than the TLB would make a fork more expensive");
-        let mut fork = Box::new(Self {
+        let mut fork = place! {
             regs: self.regs,
             rip: self.rip,
             flag_result: self.flag_result,
@@ -42,9 +43,6 @@ impl Cpu {
             xmm: self.xmm,
             mxcsr: self.mxcsr,
             handover: crate::compile::Handover::new(),
-            // Marks of contexts that the silicon holds are void: they are of another epoch.
-            software_tlb: SoftwareTlb::in_epoch(self.software_tlb.epoch + 1),
-            jumps: JumpCache::new(),
             system_flags: self.system_flags,
             segments: self.segments,
             ldtr: self.ldtr,
@@ -125,7 +123,9 @@ impl Cpu {
             idle: self.idle,
             memory_generation: 0,
             code_generation: 0,
-        });
+        };
+        // Marks of contexts that the silicon holds are void: they are of another epoch.
+        fork.software_tlb.epoch = self.software_tlb.epoch + 1;
         let leave = fork.leave;
         fork.context_changed();
         fork.leave = leave;
@@ -152,7 +152,7 @@ impl Cpu {
         }
         let base = if self.is_64bit() { 0 } else { self.segment(Segment::Cs).base };
         let width = if self.is_64bit() { u64::MAX } else { 0xffff_ffff };
-        for entry in self.jumps.0.iter().filter(|entry| entry.context == self.context && !entry.entry.is_null()) {
+        for entry in self.jumps.entries.iter().filter(|entry| entry.context == self.context && !entry.entry.is_null()) {
             let linear = base.wrapping_add(entry.rip) & width;
             if self.cached(linear, Access::Fetch, privilege).is_none() {
                 return Err(format!("code at {linear:#x} is cached, and not in the TLB"));
