@@ -21,6 +21,7 @@
 
 mod code;
 mod emit;
+mod narrow;
 mod plain;
 mod plan;
 mod recipes;
@@ -171,6 +172,9 @@ unsafe fn count(cpu: *mut Cpu, insn: *const Insn) {
     let tier = &block_of(insn).tier;
     let heat = tier.heat.get() - 1;
     tier.heat.set(heat);
+    if heat == regions::WARM {
+        cpu.environment().code.compiler.prepare();
+    }
     if heat == 0 {
         set_front(insn, None);
         if tier.regions.borrow().is_empty() {

@@ -21,8 +21,8 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use flags::Flags;
 use iced_x86::Instruction;
-use memory::Page;
-use std::collections::BTreeMap;
+use memory::{Kept, Page};
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
 
 /// The instruction cannot be compiled in this form.
@@ -73,7 +73,7 @@ struct Stub {
     number: u64,
 }
 
-/// A place where control leaves to the interpreter: the state, and the number of the instruction as its parameter.
+/// A place where control leaves to the interpreter, and the state there.
 struct Exit {
     block: ir::Block,
     state: State,
@@ -88,6 +88,9 @@ const fn integer(width: u32) -> Type {
         _ => I64,
     }
 }
+
+/// How many general registers a region may use whose loops are to keep pages from turn to turn; with more, the host's would not do.
+const ROOM: u32 = 12;
 
 /// Builds the whole function of a region. Returns whether all went well.
 pub(super) fn build(plan: &Plan, function: &mut Function, context: &mut FunctionBuilderContext, isa: &OwnedTargetIsa) -> bool {
@@ -130,8 +133,12 @@ pub(super) fn build(plan: &Plan, function: &mut Function, context: &mut Function
         gates: Vec::new(),
         plain: Vec::new(),
         bits: BTreeMap::new(),
+        narrow: BTreeSet::new(),
+        halves: BTreeMap::new(),
         distances: BTreeMap::new(),
         pages: Vec::new(),
+        kept: None,
+        again: None,
         target: None,
         next_rip: 0,
         broken: false,
@@ -208,10 +215,18 @@ pub(crate) struct Emitter<'a, 'b> {
     plain: Vec<Value>,
     /// The same 64 bits as an integer, for double-precision values that were made from one.
     bits: BTreeMap<Value, Value>,
+    /// Values of 64 bits whose upper halves are zero.
+    narrow: BTreeSet<Value>,
+    /// Lower halves that were taken of such values.
+    halves: BTreeMap<Value, Value>,
     /// Values that are a constant away from another.
     distances: BTreeMap<Value, (Value, i64)>,
     /// Pages that the software TLB had on the way to here.
     pages: Vec<Page>,
+    /// The same from turn to turn, in a block that is a loop by itself.
+    kept: Option<Kept>,
+    /// Where a further turn of it begins.
+    again: Option<ir::Block>,
     /// The computed target of the instruction at hand, once it is known.
     target: Option<Value>,
     next_rip: u64,
@@ -229,9 +244,25 @@ impl Emitter<'_, '_> {
         let from = self.builder.func.dfg.value_type(value);
         match from.bits().cmp(&to.bits()) {
             std::cmp::Ordering::Equal => value,
+            std::cmp::Ordering::Less if from == I32 => {
+                let whole = self.halves.get(&value).copied().unwrap_or_else(|| self.builder.ins().uextend(to, value));
+                self.narrow.insert(whole);
+                whole
+            }
             std::cmp::Ordering::Less => self.builder.ins().uextend(to, value),
-            std::cmp::Ordering::Greater => self.builder.ins().ireduce(to, value),
+            std::cmp::Ordering::Greater => {
+                let part = self.builder.ins().ireduce(to, value);
+                if to == I32 && self.narrow.contains(&value) {
+                    self.halves.insert(part, value);
+                }
+                part
+            }
         }
+    }
+
+    /// Whether the upper half of a value is known to be zero.
+    fn is_narrow(&self, value: Value) -> bool {
+        self.narrow.contains(&value) || self.known(value).is_some_and(|constant| constant as u64 >> 32 == 0)
     }
 
     fn pair<const W: u32>(&mut self, a: Value, b: Value) -> (Value, Value) {
@@ -267,7 +298,7 @@ impl Emitter<'_, '_> {
         }
         let arguments = self.arguments();
         for (number, node) in nodes.iter().enumerate() {
-            let block = if self.plan.nodes[*node].plain == 0 { self.blocks[*node] } else { self.builder.create_block() };
+            let block = if self.plan.nodes[*node].expects_nothing() { self.blocks[*node] } else { self.builder.create_block() };
             let passed: &[BlockArg] = if block == self.blocks[*node] { &arguments } else { &[] };
             if number + 1 == nodes.len() {
                 self.builder.ins().jump(block, passed);
@@ -280,7 +311,7 @@ impl Emitter<'_, '_> {
             if block != self.blocks[*node] {
                 let rest = self.builder.current_block();
                 self.builder.switch_to_block(block);
-                self.check_plain(*node);
+                self.check_registers(*node);
                 self.builder.ins().jump(self.blocks[*node], &arguments);
                 if let Some(rest) = rest.filter(|_| number + 1 < nodes.len()) {
                     self.builder.switch_to_block(rest);
@@ -289,8 +320,8 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// At a door: leaves at once, the block paid, unless the registers are ordinary that the block takes for ordinary.
-    fn check_plain(&mut self, number: usize) {
+    /// At a door: leaves at once, the block paid, unless the registers are ordinary, or narrow, that the block takes for it.
+    fn check_registers(&mut self, number: usize) {
         let node = &self.plan.nodes[number];
         let block = Block::at(node.block);
         let before = self.state.clone();
@@ -299,6 +330,12 @@ impl Emitter<'_, '_> {
         (self.base, self.number, self.last_exit) = (block.entry(), 0, None);
         for register in (0..16).filter(|register| node.plain >> register & 1 != 0) {
             self.demand_no_denormal(self.state.low[register]);
+        }
+        let narrow = (0..16).filter(|register| node.narrow >> register & 1 != 0).map(|register| self.state.registers[register]);
+        let all = narrow.collect::<Vec<_>>().into_iter().reduce(|all, next| self.builder.ins().bor(all, next));
+        if let Some(all) = all {
+            let narrow = self.builder.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, all, i64::from(u32::MAX));
+            self.demand(narrow, Reason::Plain);
         }
         (self.state, self.before, self.last_exit) = (before.clone(), before, None);
     }
@@ -339,8 +376,10 @@ impl Emitter<'_, '_> {
                 return;
             };
             (self.state, self.plain, self.pages) = (inherited.state, inherited.plain, inherited.pages);
+            (self.again, self.kept) = (None, None);
         } else {
-            let parameters = self.builder.block_params(self.blocks[number]).to_vec();
+            let block = self.begin_turns(number);
+            let parameters = self.builder.block_params(block).to_vec();
             let mut parameters = parameters.into_iter();
             let mut next = || parameters.next().expect("a parameter for everything that changes");
             for number in (0..16).filter(|number| plan.written >> number & 1 != 0) {
@@ -361,6 +400,8 @@ impl Emitter<'_, '_> {
             };
             let ordinary = (0..16).filter(|register| node.plain >> register & 1 != 0);
             self.plain = ordinary.map(|register| self.state.low[register]).collect();
+            let narrow = (0..16).filter(|register| node.narrow >> register & 1 != 0);
+            self.narrow.extend(narrow.map(|register| self.state.registers[register]));
             self.pages.clear();
         }
         self.state.packed = self.builder.ins().iadd_imm_s(self.state.packed, -paid(block));
@@ -396,6 +437,28 @@ impl Emitter<'_, '_> {
         }
     }
 
+    /// At the beginning of a node with parameters: where a further turn begins, if it is a loop by itself. Returns the block that has the
+    /// parameters.
+    fn begin_turns(&mut self, number: usize) -> ir::Block {
+        let first = self.blocks[number];
+        (self.again, self.kept) = (None, None);
+        let turns = self.plan.nodes[number].compiled_ways().any(|edge| edge.to == number);
+        if !turns || self.plan.used.count_ones() > ROOM {
+            return first;
+        }
+        self.keep_pages();
+        let again = self.builder.create_block();
+        let arguments: Vec<BlockArg> = self.builder.block_params(first).iter().copied().map(BlockArg::Value).collect();
+        self.builder.ins().jump(again, &arguments);
+        for argument in self.builder.block_params(first).to_vec() {
+            let kind = self.builder.func.dfg.value_type(argument);
+            self.builder.append_block_param(again, kind);
+        }
+        self.builder.switch_to_block(again);
+        self.again = Some(again);
+        again
+    }
+
     /// In front of an instruction.
     fn begin(&mut self, block: &Block, number: usize) {
         if number < block.count() {
@@ -411,13 +474,12 @@ impl Emitter<'_, '_> {
     }
 
     /// The block to leave through, in front of the instruction at hand: a cold one that names the instruction and goes on to an exit, which
-    /// instructions with the same state share. (If the branch itself passed the number, it would be loaded on the way that stays.)
+    /// instructions with the same state share.
     fn exit(&mut self, reason: Reason) -> ir::Block {
         let exit = match self.last_exit {
             Some(exit) => exit,
             None => {
                 let block = self.cold_block();
-                self.builder.append_block_param(block, I64);
                 self.exits.push(Exit { block, state: self.before.clone(), base: self.base });
                 self.exits.len() - 1
             }
@@ -445,8 +507,13 @@ impl Emitter<'_, '_> {
 
     /// Leaves in front of the instruction at hand unless a condition holds.
     fn demand(&mut self, condition: Value, reason: Reason) {
-        let exit = self.exit(reason);
         let on = self.builder.create_block();
+        self.demand_on(condition, reason, on);
+    }
+
+    /// The same, with the block to go on with.
+    fn demand_on(&mut self, condition: Value, reason: Reason, on: ir::Block) {
+        let exit = self.exit(reason);
         self.builder.ins().brif(condition, on, &[], exit, &[]);
         self.builder.switch_to_block(on);
     }
@@ -455,14 +522,15 @@ impl Emitter<'_, '_> {
     fn leave_all(&mut self) {
         for stub in std::mem::take(&mut self.stubs) {
             self.builder.switch_to_block(stub.block);
+            // Stored here and now, the number is part of an instruction; passed on, it could be loaded on the way that stays.
             let number = self.k(stub.number);
+            self.store_own(number, handover(offset_of!(Handover, exit)));
             let exit = self.exits[stub.exit].block;
-            self.builder.ins().jump(exit, &[BlockArg::Value(number)]);
+            self.builder.ins().jump(exit, &[]);
         }
         for exit in std::mem::take(&mut self.exits) {
             self.builder.switch_to_block(exit.block);
             self.state = exit.state;
-            let number = self.builder.block_params(exit.block)[0];
             self.leave_flags();
             for number in (0..16).filter(|number| self.plan.written >> number & 1 != 0) {
                 self.store_own(self.state.registers[number], register_at(number));
@@ -473,7 +541,6 @@ impl Emitter<'_, '_> {
             self.store_own(self.state.packed, handover(offset_of!(Handover, packed)));
             let base = self.k(exit.base as u64);
             self.store_own(base, handover(offset_of!(Handover, base)));
-            self.store_own(number, handover(offset_of!(Handover, exit)));
             self.builder.ins().return_(&[]);
         }
     }

@@ -5,7 +5,6 @@
 //! comes through a door has passed no check, so the door makes it.
 
 use super::plan::{Plan, is_double_arithmetic};
-use crate::block::Block;
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic as M, OpAccess, Register};
 
 /// The number of an XMM register operand.
@@ -40,40 +39,34 @@ fn behind(mut plain: u32, instruction: &Instruction, factory: &mut InstructionIn
     }
 }
 
+/// The registers that have to be ordinary in front of an instruction, by those behind it: its operands, and what it moves on.
+fn before(wanted: u32, instruction: &Instruction, factory: &mut InstructionInfoFactory) -> u32 {
+    let (to, from) = (xmm(instruction, 0), xmm(instruction, 1));
+    if is_double_arithmetic(instruction) {
+        return [to, from].into_iter().flatten().fold(wanted, |wanted, number| wanted | 1 << number);
+    }
+    let moved = to.zip(from).filter(|(to, _)| wanted >> to & 1 != 0).map_or(0, |(_, from)| 1 << from);
+    let written = factory.info(instruction).used_registers().iter();
+    let written =
+        written.filter(|used| !matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess));
+    let kept =
+        written.filter(|used| used.register().is_vector_register()).fold(wanted, |kept, used| kept & !(1 << used.register().number()));
+    kept | moved
+}
+
 impl Plan {
-    /// Finds them: the most that all ways into each block agree on.
+    /// Finds them.
     pub(super) fn find_plain(&mut self) {
         if !self.doubles {
             return;
         }
+        let (mut forward, mut backward) = (InstructionInfoFactory::new(), InstructionInfoFactory::new());
         // Of what is never written nothing is known but what a door finds, and nobody has to hand it on.
-        self.nodes.iter_mut().for_each(|node| node.plain = self.used_low);
-        let mut factory = InstructionInfoFactory::new();
-        loop {
-            let mut changed = false;
-            for from in 0..self.nodes.len() {
-                let (block, count) = (Block::at(self.nodes[from].block), self.nodes[from].count);
-                let instructions = (0..count).map(|number| block.instruction(number as u16));
-                let plain = instructions.fold(self.nodes[from].plain, |plain, instruction| behind(plain, instruction, &mut factory));
-                let targets: Vec<usize> = self.nodes[from].compiled_ways().map(|edge| edge.to).collect();
-                for to in targets {
-                    changed |= self.nodes[to].plain & !plain != 0;
-                    self.nodes[to].plain &= plain;
-                }
-            }
-            if !changed {
-                break;
-            }
-        }
-        // Only what a block uses, so that a door need not refuse what does not matter.
-        for node in &mut self.nodes {
-            node.plain &= own_operands(Block::at(node.block), node.count);
-        }
+        let plain = self.agreed(
+            self.used_low,
+            |plain, instruction| behind(plain, instruction, &mut forward),
+            |wanted, instruction| before(wanted, instruction, &mut backward),
+        );
+        self.nodes.iter_mut().zip(plain).for_each(|(node, plain)| node.plain = plain);
     }
-}
-
-/// The registers that arithmetic of a block has as operands.
-fn own_operands(block: &Block, count: usize) -> u32 {
-    let arithmetic = (0..count).map(|number| block.instruction(number as u16)).filter(|instruction| is_double_arithmetic(instruction));
-    arithmetic.flat_map(|instruction| [xmm(instruction, 0), xmm(instruction, 1)]).flatten().fold(0, |bits, number| bits | 1 << number)
 }

@@ -61,11 +61,18 @@ pub(super) struct Node {
     pub finds: Option<Recipe>,
     /// XMM registers whose low halves are no denormals at its beginning, as a bit set.
     pub plain: u32,
+    /// General registers whose upper halves are zero at its beginning, as a bit set.
+    pub narrow: u32,
     /// Ticks that the longest way from its beginning to the next check of the budget takes.
     pub bound: i64,
 }
 
 impl Node {
+    /// Whether it can be entered whatever its registers hold.
+    pub(super) fn expects_nothing(&self) -> bool {
+        self.plain == 0 && self.narrow == 0
+    }
+
     /// The ways that are compiled.
     pub(super) fn compiled_ways(&self) -> impl Iterator<Item = Edge> {
         self.ways.iter().flatten().copied().filter(|_| !self.cut)
@@ -226,6 +233,7 @@ impl Plan {
                 leaves: None,
                 finds: None,
                 plain: 0,
+                narrow: 0,
                 bound: 0,
             }
         };
@@ -237,6 +245,7 @@ impl Plan {
         plan.find_recipes();
         plan.find_registers();
         plan.find_plain();
+        plan.find_narrow();
         Some(plan)
     }
 
@@ -293,6 +302,47 @@ impl Plan {
                 return;
             }
         }
+    }
+
+    /// What is true of registers, as a bit set, at the beginning of each node: the most that all ways there agree on, and only what somebody
+    /// wants, here or further on, because it is what a door has to look at. At first `all` is taken for true everywhere. `behind` tells from
+    /// what is true in front of an instruction what is behind it, `before` from what is wanted behind one what is wanted in front of it.
+    pub(super) fn agreed(
+        &self,
+        all: u32,
+        mut behind: impl FnMut(u32, &Instruction) -> u32,
+        mut before: impl FnMut(u32, &Instruction) -> u32,
+    ) -> Vec<u32> {
+        let (mut agreed, mut wanted) = (vec![all; self.nodes.len()], vec![0; self.nodes.len()]);
+        let instructions = |node: &Node| {
+            let block = Block::at(node.block);
+            (0..node.count).map(move |number| block.instruction(number as u16))
+        };
+        loop {
+            let mut changed = false;
+            for (from, node) in self.nodes.iter().enumerate() {
+                let end = instructions(node).fold(agreed[from], &mut behind);
+                for Edge { to, .. } in node.compiled_ways() {
+                    changed |= agreed[to] & !end != 0;
+                    agreed[to] &= end;
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+        loop {
+            let mut changed = false;
+            for (from, node) in self.nodes.iter().enumerate().rev() {
+                let end = node.compiled_ways().fold(0, |bits, edge| bits | wanted[edge.to]);
+                let start = instructions(node).rev().fold(end, &mut before);
+                changed |= std::mem::replace(&mut wanted[from], start) != start;
+            }
+            if !changed {
+                break;
+            }
+        }
+        agreed.into_iter().zip(wanted).map(|(agreed, wanted)| agreed & wanted).collect()
     }
 
     fn find_registers(&mut self) {

@@ -19,6 +19,8 @@ use std::cell::Cell;
 
 /// How often a block is entered before it is hot.
 const DEFAULT_HEAT: u32 = 3000;
+/// How often before that the other thread is made ready.
+pub(super) const WARM: u32 = DEFAULT_HEAT / 2;
 /// How many times as often until a hot block is looked at again that was not worth compiling.
 const PATIENCE: u32 = 16;
 /// How often it is looked at again.
@@ -190,6 +192,20 @@ impl Compiler {
         if let Some(heat) = self.heat(&block.tier).filter(|_| times < MAXIMUM_POSTPONED) {
             block.tier.heat.set(heat.saturating_mul(PATIENCE));
             unsafe { set_front(block.entry(), Some(warm)) };
+        }
+    }
+
+    /// Code will soon be hot.
+    #[cold]
+    pub(super) fn prepare(&mut self) {
+        if !self.background {
+            return;
+        }
+        if self.workshop.is_none() {
+            self.workshop = Workshop::new().map(Box::new);
+        }
+        if let Some(workshop) = &mut self.workshop {
+            workshop.prepare();
         }
     }
 

@@ -111,3 +111,108 @@ fn a_page_that_is_another_in_another_address_space_is_not_taken_for_it() {
         assert!(ends.iter().all(|end| *end == ends[0]), "{call}: {ends:x?}");
     }
 }
+
+/// A number that a loop may take for ordinary, because all ways to it within the region have checked it, but for the one from a door that
+/// leads through a block that has nothing to do with it.
+#[test]
+fn a_denormal_number_that_comes_through_another_blocks_door_is_noticed() {
+    let program = "
+        mov rax, 0x3ff0000000000000
+        movq xmm2, rax
+        again: mov rax, 1
+        movq xmm1, rax
+        push 0x1fa0
+        ldmxcsr [rsp]
+        pop rax
+        jmp a
+        a: mov edx, 3
+        jmp l
+        l: addsd xmm1, xmm2
+        dec edx
+        jnz l
+        inc r10
+        stmxcsr [rsp-8]
+        mov eax, [rsp-8]
+        and eax, 2
+        add r9, rax
+        jmp again";
+    let mut code = CodeCache::new();
+    code.compile(Compile::Never);
+    let expected = run(program, &mut code, 20_000);
+    assert!(expected.0[9] >= 2 * expected.0[10] - 2 && expected.0[10] > 500, "MXCSR.DE each time: {expected:?}");
+    for heat in [1, 3, 50] {
+        let mut code = CodeCache::new();
+        code.compile(Compile::After(heat));
+        assert_eq!(run(program, &mut code, 20_000), expected, "hot after {heat}");
+        assert!(code.compiled_regions().0 > 0);
+    }
+}
+
+/// The same of a register whose upper half a loop takes for zero.
+#[test]
+fn an_upper_half_that_comes_through_another_blocks_door_is_kept() {
+    let program = "
+        push 0x1fa0
+        again: mov rbx, 0x500000007
+        ldmxcsr [rsp]
+        jmp a
+        a: mov edx, 3
+        jmp l
+        l: add r9, rbx
+        mov esi, ebx
+        add r9, rsi
+        mov ebx, edx
+        dec edx
+        jnz l
+        inc r10
+        jmp again";
+    let mut code = CodeCache::new();
+    code.compile(Compile::Never);
+    let expected = run(program, &mut code, 20_000);
+    assert!(expected.0[10] > 500);
+    for heat in [1, 3, 50] {
+        let mut code = CodeCache::new();
+        code.compile(Compile::After(heat));
+        assert_eq!(run(program, &mut code, 20_000), expected, "hot after {heat}");
+        assert!(code.compiled_regions().0 > 0);
+    }
+}
+
+/// A loop that keeps pages from turn to turn, at distances that leave a page in the middle of an access, and its end by a byte.
+#[test]
+fn a_loop_over_memory_finds_each_page_anew() {
+    for (load, store) in [(8, 8), (4093, 1021), (4096, 4095), (1, 509), (2048, 3)] {
+        let program = format!(
+            "mov r8d, 0x201000
+            again: mov esi, 0x200000
+            mov edi, 0x280ff9
+            mov ecx, 100
+            l: mov rax, [rsi]
+            add r9, rax
+            mov [rdi], r9
+            add r9w, [r8+rcx]
+            mov [rdi+0x10000], cl
+            add rsi, {load}
+            add rdi, {store}
+            dec ecx
+            jnz l
+            jmp again"
+        );
+        let mut ends = Vec::new();
+        for when in [Compile::Never, Compile::After(1), Compile::After(200)] {
+            let (mut cpu, mut memory) = machine(&program);
+            for at in (0x20_0000..0x38_0000_u64).step_by(8) {
+                memory.write_u64(at, at.wrapping_mul(0x9e37_79b9_7f4a_7c15)).unwrap();
+            }
+            let mut code = CodeCache::new();
+            code.compile(when);
+            let mut environment = Environment { memory: &mut memory, code: &mut code, bus: &mut NoDevices };
+            assert_eq!(cpu.run(&mut environment, u64::MAX >> 1, 60_000), RunExit::Instructions);
+            let mut bytes = vec![0; 0x18_0000];
+            memory.read(0x20_0000, &mut bytes).unwrap();
+            assert_eq!(code.compiled_regions().0 > 0, when != Compile::Never);
+            ends.push((cpu.regs[..16].to_vec(), cpu.rip, cpu.now(), bytes));
+        }
+        assert!(ends.iter().all(|end| *end == ends[0]), "{load}, {store}");
+    }
+}

@@ -331,7 +331,7 @@ impl Emitter<'_, '_> {
     }
 
     /// The number that a value is, if it is a constant.
-    fn known(&self, value: Value) -> Option<i64> {
+    pub(super) fn known(&self, value: Value) -> Option<i64> {
         let inst = self.builder.func.dfg.value_def(value).inst()?;
         match self.builder.func.dfg.insts[inst] {
             InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => Some(imm.bits()),

@@ -11,13 +11,21 @@ use crate::tlb::{SOFTWARE_ENTRIES, SoftwareEntry, SoftwareTlb};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, Value};
+use cranelift_frontend::Variable;
 use iced_x86::Register;
 use isa::register::Segment;
 use isa::segment::SegmentRegister;
+use std::collections::BTreeMap;
 use std::mem::offset_of;
 
+/// Accesses whose distances from the first fall into the same so many bytes ask the same question. Asked for all of them at once, it is
+/// compared without an addition, and denied a little more often than need be: then the access looks for itself.
+const WINDOW: i64 = 128;
+/// The most bytes of an access.
+const WIDEST: i64 = 8;
+
 /// A page that the software TLB had.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Page {
     /// The address that found it is at this distance from this value.
     root: Value,
@@ -26,7 +34,21 @@ pub(super) struct Page {
     /// The offset of that address in its page, and the host's address for it.
     inside: Value,
     host: Value,
+    /// Where windows begin in the page whose number is not zero.
+    windows: BTreeMap<i64, Value>,
 }
+
+/// What a loop of one block keeps from turn to turn: the page that an access was on in the turn before, where the next is likely to be.
+pub(super) struct Kept {
+    /// How far behind the beginning of a kept page an access may begin: nowhere in the first turn.
+    limit: Variable,
+    /// Where the page begins and what to add for the host's address, for each of the accesses that look for themselves, the first ones.
+    pages: [(Variable, Variable); KEPT],
+    used: usize,
+}
+
+/// How many pages a loop keeps. Each takes two registers.
+const KEPT: usize = 3;
 
 /// What to do at an address.
 #[derive(Clone, Copy)]
@@ -50,25 +72,30 @@ impl Emitter<'_, '_> {
     pub(super) fn access(&mut self, address: Value, width: u32, write: bool, access: Access) -> Option<Value> {
         let bytes = i64::from(width / 8);
         let (root, distance) = self.distances.get(&address).copied().unwrap_or((address, 0));
-        let known = self.pages.iter().find(|page| page.root == root && page.write == write);
-        let near = known.map(|page| (page.inside, page.host, distance.wrapping_sub(page.distance)));
-        let Some((inside, host, by)) = near.filter(|near| near.2.unsigned_abs() < 2048) else {
-            let host = self.look_up(address, bytes, write);
+        let known = self.pages.iter_mut().find(|page| page.root == root && page.write == write);
+        let near = known.map(|page| (distance.wrapping_sub(page.distance), page)).filter(|near| near.0.unsigned_abs() < 2048);
+        let Some((by, page)) = near else {
+            let host = self.look_up_first(address, bytes, write);
             let inside = self.builder.ins().band_imm_u(address, 0xfff);
-            self.pages.push(Page { root, distance, write, inside, host });
+            self.pages.push(Page { root, distance, write, inside, host, windows: BTreeMap::new() });
             return self.perform(host, 0, width, access);
+        };
+        let (host, window) = (page.host, by.div_euclid(WINDOW));
+        let first = match window {
+            0 => page.inside,
+            _ => *page.windows.entry(window).or_insert_with(|| self.builder.ins().iadd_imm_s(page.inside, window * WINDOW)),
         };
         let (same, other, join) = (self.builder.create_block(), self.builder.create_block(), self.builder.create_block());
         self.builder.set_cold_block(other);
-        let first = self.builder.ins().iadd_imm_s(inside, by);
-        let on_page = self.builder.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, first, 4096 - bytes);
+        let on_page = self.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, first, 4096 - (WINDOW + WIDEST - 1) + 1);
         self.builder.ins().brif(on_page, same, &[], other, &[]);
         self.builder.switch_to_block(same);
         let result = self.perform(host, by as i32, width, access);
         let arguments: Vec<BlockArg> = result.map(BlockArg::Value).into_iter().collect();
         self.builder.ins().jump(join, &arguments);
         self.builder.switch_to_block(other);
-        let host = self.look_up(address, bytes, write);
+        let addend = self.look_up(address, bytes, write, true);
+        let host = self.builder.ins().iadd(address, addend);
         let result_there = self.perform(host, 0, width, access);
         let arguments: Vec<BlockArg> = result_there.map(BlockArg::Value).into_iter().collect();
         self.builder.ins().jump(join, &arguments);
@@ -91,9 +118,56 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// The host address of `bytes` bytes, if the software TLB has them; else control leaves.
-    fn look_up(&mut self, address: Value, bytes: i64, write: bool) -> Value {
+    /// In front of a loop of one block.
+    pub(super) fn keep_pages(&mut self) {
+        let none = self.k(0);
+        let mut variable = || {
+            let variable = self.builder.declare_var(I64);
+            self.builder.def_var(variable, none);
+            variable
+        };
+        self.kept = Some(Kept { limit: variable(), pages: [(); KEPT].map(|()| (variable(), variable())), used: 0 });
+    }
+
+    /// At the end of such a block: each of its accesses has found its page.
+    pub(super) fn keep_on(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            let limit = self.k((4096 - WIDEST + 1) as u64);
+            self.builder.def_var(kept.limit, limit);
+        }
+    }
+
+    /// The host address for an access that nothing before it in the block tells of.
+    fn look_up_first(&mut self, address: Value, bytes: i64, write: bool) -> Value {
+        let kept = self.kept.as_mut().filter(|kept| kept.used < KEPT);
+        let addend = match kept {
+            None => self.look_up(address, bytes, write, false),
+            Some(kept) => {
+                let (limit, (start, addend)) = (kept.limit, kept.pages[kept.used]);
+                kept.used += 1;
+                let (limit, known) = (self.builder.use_var(limit), self.builder.use_var(start));
+                let inside = self.builder.ins().isub(address, known);
+                let same = self.builder.ins().icmp(IntCC::UnsignedLessThan, inside, limit);
+                let (on, other) = (self.builder.create_block(), self.cold_block());
+                self.builder.ins().brif(same, on, &[], other, &[]);
+                self.builder.switch_to_block(other);
+                let found = self.look_up(address, bytes, write, true);
+                let page = self.builder.ins().band_imm_s(address, !0xfff);
+                self.builder.def_var(start, page);
+                self.builder.def_var(addend, found);
+                self.builder.ins().jump(on, &[]);
+                self.builder.switch_to_block(on);
+                self.builder.use_var(addend)
+            }
+        };
+        self.builder.ins().iadd(address, addend)
+    }
+
+    /// What to add to an address for the host's, if the software TLB has `bytes` bytes there; else control leaves. `rarely` says that it is
+    /// looked for off the usual way.
+    fn look_up(&mut self, address: Value, bytes: i64, write: bool, rarely: bool) -> Value {
         const { assert!(size_of::<SoftwareEntry>() == 16 && SOFTWARE_ENTRIES == 4096) };
+        debug_assert!(bytes <= WIDEST, "a window ends so many bytes behind its last address");
         let half = if write { offset_of!(SoftwareTlb, write) } else { offset_of!(SoftwareTlb, read) };
         let half = offset_of!(Cpu, software_tlb) + half;
         let index = self.builder.ins().ushr_imm_u(address, 8);
@@ -105,9 +179,9 @@ impl Emitter<'_, '_> {
         let context = self.load_own(I64, offset_of!(Cpu, context) as i32);
         let wanted = self.builder.ins().bor(page, context);
         let hit = self.builder.ins().icmp(IntCC::Equal, wanted, tag);
-        self.demand(hit, Reason::Plain);
-        let addend = self.builder.ins().load(I64, self.tables, entry, (half + offset_of!(SoftwareEntry, addend)) as i32);
-        self.builder.ins().iadd(address, addend)
+        let on = if rarely { self.cold_block() } else { self.builder.create_block() };
+        self.demand_on(hit, Reason::Plain, on);
+        self.builder.ins().load(I64, self.tables, entry, (half + offset_of!(SoftwareEntry, addend)) as i32)
     }
 
     /// The host address behind a check that a write may go there.

@@ -16,6 +16,7 @@ impl Emitter<'_, '_> {
     pub(super) fn finish(&mut self, node: &Node, next: Next) {
         self.demand_time(node);
         self.hand_on_flags(node);
+        self.keep_on();
         match next {
             Next::Goes => match node.ways[..] {
                 [Some(edge)] => {
@@ -47,12 +48,14 @@ impl Emitter<'_, '_> {
 
     /// Where a way to another node begins.
     pub(super) fn edge(&mut self, edge: Edge) -> (ir::Block, Vec<BlockArg>) {
-        let block = self.blocks[edge.to];
+        let block = self.again.filter(|_| edge.to == self.node).unwrap_or(self.blocks[edge.to]);
         let arguments = if self.inherits(edge.to) {
             let Self { state, plain, pages, .. } = self;
             self.inherited[edge.to] = Some(Inherited { state: state.clone(), plain: plain.clone(), pages: pages.clone() });
             Vec::new()
         } else {
+            let mut narrow = (0..16).filter(|register| self.plan.nodes[edge.to].narrow >> register & 1 != 0);
+            debug_assert!(narrow.all(|register| self.is_narrow(self.state.registers[register])), "the plan promises what was not emitted");
             self.arguments()
         };
         if !edge.guarded {
