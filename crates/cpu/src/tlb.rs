@@ -363,14 +363,17 @@ impl Table {
     }
 
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
-        let mut number = 0;
-        while let Some(slot) = self.slots.get(number) {
-            if keep(slot) {
-                number += 1;
-            } else {
-                self.take(number);
+        let mut kept = 0;
+        for number in 0..self.slots.len() {
+            let slot = &self.slots[number];
+            let (stays, place) = (keep(slot), self.place_of(slot));
+            if stays {
+                self.slots.swap(kept, number);
+                kept += 1;
             }
+            self.places[place] = if stays { kept as u16 } else { 0 };
         }
+        self.slots.truncate(kept);
     }
 
     /// Removes the entry that serves an address. Returns the bytes of its page.
