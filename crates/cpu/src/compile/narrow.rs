@@ -21,18 +21,20 @@ fn behind(mut narrow: u32, instruction: &Instruction, factory: &mut InstructionI
     let written = info.used_registers().iter().filter(|used| writes(used.access()) && used.register().is_gpr());
     written.for_each(|used| narrow &= !bit(used.register()));
     let register = instruction.op_register(0);
-    if instruction.op_kind(0) == OpKind::Register && register.is_gpr32() && always_writes(instruction.mnemonic()) {
+    if instruction.op_kind(0) == OpKind::Register && register.is_gpr32() && always_writes(instruction) {
         narrow |= bit(register);
     }
     narrow
 }
 
-/// Whether an instruction writes its first operand whatever the others hold. (BSF and CMOVcc are compiled so that they may leave it alone.)
-fn always_writes(mnemonic: M) -> bool {
+/// Whether an instruction writes its first operand whatever the others hold. BSF, CMOVcc, and shifts by nothing may leave it alone.
+fn always_writes(instruction: &Instruction) -> bool {
     use M::*;
+    let mnemonic = instruction.mnemonic();
     let moves = matches!(mnemonic, Mov | Movzx | Movsx | Movsxd | Lea | Pop | Bswap);
-    let arithmetic = matches!(mnemonic, Add | Adc | Sub | Sbb | Inc | Dec | Neg | Imul);
-    moves || arithmetic || matches!(mnemonic, And | Or | Xor | Not | Shl | Shr | Sar | Rol | Ror)
+    let arithmetic = matches!(mnemonic, Add | Adc | Sub | Sbb | Inc | Dec | Neg | Imul | And | Or | Xor | Not);
+    let shifts = matches!(mnemonic, Shl | Shr | Sar | Rol | Ror);
+    moves || arithmetic || shifts && instruction.op_kind(1) == OpKind::Immediate8 && instruction.immediate8() & 31 != 0
 }
 
 /// The registers that an instruction, or what follows it, reads the lower half of, by those that what follows reads.
