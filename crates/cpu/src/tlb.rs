@@ -170,7 +170,12 @@ impl JumpCache {
     /// Where code at an address is, as the context sees it.
     #[inline(always)]
     pub(crate) fn find(&self, rip: u64, context: u64) -> Option<*const Insn> {
-        let entry = &self.entries[Self::slot(rip)];
+        self.find_in(Self::slot(rip), rip, context)
+    }
+
+    #[inline(always)]
+    fn find_in(&self, slot: usize, rip: u64, context: u64) -> Option<*const Insn> {
+        let entry = &self.entries[slot];
         (entry.rip == rip && entry.context == context).then_some(entry.entry)
     }
 
@@ -181,8 +186,12 @@ impl JumpCache {
     }
 
     pub(crate) fn remember(&mut self, rip: u64, context: u64, entry: *const Insn) {
+        self.put(Self::slot(rip), JumpEntry { rip, context, entry });
+    }
+
+    fn put(&mut self, slot: usize, entry: JumpEntry) {
         self.filled = true;
-        self.entries[Self::slot(rip)] = JumpEntry { rip, context, entry };
+        self.entries[slot] = entry;
     }
 
     /// Where a block of one instruction is: as far from an address's own place as can be, where no other look-up takes it for anything.
@@ -192,13 +201,11 @@ impl JumpCache {
 
     /// Where the instruction at an address is as a block of its own, as the context sees it.
     pub(crate) fn find_single(&self, rip: u64, context: u64) -> Option<*const Insn> {
-        let entry = &self.entries[Self::single_slot(rip)];
-        (entry.rip == rip && entry.context == context).then_some(entry.entry)
+        self.find_in(Self::single_slot(rip), rip, context)
     }
 
     pub(crate) fn remember_single(&mut self, rip: u64, context: u64, entry: *const Insn) {
-        self.filled = true;
-        self.entries[Self::single_slot(rip)] = JumpEntry { rip, context, entry };
+        self.put(Self::single_slot(rip), JumpEntry { rip, context, entry });
     }
 
     pub(crate) fn clear(&mut self) {

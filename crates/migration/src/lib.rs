@@ -33,4 +33,4 @@ pub use fault::{AnyFault, Fault, FaultKind, HostFault, parse_time};
 pub use link::{LinkSettings, Side};
 pub use live::{Convergence, Ending, Mend, Mode, Outcome, Settings, migrate};
 pub use offer::{Check, MissingFeatures, check};
-pub use report::{At, Fate, Mended, Report, Round};
+pub use report::{At, Fate, HOST_DIES, Mended, Report, Round};

@@ -116,6 +116,9 @@ pub struct Mark {
     pub what: String,
 }
 
+/// What a mark says of a host's death.
+pub const HOST_DIES: &str = "the host dies";
+
 /// A guest that was stranded, and what a person did about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

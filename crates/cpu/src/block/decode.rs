@@ -37,10 +37,7 @@ impl Cpu {
         let physical = self.fetch_physical(linear)?;
         debug_assert_eq!(self.code_mode, self.mode(false), "a change of mode makes another context");
         let block = Block::at(Block::of_entry(entry));
-        // One that is not stale and lies in one page was never replaced.
-        let wanted = Footprint { physical, second: None, stale: false, ..block.print };
-        let last = self.rip.wrapping_add(block.print.length - 1);
-        if block.print == wanted && block.mode == self.code_mode && self.is_fetchable(last) {
+        if block.print.physical == physical && block.mode == self.code_mode && self.is_current(entry) {
             return Ok(entry);
         }
         self.find_block_at(linear, physical, self.mode(false))
@@ -55,7 +52,7 @@ impl Cpu {
     }
 
     /// Whether the search would find the block that the jump cache knows in this context: one that was not overwritten and lies in one page,
-    /// and that the limit of CS lets be fetched to its end.
+    /// so that it was never replaced, and that the limit of CS lets be fetched to its end.
     pub(crate) fn is_current(&self, entry: *const Insn) -> bool {
         let block = Block::at(Block::of_entry(entry));
         !block.print.stale && block.print.second.is_none() && self.is_fetchable(self.rip.wrapping_add(block.print.length - 1))

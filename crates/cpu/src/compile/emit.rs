@@ -8,7 +8,7 @@ mod interpretation;
 mod memory;
 mod ways;
 
-use super::plan::{Edge, Needs, Plan};
+use super::plan::{Edge, Needs, Plan, members};
 use super::{COUNT_BITS, Handover, Meaning};
 use crate::block::Block;
 use crate::insn::Insn;
@@ -328,10 +328,10 @@ impl Emitter<'_, '_> {
         self.state.packed = self.builder.ins().iadd_imm_s(self.state.packed, -paid(block));
         self.before = self.state.clone();
         (self.base, self.number, self.last_exit) = (block.entry(), 0, None);
-        for register in (0..16).filter(|register| node.plain >> register & 1 != 0) {
+        for register in members(node.plain) {
             self.demand_no_denormal(self.state.low[register]);
         }
-        let narrow = (0..16).filter(|register| node.narrow >> register & 1 != 0).map(|register| self.state.registers[register]);
+        let narrow = members(node.narrow).map(|register| self.state.registers[register]);
         let all = narrow.collect::<Vec<_>>().into_iter().reduce(|all, next| self.builder.ins().bor(all, next));
         if let Some(all) = all {
             let narrow = self.builder.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, all, i64::from(u32::MAX));
@@ -354,8 +354,8 @@ impl Emitter<'_, '_> {
 
     /// The arguments for the parameters above.
     fn arguments(&self) -> Vec<BlockArg> {
-        let registers = (0..16).filter(|number| self.plan.written >> number & 1 != 0).map(|number| self.state.registers[number]);
-        let low = (0..16).filter(|number| self.plan.written_low >> number & 1 != 0).map(|number| self.state.low[number]);
+        let registers = members(self.plan.written).map(|number| self.state.registers[number]);
+        let low = members(self.plan.written_low).map(|number| self.state.low[number]);
         registers.chain(low).chain([self.state.packed]).map(BlockArg::Value).collect()
     }
 
@@ -370,22 +370,22 @@ impl Emitter<'_, '_> {
         let node = &plan.nodes[number];
         let block = Block::at(node.block);
         self.builder.switch_to_block(self.blocks[number]);
+        (self.again, self.kept) = (None, None);
         if self.inherits(number) {
             let Some(inherited) = self.inherited[number].take() else {
                 self.broken = true;
                 return;
             };
             (self.state, self.plain, self.pages) = (inherited.state, inherited.plain, inherited.pages);
-            (self.again, self.kept) = (None, None);
         } else {
             let block = self.begin_turns(number);
             let parameters = self.builder.block_params(block).to_vec();
             let mut parameters = parameters.into_iter();
             let mut next = || parameters.next().expect("a parameter for everything that changes");
-            for number in (0..16).filter(|number| plan.written >> number & 1 != 0) {
+            for number in members(plan.written) {
                 self.state.registers[number] = next();
             }
-            for number in (0..16).filter(|number| plan.written_low >> number & 1 != 0) {
+            for number in members(plan.written_low) {
                 self.state.low[number] = next();
             }
             self.state.packed = next();
@@ -398,9 +398,9 @@ impl Emitter<'_, '_> {
                 Needs::Left => node.finds.map_or(0, |recipe| self.recalled(recipe)),
                 Needs::Nothing => 0,
             };
-            let ordinary = (0..16).filter(|register| node.plain >> register & 1 != 0);
+            let ordinary = members(node.plain);
             self.plain = ordinary.map(|register| self.state.low[register]).collect();
-            let narrow = (0..16).filter(|register| node.narrow >> register & 1 != 0);
+            let narrow = members(node.narrow);
             self.narrow.extend(narrow.map(|register| self.state.registers[register]));
             self.pages.clear();
         }
@@ -441,7 +441,6 @@ impl Emitter<'_, '_> {
     /// parameters.
     fn begin_turns(&mut self, number: usize) -> ir::Block {
         let first = self.blocks[number];
-        (self.again, self.kept) = (None, None);
         let turns = self.plan.nodes[number].compiled_ways().any(|edge| edge.to == number);
         if !turns || self.plan.used.count_ones() > ROOM {
             return first;
@@ -532,10 +531,10 @@ impl Emitter<'_, '_> {
             self.builder.switch_to_block(exit.block);
             self.state = exit.state;
             self.leave_flags();
-            for number in (0..16).filter(|number| self.plan.written >> number & 1 != 0) {
+            for number in members(self.plan.written) {
                 self.store_own(self.state.registers[number], register_at(number));
             }
-            for number in (0..16).filter(|number| self.plan.written_low >> number & 1 != 0) {
+            for number in members(self.plan.written_low) {
                 self.store_own(self.state.low[number], xmm_at(number, 0));
             }
             self.store_own(self.state.packed, handover(offset_of!(Handover, packed)));

@@ -4,15 +4,12 @@
 //! sees that for itself; where several ways meet it sees nothing, and each move between such registers is an instruction of its own. Where
 //! all ways into a block agree, the block may rely on it. Control that comes through a door has come no way, so the door looks.
 
-use super::plan::Plan;
+use super::plan::{Plan, writes};
+use crate::operand::gpr_number;
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic as M, OpAccess, OpKind, Register};
 
 fn bit(register: Register) -> u32 {
-    1 << (register.full_register() as u32 - Register::RAX as u32)
-}
-
-fn writes(access: OpAccess) -> bool {
-    !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
+    1 << gpr_number(register)
 }
 
 /// The narrow registers behind an instruction, by those before it.

@@ -4,8 +4,8 @@
 //! ordinary until something else is moved to the register; where all ways into a block agree on that, the block may rely on it. Control that
 //! comes through a door has passed no check, so the door makes it.
 
-use super::plan::{Plan, is_double_arithmetic};
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic as M, OpAccess, Register};
+use super::plan::{Plan, is_double_arithmetic, writes};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic as M, Register};
 
 /// The number of an XMM register operand.
 fn xmm(instruction: &Instruction, operand: u32) -> Option<u32> {
@@ -28,8 +28,7 @@ fn behind(mut plain: u32, instruction: &Instruction, factory: &mut InstructionIn
         _ => None,
     };
     for used in factory.info(instruction).used_registers() {
-        let writes = !matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
-        if writes && used.register().is_vector_register() {
+        if writes(used.access()) && used.register().is_vector_register() {
             plain &= !(1 << (used.register().number() as u32));
         }
     }
@@ -46,12 +45,9 @@ fn before(wanted: u32, instruction: &Instruction, factory: &mut InstructionInfoF
         return [to, from].into_iter().flatten().fold(wanted, |wanted, number| wanted | 1 << number);
     }
     let moved = to.zip(from).filter(|(to, _)| wanted >> to & 1 != 0).map_or(0, |(_, from)| 1 << from);
-    let written = factory.info(instruction).used_registers().iter();
-    let written =
-        written.filter(|used| !matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess));
-    let kept =
-        written.filter(|used| used.register().is_vector_register()).fold(wanted, |kept, used| kept & !(1 << used.register().number()));
-    kept | moved
+    let used = factory.info(instruction).used_registers().iter();
+    let written = used.filter(|used| writes(used.access()) && used.register().is_vector_register());
+    written.fold(wanted, |wanted, used| wanted & !(1 << used.register().number())) | moved
 }
 
 impl Plan {

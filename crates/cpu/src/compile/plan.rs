@@ -353,7 +353,6 @@ impl Plan {
                 let instruction = block.instruction(number as u16);
                 self.doubles |= is_double_arithmetic(instruction);
                 for used in factory.info(instruction).used_registers() {
-                    let reads_only = matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
                     let register = used.register().full_register();
                     let (all, written, bit) = if register.is_gpr64() {
                         (&mut self.used, &mut self.written, register as u32 - Register::RAX as u32)
@@ -363,13 +362,23 @@ impl Plan {
                         continue;
                     };
                     *all |= 1 << bit;
-                    if !reads_only {
+                    if writes(used.access()) {
                         *written |= 1 << bit;
                     }
                 }
             }
         }
     }
+}
+
+/// Whether an access may write.
+pub(super) fn writes(access: OpAccess) -> bool {
+    !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
+}
+
+/// The numbers of the registers in a bit set.
+pub(super) fn members(bits: u32) -> impl Iterator<Item = usize> {
+    (0..16).filter(move |number| bits >> number & 1 != 0)
 }
 
 pub(super) fn is_double_arithmetic(instruction: &Instruction) -> bool {

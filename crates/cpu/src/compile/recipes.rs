@@ -4,12 +4,12 @@
 //! head (an access that leaves to the interpreter) can make them of the registers as the head finds them: then all that is stored on the way
 //! back is which recipe that is, [`super::Handover::flag_code`], and an exit puts the operands beside it.
 
-use super::plan::{Needs, Plan};
+use super::plan::{Needs, Plan, writes};
 use super::{DIFFERENCE, RESULT, SUM};
 use crate::block::Block;
 use crate::liveness::{STATUS, StatusFlags, is_immediate};
 use crate::operand::{gpr_number, is_high_byte};
-use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{InstructionInfoFactory, Mnemonic, OpKind, Register};
 
 /// How the flags at the end of a block follow from registers as they are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +84,7 @@ impl Recipe {
             }
             for used in factory.info(instruction).used_registers() {
                 let register = used.register().full_register();
-                let reads_only = matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
-                if register.is_gpr64() && !reads_only {
+                if register.is_gpr64() && writes(used.access()) {
                     changed |= 1 << (register as u32 - Register::RAX as u32);
                 }
             }

@@ -198,15 +198,22 @@ impl Compiler {
     /// Code will soon be hot.
     #[cold]
     pub(super) fn prepare(&mut self) {
-        if !self.background {
-            return;
+        if self.background
+            && let Some(workshop) = self.workshop()
+        {
+            workshop.prepare();
         }
+    }
+
+    /// What makes code. Without one for this host everything runs in the interpreter.
+    fn workshop(&mut self) -> Option<&mut Workshop> {
         if self.workshop.is_none() {
             self.workshop = Workshop::new().map(Box::new);
         }
-        if let Some(workshop) = &mut self.workshop {
-            workshop.prepare();
+        if self.workshop.is_none() {
+            self.after = None;
         }
+        self.workshop.as_deref_mut()
     }
 
     /// A place for a region.
@@ -295,21 +302,14 @@ pub(super) fn begin(cpu: &mut Cpu, head: &Block, replaces: Option<usize>) {
         }
         return;
     }
-    if compiler.workshop.is_none() {
-        compiler.workshop = Workshop::new().map(Box::new);
-    }
-    let Some(workshop) = compiler.workshop.as_mut() else {
-        // No compiler for this host: everything runs in the interpreter.
-        compiler.after = None;
-        return;
-    };
+    let (background, ticket) = (compiler.background, compiler.tickets + 1);
+    let Some(workshop) = compiler.workshop() else { return };
     let Some(function) = workshop.build(&plan) else {
         compiler.refused += 1;
         return;
     };
-    compiler.tickets += 1;
-    let ticket = compiler.tickets;
-    let code = if compiler.background { workshop.order(ticket, function) } else { Some(workshop.compile(function)) };
+    let code = if background { workshop.order(ticket, function) } else { Some(workshop.compile(function)) };
+    compiler.tickets = ticket;
     let number = compiler.vacancy();
     let replaced = replaces.and_then(|number| compiler.regions[number].as_ref());
     let region = Region {

@@ -4,6 +4,7 @@ use super::Live;
 use crate::link::Side;
 use crate::protocol::{Order, Reply, destination, source};
 use crate::receiver::Incoming;
+use crate::report::HOST_DIES;
 use crate::wire::{Message, Piece};
 use hypervisor::AnyVm;
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ impl Live<'_> {
         let actions = self.destination.take(input);
         self.hold_to_the_invariant();
         if !was_dead && self.destination.state() == destination::State::Dead {
-            self.mark(Side::Destination, "the host dies".to_owned());
+            self.mark(Side::Destination, HOST_DIES.to_owned());
         }
         for action in actions {
             match action {

@@ -5,7 +5,7 @@ use crate::fault::HostFault;
 use crate::link::{Side, nanoseconds_of};
 use crate::protocol::destination;
 use crate::protocol::{Order, source};
-use crate::report::Round;
+use crate::report::{HOST_DIES, Round};
 use crate::sender::{Outgoing, pages_section};
 use crate::wire::Message;
 use hypervisor::live::Departure;
@@ -22,7 +22,7 @@ impl Live<'_> {
         if self.source.state() != before {
             match self.source.state() {
                 source::State::Failed => self.mark(Side::Source, "the guest goes on here".to_owned()),
-                source::State::Dead => self.mark(Side::Source, "the host dies".to_owned()),
+                source::State::Dead => self.mark(Side::Source, HOST_DIES.to_owned()),
                 source::State::Done => self.mark(Side::Source, "frees the guest".to_owned()),
                 _ => {}
             }

@@ -9,7 +9,7 @@ use super::{Effort, Finding, Journey};
 use crate::file::{Converge, Link, Mend, MigrateAction, MoveMode};
 use crate::load::{Scenario, Variant};
 use migration::link::Dice;
-use migration::{At, Fate, FaultKind, Report, wire};
+use migration::{At, Fate, FaultKind, HOST_DIES, Report, wire};
 use models::CpuModel;
 use std::collections::BTreeSet;
 
@@ -139,9 +139,6 @@ pub const KINDS: [&str; 12] = [
     "destination refuses",
 ];
 
-/// What a report says of a host's death.
-const DIES: &str = "the host dies";
-
 fn one_of<'w, T: ?Sized>(dice: &mut Dice, words: &[&'w T]) -> &'w T {
     words[dice.below(words.len() as u64) as usize]
 }
@@ -193,7 +190,7 @@ impl Drawn {
             variant.name(),
             action.to,
             self.at,
-            word(&action.mode)
+            action.mode.map(word).unwrap_or_default()
         );
         let mut option = |name: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -206,12 +203,12 @@ impl Drawn {
         option("seed", link.seed.map(|seed| seed.to_string()));
         option("downtime", action.downtime.clone());
         option("rounds", action.rounds.map(|rounds| rounds.to_string()));
-        option("converge", action.converge.map(|converge| word(&Some(converge))));
+        option("converge", action.converge.map(word));
         option("throttle", action.throttle.map(|throttle| throttle.to_string()));
         for fault in &action.faults {
             option("fault", Some(fault.clone()));
         }
-        option("mend", action.mend.map(|mend| word(&Some(mend))));
+        option("mend", action.mend.map(word));
         text
     }
 
@@ -220,11 +217,12 @@ impl Drawn {
     pub fn may_be_lost(&self, report: &Report) -> bool {
         let happened = |at: At, what: &str| report.marks.iter().any(|mark| mark.at == at && mark.what == what);
         let ready = happened(At::Destination, "says ready");
-        happened(At::Source, DIES) && (happened(At::Destination, DIES) || !ready || self.may_follow())
+        happened(At::Source, HOST_DIES) && (happened(At::Destination, HOST_DIES) || !ready || self.may_follow())
     }
 }
 
-fn word<T: serde::Serialize>(value: &Option<T>) -> String {
+/// The word of a scenario file for a value.
+fn word<T: serde::Serialize>(value: T) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
@@ -297,8 +295,8 @@ impl Live {
                 (At::Link, "cut") if mark.what.ends_with("for good") => "cut for good",
                 (At::Link, "cut") => "cut for a time",
                 (At::Link, kind) => kind,
-                (At::Source, _) if mark.what == DIES => "source dies",
-                (At::Destination, _) if mark.what == DIES => "destination dies",
+                (At::Source, _) if mark.what == HOST_DIES => "source dies",
+                (At::Destination, _) if mark.what == HOST_DIES => "destination dies",
                 _ => continue,
             };
             match mark.at {

@@ -87,7 +87,7 @@ impl Emitter<'_, '_> {
         };
         let (same, other, join) = (self.builder.create_block(), self.builder.create_block(), self.builder.create_block());
         self.builder.set_cold_block(other);
-        let on_page = self.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, first, 4096 - (WINDOW + WIDEST - 1) + 1);
+        let on_page = self.builder.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, first, 4096 - (WINDOW + WIDEST - 1));
         self.builder.ins().brif(on_page, same, &[], other, &[]);
         self.builder.switch_to_block(same);
         let result = self.perform(host, by as i32, width, access);

@@ -2,7 +2,7 @@
 
 use super::{Emitter, Inherited, Next, Reason, handover, jump_at};
 use crate::block::Block;
-use crate::compile::plan::{Edge, Node, Shape};
+use crate::compile::plan::{Edge, Node, Shape, members};
 use crate::compile::{COUNT_BITS, Handover};
 use crate::state::Cpu;
 use crate::tlb::JumpEntry;
@@ -54,7 +54,7 @@ impl Emitter<'_, '_> {
             self.inherited[edge.to] = Some(Inherited { state: state.clone(), plain: plain.clone(), pages: pages.clone() });
             Vec::new()
         } else {
-            let mut narrow = (0..16).filter(|register| self.plan.nodes[edge.to].narrow >> register & 1 != 0);
+            let mut narrow = members(self.plan.nodes[edge.to].narrow);
             // The plan may not promise what was not emitted.
             self.broken |= !narrow.all(|register| self.is_narrow(self.state.registers[register]));
             self.arguments()
