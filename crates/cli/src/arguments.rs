@@ -1,9 +1,10 @@
 //! The command line: subcommands, options and their help, as one set of types.
 
 use crate::words;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use scenario::file::{Converge, Mend, MoveMode};
-use scenario::run::Compile;
+use scenario::file::{Converge, Mend, Mode, MoveMode, Paging, Policy};
+use scenario::run::{Compile, OTHER_VENDOR};
 use std::path::PathBuf;
 
 /// A deterministic, cycle-approximate simulator of x86 virtualization.
@@ -22,7 +23,7 @@ pub struct Arguments {
     /// Only what went wrong.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// More: the table of VM exits and the final registers.
+    /// More: of a run the table of VM exits and the final registers, of a test what passed, of a search the schedule, of a list what it leaves out.
     #[arg(short, long, global = true)]
     pub verbose: bool,
 }
@@ -65,14 +66,16 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Ledger {
     /// The CPU model that the guest comes from.
+    #[arg(value_parser = words::model(&[]))]
     pub from: String,
     /// The CPU model that it goes to.
+    #[arg(value_parser = words::model(&[]), hide_possible_values = true)]
     pub to: String,
     /// The CPU model that the guest's CPUID tells of; the default is the first.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = words::model(&[]), hide_possible_values = true)]
     pub guest_cpu: Option<String>,
     /// Tell the guest only of features that this model has, too; may be given several times.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = words::model(&[]), hide_possible_values = true)]
     pub common: Vec<String>,
     /// Do not tell the guest of this feature; may be given several times.
     #[arg(long, value_name = "FEATURE")]
@@ -98,8 +101,8 @@ pub struct Run {
     /// Only machines whose name (`zen3.trap-and-patch`) contains this.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
-    /// Write the trace there as NDJSON; with several machines, one file after the other.
-    #[arg(long, value_name = "FILE")]
+    /// Write the trace there as NDJSON; with several machines, one after the other.
+    #[arg(long, value_name = "FILE", value_parser = file())]
     pub trace: Option<PathBuf>,
     /// How code is executed.
     #[command(flatten)]
@@ -111,8 +114,8 @@ pub struct Run {
 pub struct Migrate {
     /// The scenario whose guest is moved; moves of its own script are left out.
     pub file: PathBuf,
-    /// The CPU model to move to, or `other-vendor`: the modern one of the vendor that the guest is not on.
-    #[arg(long, value_name = "MODEL", default_value = scenario::run::OTHER_VENDOR)]
+    /// The CPU model to move to.
+    #[arg(long, value_name = "MODEL", default_value = OTHER_VENDOR, value_parser = words::model(BESIDES))]
     pub to: String,
     /// Only machines whose name (`zen3.trap-and-patch`) contains this.
     #[arg(long, value_name = "TEXT")]
@@ -130,8 +133,8 @@ pub struct Migrate {
     #[arg(long)]
     pub accept_missing_features: bool,
     /// The hypercall policy at the destination; the default is the one so far.
-    #[arg(long, value_name = "POLICY")]
-    pub policy: Option<String>,
+    #[arg(long, value_name = "POLICY", value_parser = words::parser::<Policy>(&[]))]
+    pub policy: Option<Policy>,
     /// How memory travels: in rounds while the guest runs at the source, or mostly while it runs at the destination.
     #[arg(long, value_parser = words::parser::<MoveMode>(&["pause"]), default_value = "pre-copy")]
     pub mode: MoveMode,
@@ -166,7 +169,7 @@ pub struct Migrate {
     #[arg(long, value_parser = words::parser::<Mend>(&[]))]
     pub mend: Option<Mend>,
     /// Write the trace there as NDJSON; with several machines, one after the other.
-    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    #[arg(long, value_name = "FILE", conflicts_with = "check", value_parser = file())]
     pub trace: Option<PathBuf>,
     /// How code is executed.
     #[command(flatten)]
@@ -185,7 +188,7 @@ pub struct Checkpoint {
     #[arg(long, value_name = "MOMENT")]
     pub at: String,
     /// Where to write it.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = file())]
     pub output: PathBuf,
     /// How code is executed.
     #[command(flatten)]
@@ -224,7 +227,7 @@ pub struct Restore {
 #[derive(Debug, Args)]
 pub struct Cut {
     /// Write the run to this file when the moment of `--at` comes, and go on; `trapline restore` goes on from there once more.
-    #[arg(long, value_name = "FILE", requires = "at")]
+    #[arg(long, value_name = "FILE", requires = "at", value_parser = file())]
     pub checkpoint: Option<PathBuf>,
     /// When: exit:N, cycle:N, instruction:N, hypercall:N, since the guest's start, label:NAME or address:N, the last two also with :PASS.
     #[arg(long, value_name = "MOMENT", requires = "checkpoint")]
@@ -259,17 +262,18 @@ pub struct Test {
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
     /// How many scenarios run at the same time; the default is one per CPU of the host.
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = jobs)]
     pub jobs: Option<usize>,
-    /// Where the reviewed traces are; the default is the directory `snapshots` beside the first path.
+    /// Where the reviewed traces are; the default is the directory `snapshots` beside the path, or beside the nearest directory above it that
+    /// has one.
     #[arg(long, value_name = "DIR")]
     pub snapshots: Option<PathBuf>,
-    /// Accept the traces of this run as the reviewed ones.
+    /// Accept the traces of this run as the reviewed ones, and remove those that no run belongs to any more.
     #[arg(long)]
     pub accept: bool,
-    /// Ask instead whether each guest survives a move to this CPU model (`other-vendor`: the modern one of the other vendor) and back, at every
-    /// exit and before random instructions: it must come to the same end.
-    #[arg(long = "move", value_name = "MODEL", conflicts_with = "accept")]
+    /// Ask instead whether each guest survives a move to this CPU model and back, at every exit and before random instructions: it must come to
+    /// the same end.
+    #[arg(long = "move", value_name = "MODEL", conflicts_with = "accept", value_parser = words::model(BESIDES))]
     pub move_to: Option<String>,
     /// With `--move`: how many exits and how many instructions at most are tried one by one; one more journey moves at every exit.
     #[arg(long, value_name = "N", default_value_t = 32, requires = "move_to")]
@@ -323,10 +327,10 @@ pub struct Explore {
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = StoreBuffers::BeforeLoads)]
     pub store_buffers: StoreBuffers,
     /// How many runs are made at the same time; the default is one per CPU of the host. The result does not depend on it.
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = jobs)]
     pub jobs: Option<usize>,
     /// Write the first violation there, as a scenario that replays it.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = file())]
     pub output: Option<PathBuf>,
 }
 
@@ -362,14 +366,17 @@ pub struct Boot {
     /// A file handed to a multiboot image as a module; may be given several times.
     #[arg(long = "module", value_name = "FILE")]
     pub modules: Vec<PathBuf>,
-    /// Write the serial output there instead of to the standard output.
+    /// Write the serial output there instead of to the standard output (`-`).
     #[arg(long, value_name = "FILE")]
     pub serial: Option<PathBuf>,
-    /// The vendor, when no CPU model is given.
+    /// What the guest finds at its serial port, from its start on: this file, or the whole standard input (`-`).
+    #[arg(long, value_name = "FILE")]
+    pub serial_input: Option<PathBuf>,
+    /// The vendor, when no CPU model is given; the default is Intel.
     #[arg(long, value_enum, conflicts_with = "cpu")]
     pub vendor: Option<VendorName>,
-    /// The CPU model.
-    #[arg(long, value_name = "MODEL")]
+    /// The CPU model; the default is the modern one of the vendor.
+    #[arg(long, value_name = "MODEL", value_parser = words::model(&[]))]
     pub cpu: Option<String>,
     /// How many CPUs.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -377,13 +384,13 @@ pub struct Boot {
     /// How much RAM, for example 64M.
     #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = size)]
     pub memory: u64,
-    /// The hypercall policy, or `none` for the bare machine.
-    #[arg(long, value_name = "POLICY", default_value = "none")]
-    pub hypervisor: String,
-    /// Under a hypervisor: `nested` or `shadow` paging. The default is nested where the CPU model has it.
-    #[arg(long, value_name = "KIND", requires = "hypervisor")]
-    pub paging: Option<String>,
-    /// Write the trace there as NDJSON (`-` for text on the standard output).
+    /// Run it under the hypervisor, with this policy of hypercalls, or on the bare machine.
+    #[arg(long, value_name = "POLICY", default_value = "none", value_parser = words::parser::<Policy>(&[]))]
+    pub hypervisor: Policy,
+    /// What the processor walks for a guest of the hypervisor. The default is nested paging where the CPU model has it.
+    #[arg(long, value_name = "KIND", requires = "hypervisor", value_parser = words::parser::<Paging>(&[]))]
+    pub paging: Option<Paging>,
+    /// Write the trace there as NDJSON (`-` for text on the standard output, between what the guest writes to its serial port).
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
     /// Let the trace of a guest under a hypervisor tell also of the exceptions and interrupts that its CPUs deliver through its own IDT; on the
@@ -403,8 +410,8 @@ pub struct Boot {
     #[arg(long, value_name = "ADDRESS", value_parser = number)]
     pub flat: Option<u64>,
     /// The environment flat code starts in.
-    #[arg(long, value_name = "MODE", default_value = "long64", requires = "flat")]
-    pub mode: String,
+    #[arg(long, default_value = "long64", requires = "flat", value_parser = words::parser::<Mode>(&[]))]
+    pub mode: Mode,
     /// How code is executed.
     #[command(flatten)]
     pub tiers: Tiers,
@@ -421,7 +428,7 @@ pub struct Explain {
     #[arg(required = true)]
     pub file: Option<PathBuf>,
     /// The CPU model whose capabilities count; the default is the modern one of the vendor.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = words::model(&[]))]
     pub cpu: Option<String>,
 }
 
@@ -442,6 +449,7 @@ pub enum Manual {
 #[derive(Debug, Args)]
 pub struct Row {
     /// Its name or number; without one, all are listed.
+    #[arg(allow_negative_numbers = true)]
     pub name: Vec<String>,
 }
 
@@ -498,7 +506,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// Options of `asm`.
 #[derive(Debug, Args)]
 pub struct Asm {
-    /// The assembly text.
+    /// The assembly text; `-` is the standard input.
     pub file: PathBuf,
     /// Address of the first byte.
     #[arg(long, value_name = "ADDRESS", default_value = "0", value_parser = number)]
@@ -506,7 +514,7 @@ pub struct Asm {
     /// Size of operands and addresses at the start.
     #[arg(long, value_name = "BITS", default_value_t = 64, value_parser = bits)]
     pub bits: u32,
-    /// Write the code there instead of a listing to the standard output.
+    /// Write the code there (`-`: to the standard output) instead of a listing.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
@@ -540,6 +548,27 @@ pub enum VendorName {
     Intel,
     /// SVM.
     Amd,
+}
+
+/// What `other-vendor` means, beside the names of CPU models.
+const BESIDES: &[(&str, &str)] = &[(OTHER_VENDOR, "The modern one of the vendor that the guest is not on")];
+
+/// A file to write to, where the standard output has something else.
+fn file() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
+        true => Err("the standard output has the report; name a file (`./-` if it is to have this name, /dev/stdout with --quiet)"),
+        false => Ok(path),
+    })
+}
+
+/// The most threads that are started.
+const MAX_JOBS: usize = 1024;
+
+fn jobs(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(jobs @ 1..=MAX_JOBS) => Ok(jobs),
+        _ => Err(format!("write a number from 1 to {MAX_JOBS}")),
+    }
 }
 
 fn size(text: &str) -> Result<u64, String> {

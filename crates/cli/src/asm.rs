@@ -2,20 +2,19 @@
 
 use crate::arguments::Asm;
 use crate::exit::Exit;
-use crate::output::Output;
+use crate::output::{Output, Standard};
 use assembler::{Bits, Options};
 use scenario::diagnostic::{Diagnostic, Diagnostics, Source};
+use std::io::Write;
 use std::sync::Arc;
 
 /// Assembles the file.
 pub fn asm(arguments: &Asm, output: &Output) -> Exit {
-    let name = arguments.file.display().to_string();
-    let text = match scenario::load::read_bounded(&arguments.file).map(String::from_utf8) {
-        Ok(Ok(text)) => text,
-        Ok(Err(_)) => {
-            output.error(format_args!("{name} is no UTF-8 text"));
-            return Exit::Invalid;
-        }
+    let standard = arguments.file.as_os_str() == "-";
+    let name = if standard { "standard input".to_owned() } else { arguments.file.display().to_string() };
+    let read = if standard { crate::input::standard(scenario::load::MAX_FILE) } else { scenario::load::read_bounded(&arguments.file) };
+    let text = match read.map_err(|error| error.to_string()).and_then(scenario::load::text) {
+        Ok(text) => text,
         Err(error) => {
             output.error(format_args!("cannot read {name}: {error}"));
             return Exit::Invalid;
@@ -51,11 +50,22 @@ pub fn asm(arguments: &Asm, output: &Output) -> Exit {
             return Exit::Invalid;
         }
     };
-    if let Some(path) = &arguments.output
-        && let Err(error) = std::fs::write(path, &program.bytes)
-    {
-        output.error(format_args!("cannot write {}: {error}", path.display()));
-        return Exit::Invalid;
+    match &arguments.output {
+        Some(path) if path.as_os_str() == "-" => {
+            if output.json() {
+                output.error("with --format json the standard output has the report alone: name a file instead of `-`");
+                return Exit::Invalid;
+            }
+            // What goes wrong there is told at the end of the command.
+            let _ = Standard.write_all(&program.bytes);
+        }
+        Some(path) => {
+            if let Err(error) = std::fs::write(path, &program.bytes) {
+                output.error(format_args!("cannot write {}: {error}", path.display()));
+                return Exit::Invalid;
+            }
+        }
+        None => {}
     }
     if output.json() {
         let bytes: String = program.bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -4,15 +4,19 @@ use crate::arguments::{Boot, Cut, Restore, VendorName};
 use crate::checkpoint::{Written, cannot_go_on, write_file};
 use crate::exit::Exit;
 use crate::output::Output;
+use crate::run::refused;
+use crate::streams::Streams;
 use scenario::boot::{BootOptions, Booted, Kind, RestoreOptions};
 use scenario::checkpoint::Checkpoint;
-use scenario::file::{Mode, Policy, Stop, Vendor};
+use scenario::file::{Policy, Stop, Vendor};
 use scenario::load::read_bounded;
 use scenario::run::Report;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
-use trace::{Format, Sink, Writer};
+use trace::Sink;
+
+/// The most bytes that are taken from the standard input for a guest.
+const MAX_TYPED: u64 = 16 << 20;
 
 /// Boots the image.
 pub fn boot(arguments: &Boot, output: &Output) -> Exit {
@@ -25,22 +29,11 @@ pub fn boot(arguments: &Boot, output: &Output) -> Exit {
     }
 }
 
-fn word<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T, String> {
-    // The words, and the message with all of them, are those of scenario files.
-    serde_json::from_value(text.into()).map_err(|error| format!("unknown {what}: {error}"))
-}
-
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     read_bounded(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-fn create(path: &Path) -> Result<BufWriter<File>, String> {
-    File::create(path).map(BufWriter::new).map_err(|error| format!("cannot write {}: {error}", path.display()))
-}
-
 fn attempt(arguments: &Boot, output: &Output) -> Result<Exit, String> {
-    let policy: Policy = word(&arguments.hypervisor, "hypercall policy")?;
-    let mode: Mode = word(&arguments.mode, "mode")?;
     let vendor = arguments.vendor.map(|vendor| match vendor {
         VendorName::Intel => Vendor::Intel,
         VendorName::Amd => Vendor::Amd,
@@ -54,72 +47,98 @@ fn attempt(arguments: &Boot, output: &Output) -> Result<Exit, String> {
         image: read(&arguments.image)?,
         name: arguments.image.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         kind: match arguments.flat {
-            Some(base) => Kind::Flat { base, mode },
+            Some(base) => Kind::Flat { base, mode: arguments.mode },
             None => Kind::Detect,
         },
         command_line: arguments.append.clone(),
         modules,
         cpu,
-        policy,
-        paging: arguments.paging.as_deref().map(|paging| word(paging, "kind of paging")).transpose()?,
+        policy: arguments.hypervisor,
+        paging: arguments.paging,
         vcpus: arguments.vcpus,
         memory: arguments.memory,
-        deliveries: policy == Policy::None || arguments.deliveries,
+        deliveries: arguments.hypervisor == Policy::None || arguments.deliveries,
         max_instructions: arguments.max_instructions,
         max_cycles: arguments.max_cycles,
         compile: arguments.tiers.compile(),
     };
-    let streams = Streams::new(arguments.serial.as_deref(), arguments.trace.as_deref(), output)?;
-    let booted = Booted::new(&options, streams.trace.is_some())?;
+    let input = arguments.serial_input.as_deref().map(typed).transpose()?;
+    // Files are made when it is certain that there is something to write.
+    let mut booted = Booted::new(&options, arguments.trace.is_some())?;
+    let alone = arguments.cut.checkpoint.is_some();
+    let streams = Streams::new(arguments.serial.as_deref(), arguments.trace.as_deref(), alone, output)?;
+    if let Some(input) = input {
+        booted.serial_input(&input);
+    }
     run(booted, &arguments.cut, streams, output)
 }
 
-/// Where the output of a guest goes, and its events.
-struct Streams {
-    serial: Box<dyn Write>,
-    trace: Option<Writer<Box<dyn Write>>>,
-}
-
-impl Streams {
-    fn new(serial: Option<&Path>, trace: Option<&Path>, output: &Output) -> Result<Self, String> {
-        let serial: Box<dyn Write> = match serial {
-            Some(path) => Box::new(create(path)?),
-            None if output.json() => Box::new(io::sink()),
-            None => Box::new(io::stdout()),
-        };
-        let trace = match trace {
-            None => None,
-            Some(path) if path.as_os_str() == "-" => {
-                Some(Writer::new(Box::new(BufWriter::new(io::stdout())) as Box<dyn Write>, Format::Text))
-            }
-            Some(path) => Some(Writer::new(Box::new(create(path)?) as Box<dyn Write>, Format::Ndjson)),
-        };
-        Ok(Self { serial, trace })
+/// What somebody typed for the guest before it starts.
+fn typed(path: &Path) -> Result<Vec<u8>, String> {
+    if path.as_os_str() != "-" {
+        return read(path);
     }
+    crate::input::standard(MAX_TYPED).map_err(|error| format!("cannot read the standard input: {error}"))
 }
 
 /// Goes on from a checkpoint of a booted guest.
 pub fn restore(checkpoint: Checkpoint, arguments: &Restore, output: &Output) -> Result<Exit, String> {
-    let streams = Streams::new(arguments.serial.as_deref(), arguments.trace.as_deref(), output)?;
     let options = RestoreOptions {
         compile: arguments.tiers.compile(),
-        watched: streams.trace.is_some(),
+        watched: arguments.trace.is_some(),
         deliveries: arguments.deliveries,
         max_instructions: arguments.max_instructions,
         max_cycles: arguments.max_cycles,
     };
     let booted = Booted::restore(checkpoint, &options).map_err(|error| cannot_go_on(arguments, error))?;
+    let alone = arguments.cut.checkpoint.is_some();
+    let streams = Streams::new(arguments.serial.as_deref(), arguments.trace.as_deref(), alone, output)?;
     run(booted, &arguments.cut, streams, output)
 }
 
 /// Runs a guest, to its end or to a checkpoint.
-fn run(mut booted: Booted, cut: &Cut, mut streams: Streams, output: &Output) -> Result<Exit, String> {
+fn run(booted: Booted, cut: &Cut, streams: Streams, output: &Output) -> Result<Exit, String> {
+    match go_on(booted, cut, streams, output) {
+        Ok(exit) => Ok(exit),
+        // Nobody reads on (`| head`): there is nobody to go on for, and nobody to tell.
+        Err(Failure::Stream(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Unfinished),
+        // What goes wrong on the standard output is told at the end of the command.
+        Err(Failure::Stream(_)) if crate::output::failure().is_some() => Ok(Exit::Invalid),
+        Err(Failure::Stream(error)) => Err(error.to_string()),
+        Err(Failure::Other(message)) => Err(message),
+    }
+}
+
+/// Why a run ends before its end.
+enum Failure {
+    /// A stream could not be written.
+    Stream(io::Error),
+    /// Something else, in words.
+    Other(String),
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::Other(message)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Stream(error)
+    }
+}
+
+fn go_on(mut booted: Booted, cut: &Cut, mut streams: Streams, output: &Output) -> Result<Exit, Failure> {
     let until = cut.at.as_deref().map(|at| booted.moment(at)).transpose()?;
-    let mut go_on = |booted: &mut Booted, until| {
+    if streams.together {
+        booted.hand_on_finely();
+    }
+    let mut part = |booted: &mut Booted, until| {
         let sink = streams.trace.as_mut().map(|writer| writer as &mut dyn Sink);
         booted.run(until, &mut streams.serial, sink)
     };
-    let (mut written, mut report) = (None, go_on(&mut booted, until));
+    let (mut written, mut report) = (None, part(&mut booted, until)?);
     if let (None, Some(file)) = (&report, &cut.checkpoint) {
         let bytes = write_file(file, |to| booted.checkpoint(to))?;
         let done = Written { file, title: booted.image().to_owned(), machine: booted.machine().to_owned(), bytes, totals: booted.totals() };
@@ -129,15 +148,16 @@ fn run(mut booted: Booted, cut: &Cut, mut streams: Streams, output: &Output) -> 
         }
         written = Some(done);
         if !cut.stop {
-            report = go_on(&mut booted, None);
+            report = part(&mut booted, None)?;
         }
     }
-    streams.serial.flush().map_err(|error| format!("cannot write the serial output: {error}"))?;
+    let traced = streams.trace.is_some();
     if let Some(writer) = streams.trace {
-        writer.finish().map_err(|error| format!("cannot write the trace: {error}"))?;
+        writer.finish()?;
     }
+    streams.serial.flush()?;
     if let Some(report) = &report {
-        show(report, written.as_ref(), output);
+        show(report, traced, written.as_ref(), output);
     } else if let (true, Some(written)) = (output.json(), &written) {
         output.print(&format!("{:#}\n", written.json()));
     }
@@ -148,9 +168,23 @@ fn run(mut booted: Booted, cut: &Cut, mut streams: Streams, output: &Output) -> 
     Ok(report.as_ref().map_or(Exit::Success, exit_of))
 }
 
-fn show(report: &Report, written: Option<&Written<'_>>, output: &Output) {
+/// How to find out more about an end.
+fn hint(stop: Stop) -> Option<&'static str> {
+    match stop {
+        Stop::TripleFault => {
+            Some("--trace - shows the exceptions that led to it (under a hypervisor with --deliveries), --verbose the registers")
+        }
+        Stop::Livelock | Stop::UserspaceExit => Some("--trace - shows the exits that led to it, --verbose the registers"),
+        Stop::InstructionLimit => Some("--max-instructions sets the limit, --verbose shows where the guest was"),
+        Stop::CycleLimit => Some("--max-cycles sets the limit, --verbose shows where the guest was"),
+        _ => None,
+    }
+}
+
+fn show(report: &Report, traced: bool, written: Option<&Written<'_>>, output: &Output) {
     if output.json() {
         let mut document = report.to_json();
+        document["schema_version"] = 1.into();
         if let Some(written) = written {
             document["checkpoint"] = written.json();
         }
@@ -158,6 +192,12 @@ fn show(report: &Report, written: Option<&Written<'_>>, output: &Output) {
     } else if !output.quiet {
         // The serial output has the standard output for itself.
         output.complain(&format!("{}\n", report.summary_line()));
+        if output.verbose || exit_of(report) != Exit::Success {
+            output.complain(&refused(report, output.verbose, &|code, text| output.paint_error(code, text)));
+            if let (Some(hint), false) = (hint(report.stop), traced) {
+                output.complain(&format!("hint: {hint}\n"));
+            }
+        }
         if output.verbose {
             if report.summary.exits() > 0 {
                 output.complain(&format!("\n{}", report.summary.table()));

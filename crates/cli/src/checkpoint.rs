@@ -90,12 +90,13 @@ impl Interrupt for Once<'_> {
 
 /// The one machine of a scenario that is meant.
 fn only<'s>(scenario: &'s Scenario, text: Option<&str>) -> Result<&'s Variant, String> {
-    let mut fitting = scenario.machines(text);
-    let names = || scenario.variants.iter().map(Variant::name).collect::<Vec<_>>().join(", ");
-    match (fitting.next(), fitting.next()) {
-        (Some(variant), None) => Ok(variant),
-        (None, _) => Err(format!("no machine of the scenario has a name with that text, but {}", names())),
-        (Some(_), Some(_)) => Err(format!("a checkpoint is of one machine; choose one with --only: {}", names())),
+    let fitting = crate::run::machines(scenario, text)?;
+    match fitting[..] {
+        [variant] => Ok(variant),
+        _ => {
+            let names: Vec<String> = fitting.iter().map(|variant| variant.name()).collect();
+            Err(format!("a checkpoint is of one machine; choose one with --only: {}", names.join(", ")))
+        }
     }
 }
 
@@ -167,6 +168,9 @@ fn restore_scenario(checkpoint: checkpoint::Checkpoint, arguments: &Restore, out
     ];
     if let Some((option, _)) = for_guests.iter().find(|(_, given)| *given) {
         return Err(format!("{option} is for guests of `trapline boot`, and {} is a scenario's run", arguments.file.display()));
+    }
+    if arguments.trace.as_deref().is_some_and(|path| path.as_os_str() == "-") {
+        return Err("--trace: the standard output has the trace of a scenario as text; name a file for NDJSON".to_owned());
     }
     let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
     let restored = checkpoint::restore(checkpoint, options.compile).map_err(|error| match error {

@@ -200,7 +200,11 @@ fn explain_scenario(file: &Path, output: &Output) -> Exit {
         } else if report.refused.is_empty() {
             output.print(&format!("{name}: no CPU was left with a refused entry; {}\n", report.summary_line()));
         } else {
-            output.print(&format!("{name}: {}\n{}\n", report.summary_line(), crate::run::refused(&report, output)));
+            output.print(&format!(
+                "{name}: {}\n{}\n",
+                report.summary_line(),
+                crate::run::refused(&report, output.verbose, &|code, text| output.paint(code, text))
+            ));
         }
     }
     exit
@@ -209,10 +213,7 @@ fn explain_scenario(file: &Path, output: &Output) -> Exit {
 /// The name to show and the text. A log may hold bytes that are no UTF-8: they are no part of what is looked for.
 fn read(file: &Path) -> Result<(String, String), String> {
     let (name, bytes) = if file.as_os_str() == "-" {
-        let mut bytes = Vec::new();
-        let limit = audit::MAX_SIZE as u64 + 1;
-        let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
-        ("standard input".to_owned(), read.map(|_| bytes))
+        ("standard input".to_owned(), crate::input::standard(audit::MAX_SIZE as u64))
     } else {
         (file.display().to_string(), scenario::load::read_bounded(file))
     };

@@ -11,6 +11,20 @@ use std::path::{Component, Path, PathBuf};
 /// Explores the scenario.
 pub fn explore(arguments: &Explore, output: &Output) -> Exit {
     let Some(scenario) = crate::run::load(&arguments.file, output) else { return Exit::Invalid };
+    let variants = match crate::run::machines(&scenario, arguments.only.as_deref()) {
+        Ok(variants) => variants,
+        Err(message) => {
+            output.error(message);
+            return Exit::Invalid;
+        }
+    };
+    // A search may take long: what can be known of the file is known before it.
+    if let Some(path) = &arguments.output
+        && let Err(message) = writable(path)
+    {
+        output.error(message);
+        return Exit::Invalid;
+    }
     let pool = match rayon::ThreadPoolBuilder::new().num_threads(arguments.jobs.unwrap_or(0)).build() {
         Ok(pool) => pool,
         Err(error) => {
@@ -26,7 +40,7 @@ pub fn explore(arguments: &Explore, output: &Output) -> Exit {
     };
     let mut found: Vec<Exploration> = Vec::new();
     let mut written = false;
-    for variant in scenario.machines(arguments.only.as_deref()) {
+    for variant in variants {
         let target = if output.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(options.budget), target);
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos} of at most {len} runs on {msg}") {
@@ -44,7 +58,15 @@ pub fn explore(arguments: &Explore, output: &Output) -> Exit {
         };
         if !output.json() && (!output.quiet || exploration.finding.is_some()) {
             let name = output.paint("1", &exploration.machine);
-            output.print(&format!("{} on {name}\n{}\n", scenario.file.title, exploration.text(&options)));
+            output.print(&format!("{} on {name}\n{}", scenario.file.title, exploration.text(&options)));
+            if output.verbose && exploration.finding.is_some() {
+                // As a scenario's key `schedule` has them.
+                let document = exploration.to_json();
+                for turn in document["schedule"].as_array().into_iter().flatten() {
+                    output.print(&format!("               {turn}\n"));
+                }
+            }
+            output.print("\n");
         }
         if let (Some(finding), Some(path), false) = (&exploration.finding, &arguments.output, written) {
             let mut document = document(&scenario, variant, finding, &exploration.schedule);
@@ -56,10 +78,6 @@ pub fn explore(arguments: &Explore, output: &Output) -> Exit {
             written = true;
         }
         found.push(exploration);
-    }
-    if found.is_empty() {
-        output.error("no machine of the scenario has a name with that text");
-        return Exit::Invalid;
     }
     let violated = found.iter().any(|exploration| exploration.finding.is_some());
     if output.json() {
@@ -77,6 +95,18 @@ pub fn explore(arguments: &Explore, output: &Output) -> Exit {
         output.print(&format!("{document:#}\n"));
     }
     if violated { Exit::Failed } else { Exit::Success }
+}
+
+/// Whether a file can be made there; it is not made.
+fn writable(path: &Path) -> Result<(), String> {
+    let there = match path.metadata() {
+        Ok(_) => std::fs::OpenOptions::new().append(true).open(path).map(|_| ()),
+        Err(_) => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            std::fs::read_dir(parent).map(|_| ())
+        }
+    };
+    there.map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 /// What lies beside a scenario is named from where its copy is written.

@@ -56,6 +56,7 @@ pub fn inspect(arguments: &Inspect, output: &Output) -> Exit {
         None => Ok(overview(&contents, output)),
         Some(name) => section(&contents, name, output),
     };
+    let whole = shown.is_ok() && broken.is_none();
     match shown {
         Ok(text) => output.print(&text),
         Err(message) => output.error(message),
@@ -63,7 +64,7 @@ pub fn inspect(arguments: &Inspect, output: &Output) -> Exit {
     if let Some(message) = &broken {
         output.error(message);
     }
-    if broken.is_some() { Exit::Invalid } else { Exit::Success }
+    if whole { Exit::Success } else { Exit::Invalid }
 }
 
 fn overview(contents: &Contents, output: &Output) -> String {
@@ -116,6 +117,12 @@ fn section(contents: &Contents, text: &str, output: &Output) -> Result<String, S
         let address =
             scenario::quantity::parse_number(&path).ok_or_else(|| format!("`{path}` is no address; {name}.0x1000 shows a page"))?;
         let (frame, offset) = (address / PAGE_BYTES as u64, (address % PAGE_BYTES as u64) as usize & !15);
+        let value = |name: &str, path: &str| {
+            u64::try_from(i128::from(tree::find(&contents.values.get(name)?.tree().ok()?, path).ok()?.as_integer()?)).ok()
+        };
+        if let Some(size) = value("memory", "size").filter(|size| address >= *size) {
+            return Err(format!("there is no memory at {address:#x}; it ends at {size:#x}"));
+        }
         let zero = [0; PAGE_BYTES];
         let page = pages.get(&frame).map_or(&zero, |page| &**page);
         let bytes = &page[offset..(offset + DUMPED).min(PAGE_BYTES)];

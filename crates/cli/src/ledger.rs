@@ -47,7 +47,7 @@ fn read(arguments: &Ledger) -> Result<Table, String> {
         levelling = levelling.common(find(name)?);
     }
     for name in &arguments.without {
-        levelling = levelling.without(scenario::ledger::feature(name).ok_or_else(|| format!("unknown feature `{name}`"))?);
+        levelling = levelling.without(scenario::ledger::feature(name)?);
     }
     if let Some(name) = &arguments.vendor {
         let signature = name.as_bytes().try_into().map_err(|_| format!("`{name}` has not the twelve characters of a vendor's name"))?;

@@ -10,12 +10,14 @@ mod checkpoint;
 mod exit;
 mod explain;
 mod explore;
+mod input;
 mod inspect;
 mod ledger;
 mod migrate;
 mod moves;
 mod output;
 mod run;
+mod streams;
 mod test;
 mod words;
 
@@ -62,7 +64,13 @@ fn main() -> ExitCode {
         }
     });
     match outcome {
-        Ok(exit) => exit.into(),
+        Ok(exit) => match output::failure() {
+            Some(error) => {
+                output.error(format_args!("cannot write the standard output: {error}"));
+                Exit::Invalid.into()
+            }
+            None => exit.into(),
+        },
         Err(_) => {
             output.error("this is a defect of Trapline; please report it with the command line and the files it names");
             Exit::Internal.into()

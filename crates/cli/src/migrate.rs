@@ -26,14 +26,9 @@ pub fn migrate(arguments: &Migrate, output: &Output) -> Exit {
 
 /// The move that the options describe.
 fn action(arguments: &Migrate) -> Result<MigrateAction, String> {
-    let policy: Option<Policy> = match &arguments.policy {
-        // The words, and the message with all of them, are those of scenario files.
-        Some(name) => Some(serde_json::from_value(name.as_str().into()).map_err(|error| format!("--policy: {error}"))?),
-        None => None,
-    };
     let action = MigrateAction {
         to: arguments.to.clone(),
-        policy,
+        policy: arguments.policy,
         mode: Some(arguments.mode),
         link: Some(Link {
             bandwidth: arguments.bandwidth.clone(),
@@ -62,11 +57,7 @@ fn action(arguments: &Migrate) -> Result<MigrateAction, String> {
 /// The guests that are moved, each with its machine.
 fn journeys<'s>(scenario: &'s Scenario, arguments: &Migrate, options: &Options) -> Result<Vec<(&'s Variant, Journey)>, String> {
     let action = action(arguments)?;
-    let fitting: Vec<&Variant> = scenario.machines(arguments.only.as_deref()).collect();
-    if fitting.is_empty() {
-        let names: Vec<String> = scenario.variants.iter().map(Variant::name).collect();
-        return Err(format!("no machine of the scenario has a name with that text, but {}", names.join(", ")));
-    }
+    let fitting = crate::run::machines(scenario, arguments.only.as_deref())?;
     // Machines without a hypervisor cannot move; the others of the scenario may.
     let mut movable: Vec<&Variant> = fitting.iter().copied().filter(|variant| variant.policy != Policy::None).collect();
     if movable.is_empty() {
@@ -174,7 +165,7 @@ fn text(report: &Report, journey: &Journey, output: &Output) -> String {
     if let Some(hint) = hint(report, journey) {
         let _ = writeln!(text, "{}: {hint}", output.paint("1;36", "hint"));
     }
-    text += &crate::run::refused(report, output);
+    text += &crate::run::refused(report, output.verbose, &|code, text| output.paint(code, text));
     if report.passed() && !journey.is_judged() {
         text += "not judged: what the scenario expects does not come true without the moves of its own script\n\n";
     } else if report.passed() {

@@ -3,13 +3,11 @@
 use crate::arguments::Test;
 use crate::exit::Exit;
 use crate::output::Output;
-use crate::test::for_each_file;
+use crate::test::{Invalid, for_each_file};
 use models::{CpuModel, Vendor};
-use scenario::diagnostic::Diagnostics;
 use scenario::load::Scenario;
 use scenario::movement::{Effort, Outcome, Verdict, survives};
-use scenario::run::{OTHER_VENDOR, Options};
-use scenario::snapshot;
+use scenario::run::Options;
 use serde_json::json;
 
 /// A machine of a scenario and what came of it.
@@ -17,17 +15,11 @@ type Item = (String, Verdict);
 
 /// Asks every guest.
 pub fn moves(arguments: &Test, to: &str, output: &Output) -> Exit {
-    if to != OTHER_VENDOR
-        && let Err(error) = models::find(to)
-    {
-        output.error(error);
-        return Exit::Invalid;
-    }
     let options = Options { events: 0, compile: arguments.tiers.compile() };
     let effort = Effort { exits: arguments.moves, instructions: arguments.moves, faults: arguments.faults, seed: 1 };
-    let results = for_each_file(&arguments.paths, arguments.jobs, output, |root, file| -> Result<Vec<Item>, Diagnostics> {
-        let scenario = Scenario::load(file)?;
-        let story = snapshot::story_name(root, file);
+    let results = for_each_file(arguments, output, |trees, file| -> Result<Vec<Item>, Invalid> {
+        let scenario = Scenario::load(file).map_err(|diagnostics| Invalid { file: file.to_owned(), diagnostics })?;
+        let story = trees.name(file);
         let named = scenario.variants.iter().map(|variant| (format!("{story} on {}", variant.name()), variant));
         Ok(named
             .filter(|(name, _)| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str())))
@@ -35,7 +27,7 @@ pub fn moves(arguments: &Test, to: &str, output: &Output) -> Exit {
             .collect())
     });
     match results {
-        Ok(results) => report(output, &results),
+        Ok(results) => report(arguments, output, &results),
         Err(exit) => exit,
     }
 }
@@ -49,14 +41,14 @@ fn model(name: &str, home: &CpuModel) -> &'static CpuModel {
     models::find(name).unwrap_or_else(|_| models::default_for(other))
 }
 
-fn report(output: &Output, results: &[Result<Vec<Item>, Diagnostics>]) -> Exit {
+fn report(arguments: &Test, output: &Output, results: &[Result<Vec<Item>, Invalid>]) -> Exit {
     let (mut survived, mut failed, mut other, mut invalid, mut moves) = (0_usize, 0_usize, 0_usize, 0_usize, 0_u64);
     for result in results {
         let items = match result {
             Ok(items) => items,
-            Err(diagnostics) => {
+            Err(it) => {
                 invalid += 1;
-                output.complain(&format!("{}\n", diagnostics.render(output.error_colours)));
+                it.print(output);
                 continue;
             }
         };
@@ -91,18 +83,18 @@ fn report(output: &Output, results: &[Result<Vec<Item>, Diagnostics>]) -> Exit {
             }
         }
     }
+    if invalid + failed + survived + other == 0 {
+        output.error(format_args!("no scenario or machine has a name with `{}`", arguments.only.as_deref().unwrap_or_default()));
+        return Exit::Invalid;
+    }
     if !output.json() {
         let good = failed + invalid == 0;
         let word = if good { output.paint("1;32", "pass") } else { output.paint("1;31", "FAIL") };
         output.print(&format!("{word}: {survived} survive {moves} moves, {failed} differ, {other} not comparable\n"));
     }
-    match (invalid, failed, survived + other) {
-        (0, 0, 0) => {
-            output.error("no scenario or machine has a name with that text");
-            Exit::Invalid
-        }
-        (0, 0, _) => Exit::Success,
-        (0, ..) => Exit::Failed,
+    match (invalid, failed) {
+        (0, 0) => Exit::Success,
+        (0, _) => Exit::Failed,
         _ => Exit::Invalid,
     }
 }

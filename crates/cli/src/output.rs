@@ -2,6 +2,44 @@
 
 use crate::arguments::{Arguments, Color, Format};
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+
+/// The first error of the standard output. A reader that has gone away (`| head`) is none.
+static FAILURE: OnceLock<io::Error> = OnceLock::new();
+
+/// The standard output. What goes wrong is also kept for [`failure`], so that nobody has to look who only prints.
+#[derive(Clone, Copy, Debug)]
+pub struct Standard;
+
+impl Standard {
+    fn note<T>(result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::BrokenPipe
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            let kept = error.raw_os_error().map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error);
+            // Only the first counts.
+            let _ = FAILURE.set(kept);
+        }
+        result
+    }
+}
+
+impl Write for Standard {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Self::note(io::stdout().lock().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Self::note(io::stdout().lock().flush())
+    }
+}
+
+/// What went wrong on the standard output, everything that waits included.
+pub fn failure() -> Option<&'static io::Error> {
+    let _ = Standard.flush();
+    FAILURE.get()
+}
 
 /// How the command talks.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +82,9 @@ impl Output {
         self.format == Format::Json
     }
 
-    /// Writes to the standard output. A reader that has gone away (`| head`) is no error.
+    /// Writes to the standard output. What goes wrong is told at the end of the command.
     pub fn print(&self, text: &str) {
-        let _ = io::stdout().lock().write_all(text.as_bytes());
+        let _ = Standard.write_all(text.as_bytes());
     }
 
     /// Writes to the standard error.

@@ -2,8 +2,8 @@
 
 use crate::arguments::Run;
 use crate::exit::Exit;
-use crate::output::Output;
-use scenario::load::Scenario;
+use crate::output::{Output, Standard};
+use scenario::load::{Scenario, Variant};
 use scenario::run::{Options, Report};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -14,15 +14,32 @@ pub fn load(file: &Path, output: &Output) -> Option<Scenario> {
     Scenario::load(file).map_err(|diagnostics| output.complain(&diagnostics.render(output.error_colours))).ok()
 }
 
+/// The machines whose names contain a text, or all; never none.
+///
+/// # Errors
+/// Says which there are.
+pub fn machines<'s>(scenario: &'s Scenario, only: Option<&str>) -> Result<Vec<&'s Variant>, String> {
+    let fitting: Vec<&Variant> = scenario.machines(only).collect();
+    match (fitting.is_empty(), only) {
+        (true, Some(only)) => {
+            let names: Vec<String> = scenario.variants.iter().map(Variant::name).collect();
+            Err(format!("no machine of the scenario has a name with `{only}`, but {}", names.join(", ")))
+        }
+        _ => Ok(fitting),
+    }
+}
+
 /// Runs the scenario.
 pub fn run(arguments: &Run, output: &Output) -> Exit {
     let Some(scenario) = load(&arguments.file, output) else { return Exit::Invalid };
     let options = Options { compile: arguments.tiers.compile(), ..Options::default() };
-    let chosen: Vec<_> = scenario.machines(arguments.only.as_deref()).collect();
-    if chosen.is_empty() {
-        output.error("no machine of the scenario has a name with that text");
-        return Exit::Invalid;
-    }
+    let chosen = match machines(&scenario, arguments.only.as_deref()) {
+        Ok(chosen) => chosen,
+        Err(message) => {
+            output.error(message);
+            return Exit::Invalid;
+        }
+    };
     let runs = chosen.into_iter().map(|variant| {
         let heading = format!("{} on {}\n", scenario.file.title, output.paint("1", &variant.name()));
         (heading, |sink: &mut dyn trace::Sink| Some(scenario::run::run(&scenario, variant, &options, Some(sink))))
@@ -56,11 +73,11 @@ pub fn print_runs<R: FnOnce(&mut dyn trace::Sink) -> Option<Report>>(
         if human {
             output.print(&heading);
         }
-        let mut text = human.then(|| trace::Writer::new(BufWriter::new(std::io::stdout().lock()), trace::Format::Text));
+        let mut text = human.then(|| trace::Writer::new(BufWriter::new(Standard), trace::Format::Text));
         let mut ndjson = trace.as_mut().map(|file| trace::Writer::new(file, trace::Format::Ndjson));
         let report = run(&mut trace::Tee(text.as_mut(), ndjson.as_mut()));
-        // A reader of the standard output that goes away is no error.
-        drop(text);
+        // What goes wrong on the standard output is told at the end of the command.
+        let _ = text.map(trace::Writer::finish);
         if let Some(Err(error)) = ndjson.map(|writer| writer.finish().map(|_| ())) {
             output.error(format_args!("cannot write the trace: {error}"));
             return Exit::Invalid;
@@ -114,7 +131,7 @@ fn verdict(report: &Report, output: &Output) -> String {
     for it in &report.moves {
         text += &format!("\n{}", it.text());
     }
-    text += &refused(report, output);
+    text += &refused(report, output.verbose, &|code, text| output.paint(code, text));
     if report.passed() {
         text += &format!("{}: every expectation came true\n\n", output.paint("1;32", "pass"));
     } else {
@@ -123,12 +140,12 @@ fn verdict(report: &Report, output: &Output) -> String {
     text
 }
 
-/// Which rules the last entries broke that the machine refused; empty if it refused none.
-pub fn refused(report: &Report, output: &Output) -> String {
-    let most = if output.verbose { usize::MAX } else { audit::text::SHOWN };
+/// Which rules the last entries broke that the machine refused; empty if it refused none. `paint` colours a text by an ANSI code.
+pub fn refused(report: &Report, verbose: bool, paint: &dyn Fn(&str, &str) -> String) -> String {
+    let most = if verbose { usize::MAX } else { audit::text::SHOWN };
     let mut text = String::new();
     for (vcpu, assessment) in &report.refused {
-        let report = audit::text::report(assessment, "", most, &|code, text| output.paint(code, text));
+        let report = audit::text::report(assessment, "", most, paint);
         text += &format!("\nthe last VM entry of CPU {vcpu} was refused\n{report}\n");
     }
     text

@@ -102,7 +102,9 @@ fn a_checkpoint_can_be_looked_into() {
     let (_, json, _) = trapline(&["inspect", &after, "hypervisor.policy", "--format", "json"]);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&json).expect("JSON")["value"], "trap-and-patch");
     let (code, _, error) = trapline(&["inspect", &after, "cpu/9/regs"]);
-    assert!(code == 2 || code == 0 && error.contains("there is no section `cpu/9/regs`"), "{error}");
+    assert!(code == 2 && error.contains("there is no section `cpu/9/regs`"), "{error}");
+    let (code, _, error) = trapline(&["inspect", &after, "memory/pages.0x99999999"]);
+    assert!(code == 2 && error.contains("there is no memory at 0x99999999"), "{error}");
     let (code, differences, _) = trapline(&["diff", &before, &after, "--verbose"]);
     assert_eq!(code, 1);
     assert!(differences.contains("hypervisor.statistics.exits: 0 -> 3"), "{differences}");

@@ -146,6 +146,211 @@ fn boot_reports_what_the_guest_said() {
     assert_eq!(code(&trapline(&["boot", &neither])), 2);
 }
 
+/// What has no effect is refused and not ignored, and a file that is no image is told by what it is.
+#[test]
+fn boot_says_what_does_not_go_together() {
+    let directory = scratch("boot-refuses");
+    let image = write(&directory, "halt.flat", &[0xf4]);
+    for (arguments, words) in [
+        (&["--paging", "shadow", "--hypervisor", "none"][..], "on the bare machine there are no tables of a hypervisor"),
+        (&["--append", "quiet"], "flat code has nowhere to receive a command line"),
+        (&["--module", &image], "flat code has nowhere to receive modules"),
+        (&["--flat", "0x8fff"], "lies over the environment's own memory at 0x1000..0xc000"),
+        (&["--trace", "-", "--format", "json"], "the standard output has the report alone"),
+        (&["--cpu", "zen"], "a similar value exists: 'zen3'"),
+        (&["--mode", "real"], "[possible values: real16, protected32, long64]"),
+        (&["--serial-input", "nowhere"], "cannot read nowhere"),
+    ] {
+        let mut all = vec!["boot", &image];
+        all.extend((arguments[0] != "--flat").then_some(["--flat", "0x10000"]).into_iter().flatten());
+        all.extend(arguments);
+        let output = trapline(&all);
+        assert_eq!((code(&output), output.stdout.len()), (2, 0), "{arguments:?}");
+        assert!(text(&output.stderr).contains(words), "{arguments:?}: {}", text(&output.stderr));
+    }
+    let checkpoint = directory.join("halt.tlcp").display().to_string();
+    let cut = ["boot", &image, "--flat", "0x10000", "--checkpoint", &checkpoint, "--at", "instruction:0", "--stop"];
+    assert_eq!(code(&trapline(&cut)), 0);
+    let mut linux = vec![0; 0x400];
+    linux[0x202..0x206].copy_from_slice(b"HdrS");
+    for (file, words) in [
+        (checkpoint, "`trapline restore` goes on from it"),
+        (write(&directory, "linux", &linux), "boot protocol is not modelled"),
+        (write(&directory, "story.json", b"{}"), "`trapline run` runs scenarios"),
+        (write(&directory, "guest.asm", b"hlt"), "`trapline asm --output FILE`"),
+        (write(&directory, "bytes", &[0xff, 0]), "`--flat ADDRESS`"),
+    ] {
+        let output = trapline(&["boot", &file]);
+        assert_eq!(code(&output), 2);
+        assert!(text(&output.stderr).contains(words), "{file}: {}", text(&output.stderr));
+    }
+}
+
+/// Serial output and events on one stream: each event begins a line, and what the guest writes comes with the exit in which it was written.
+#[test]
+fn serial_output_and_trace_share_the_standard_output() {
+    let directory = scratch("boot-together");
+    // mov dx, 0x3f8; mov al, 'x'; out dx, al; cpuid; hlt
+    let image = write(&directory, "x.flat", &[0x66, 0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, 0x0f, 0xa2, 0xf4]);
+    let boot = |more: &[&str]| trapline(&[&["boot", &image, "--flat", "0x10000", "--hypervisor", "direct"], more].concat());
+    let output = text(&boot(&["--trace", "-"]).stdout);
+    let place = |words: &str| output.find(words).unwrap_or_else(|| panic!("{words}: {output}"));
+    let [io, x, cpuid] = ["reason IO_INSTRUCTION", "\nx\n", "reason CPUID"].map(place);
+    assert!(io < x && x < cpuid, "{output}");
+    assert_eq!(text(&boot(&["--serial", "-"]).stdout), "x");
+    let report: serde_json::Value = serde_json::from_slice(&boot(&["--format", "json"]).stdout).expect("JSON");
+    let events = output.lines().filter(|line| line.contains("] ")).count();
+    assert_eq!((&report["schema_version"], &report["events"]), (&1.into(), &events.into()));
+    let crash = write(&directory, "crash.flat", &[0x0f, 0x0b]);
+    let output = trapline(&["boot", &crash, "--flat", "0x10000"]);
+    assert!(text(&output.stderr).contains("hint: --trace - shows the exceptions"), "{}", text(&output.stderr));
+}
+
+/// What is typed ahead is there from the start, from a file or the standard input.
+#[test]
+fn a_booted_guest_reads_what_was_typed() {
+    let directory = scratch("boot-typed");
+    let echo = "mov dx, 0x3fd\nwait: in al, dx\ntest al, 1\njz wait\nmov dx, 0x3f8\nin al, dx\nout dx, al\ncmp al, 10\njne back\nhlt\nback: mov dx, 0x3fd\njmp wait\n";
+    let source = write(&directory, "echo.asm", echo.as_bytes());
+    let image = directory.join("echo.flat").display().to_string();
+    assert_eq!(code(&trapline(&["asm", &source, "--origin", "0x10000", "-o", &image])), 0);
+    let typed = write(&directory, "typed", b"hello, guest\nnot read\n");
+    for (model, more) in [("zen3", &[][..]), ("skylake-server", &["--hypervisor", "trap-and-patch"])] {
+        let boot = ["boot", &image, "--flat", "0x10000", "--cpu", model, "--serial-input"];
+        let output = trapline(&[&boot[..], &[&typed], more].concat());
+        assert_eq!((code(&output), &*text(&output.stdout)), (0, "hello, guest\n"), "{}", text(&output.stderr));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_trapline"))
+            .args([&boot[..], &["-"], more].concat())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("the command runs");
+        std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), b"piped\n").expect("it is read");
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!((code(&output), &*text(&output.stdout)), (0, "piped\n"));
+    }
+}
+
+/// A reader that goes away ends a guest that would run for long; a disk that is full is an error of every command.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_standard_output_may_fail() {
+    use std::io::Read as _;
+    let directory = scratch("output-fails");
+    // mov dx, 0x3f8; out dx, al; jmp to the OUT
+    let image = write(&directory, "loop.flat", &[0x66, 0xba, 0xf8, 0x03, 0xee, 0xeb, 0xfd]);
+    for more in [&[][..], &["--trace", "-", "--hypervisor", "direct"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_trapline"))
+            .args([&["boot", &image, "--flat", "0x10000"], more].concat())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("the command runs");
+        let mut reader = child.stdout.take().expect("a pipe");
+        reader.read_exact(&mut [0; 8]).expect("there is output");
+        drop(reader);
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!((code(&output), &*text(&output.stderr)), (4, ""), "{more:?}");
+    }
+    let story = write(&directory, "story.json", STORY.replace("VALUE", "5").as_bytes());
+    let halt = write(&directory, "x.flat", &[0x66, 0xba, 0xf8, 0x03, 0xee, 0xf4]);
+    for arguments in [
+        &["run", &story][..],
+        &["run", &story, "--format", "json"],
+        &["schema"],
+        &["explain", "exit"],
+        &["boot", &halt, "--flat", "0x10000"],
+        &["boot", &halt, "--flat", "0x10000", "--trace", "-"],
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let output = Command::new(env!("CARGO_BIN_EXE_trapline")).args(arguments).stdout(full).current_dir(root()).output();
+        let output = output.expect("the command runs");
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        assert_eq!(text(&output.stderr).matches("cannot write the standard output: No space left").count(), 1, "{arguments:?}");
+    }
+    assert_eq!(code(&trapline(&["boot", &halt, "--flat", "0x10000", "--serial", "/dev/full"])), 2);
+    assert_eq!(code(&trapline(&["boot", &halt, "--flat", "0x10000", "--trace", "/dev/full"])), 2);
+}
+
+/// A part of a tree is compared with the traces of the whole, from wherever it is named; what belongs to no run is told, and removed.
+#[test]
+fn test_finds_the_tree_of_a_part_and_traces_without_a_run() {
+    let directory = scratch("test-trees");
+    let lesson = directory.join("lesson");
+    std::fs::create_dir_all(lesson.join("first part")).expect("a directory");
+    std::fs::create_dir_all(directory.join("snapshots")).expect("a directory");
+    let story = STORY.replace("VALUE", "5");
+    write(&lesson, "first part/a b.json", story.as_bytes());
+    let other = write(&lesson, "ünï%#.json", story.as_bytes());
+    let test = |from: &Path, arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_trapline")).arg("test").args(arguments).current_dir(from).output();
+        let output = output.expect("the command runs");
+        (code(&output), text(&output.stdout), text(&output.stderr))
+    };
+    assert_eq!(test(&directory, &["lesson", "--accept"]).0, 0);
+    assert!(directory.join("snapshots/first part/a b.zen3.none.snap").is_file());
+    for (from, path, passed) in [
+        (&*directory, "lesson", 2),
+        (&directory, "lesson/first part", 1),
+        (&directory, "lesson/first part/a b.json", 1),
+        (&lesson, ".", 2),
+        (&lesson, "first part/a b.json", 1),
+        (&lesson.join("first part"), "../ünï%#.json", 1),
+        (Path::new("/"), lesson.to_str().expect("UTF-8"), 2),
+    ] {
+        let (code, stdout, _) = test(from, &[path]);
+        assert_eq!((code, stdout), (0, format!("pass: {passed} passed, 0 failed\n")), "{path} from {}", from.display());
+    }
+    std::fs::remove_file(other).expect("it is there");
+    let (code, stdout, _) = test(&directory, &["lesson"]);
+    assert_eq!(code, 1);
+    assert!(stdout.contains("snapshots/ünï%#.zen3.none.snap\nthis reviewed trace belongs to no run"), "{stdout}");
+    assert!(test(&directory, &["lesson", "--format", "json"]).1.contains(r#""snapshot":"orphaned""#));
+    // Who looks at a part knows nothing of the rest.
+    for arguments in [&["lesson/first part"][..], &["lesson", "--only", "a b"]] {
+        assert_eq!(test(&directory, arguments).0, 0, "{arguments:?}");
+    }
+    write(&lesson, "broken.json", b"{");
+    let (code, stdout, _) = test(&directory, &["lesson", "--format", "json"]);
+    assert_eq!(code, 2);
+    assert!(stdout.contains(r#""file":"lesson/broken.json""#) && !stdout.contains("orphaned"), "{stdout}");
+    std::fs::remove_file(lesson.join("broken.json")).expect("it is there");
+    assert_eq!(test(&directory, &["lesson", "--accept"]).0, 0);
+    assert_eq!(test(&directory, &["lesson"]).0, 0);
+    let (code, stdout, stderr) = test(&directory, &["lesson", "--only", "nothing"]);
+    assert_eq!((code, &*stdout, &*stderr), (2, "", "error: no scenario or machine has a name with `nothing`\n"));
+}
+
+/// A file of another kind is told by what it is.
+#[test]
+fn what_is_no_text_is_told_by_what_it_is() {
+    let directory = scratch("no-text");
+    for (name, bytes, words) in [
+        ("utf16.json", &[0xff, 0xfe, b'{', 0][..], "it is UTF-16"),
+        ("latin1.json", b"{\n \"title\": \"\xfc\"", "the byte 0xfc in line 2 is no UTF-8"),
+        ("image.json", b"\x7fELF\xff", "`trapline boot` boots it"),
+        ("run.tlcp", b"\x89TRL\r\n\x1a\n", "`trapline restore` goes on from it"),
+    ] {
+        let file = write(&directory, name, bytes);
+        for command in ["run", "asm", "explore"] {
+            let output = trapline(&[command, &file]);
+            assert_eq!(code(&output), 2);
+            assert!(text(&output.stderr).contains(words), "{command} {name}: {}", text(&output.stderr));
+        }
+    }
+    // The standard output is no file where a report goes there.
+    for arguments in [
+        &["run", "scenarios/bare/hello.json", "--trace", "-"][..],
+        &["explore", "scenarios/smp/lock-naive.json", "-o", "-"],
+        &["checkpoint", "scenarios/bare/hello.json", "--only", "zen3", "--at", "instruction:1", "-o", "-"],
+    ] {
+        let output = trapline(arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        assert!(text(&output.stderr).contains("the standard output has the report"), "{}", text(&output.stderr));
+    }
+}
+
 #[test]
 fn asm_lists_writes_and_points_at_mistakes() {
     let directory = scratch("asm");
@@ -155,6 +360,7 @@ fn asm_lists_writes_and_points_at_mistakes() {
     let binary = directory.join("good.bin").display().to_string();
     assert_eq!(code(&trapline(&["asm", &source, "-o", &binary])), 0);
     assert_eq!(std::fs::read(&binary).expect("the code is there"), [0xb8, 1, 0, 0, 0, 0x0f, 0x01, 0xc1]);
+    assert_eq!(trapline(&["asm", &source, "-o", "-"]).stdout, [0xb8, 1, 0, 0, 0, 0x0f, 0x01, 0xc1]);
     let wrong = write(&directory, "bad.asm", b"start: mov eax, 1\n vmcal\n");
     let output = trapline(&["asm", &wrong]);
     assert_eq!(code(&output), 2);
@@ -217,6 +423,11 @@ fn explore_writes_what_it_found_as_a_scenario_that_replays_it() {
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("every schedule with at most 1 of 1 deviations"), "{}", text(&output.stdout));
     assert_eq!(code(&trapline(&["explore", "scenarios/bare/hello.json"])), 2);
+    // A search may take long: that its result cannot be written is known before it.
+    let output = trapline(&["explore", "scenarios/smp/lock-naive.json", "-o", "nowhere/found.json"]);
+    assert_eq!((code(&output), output.stdout.len()), (2, 0));
+    let output = text(&trapline(&["explore", "scenarios/smp/lock-naive.json", "--only", "zen3", "-v"]).stdout);
+    assert!(output.contains("\n               {\"cpu\":0,\"steps\":3}\n"), "{output}");
     assert_eq!(code(&trapline(&["explore", "scenarios/smp/whole.json", "--only", "no such"])), 2);
 }
 

@@ -124,14 +124,14 @@ fn json_has_the_report_and_exact_numbers() {
 #[test]
 fn mistakes_are_told_with_their_option() {
     for (arguments, words) in [
-        (&["--to", "z80"][..], "no CPU model `z80`"),
+        (&["--to", "z80"][..], "invalid value 'z80' for '--to <MODEL>'"),
         (&["--bandwidth", "fast"], "--bandwidth: `fast` is no bandwidth"),
         (&["--downtime", "3"], "--downtime: `3` is no time"),
         (&["--fault", "drop@nothing"], "--fault: there is no message `nothing`"),
-        (&["--policy", "banana"], "--policy: unknown variant"),
+        (&["--policy", "banana"], "invalid value 'banana' for '--policy <POLICY>'"),
         (&["--at", "noon"], "exit:N, cycle:N"),
         (&["--at", "label:nowhere"], "no label `nowhere`"),
-        (&["--only", "z80"], "no machine of the scenario has a name with that text"),
+        (&["--only", "z80"], "no machine of the scenario has a name with `z80`, but "),
         (&["--policy", "none"], "without a hypervisor"),
         (&["--rounds", "0"], "--rounds"),
         (&["--throttle", "100"], "--throttle"),

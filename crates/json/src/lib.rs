@@ -67,7 +67,11 @@ impl Node {
         match &self.kind {
             NodeKind::Null => "null",
             NodeKind::Boolean(_) => "a boolean",
-            NodeKind::Number(number) if number.is_f64() => "a number with a fraction",
+            NodeKind::Number(number) if number.is_f64() => match number.as_f64() {
+                Some(value) if value.abs() >= 9.3e18 => "a number beyond 64 bits",
+                Some(value) if value.fract() == 0.0 => "a number with an exponent or a fraction",
+                _ => "a number with a fraction",
+            },
             NodeKind::Number(_) => "an integer",
             NodeKind::String(_) => "a string",
             NodeKind::Array(_) => "an array",

@@ -16,6 +16,7 @@ use cpu::block::Compile;
 use models::CpuModel;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 use trace::Sink;
 
 /// What the image is.
@@ -78,6 +79,9 @@ pub fn model(name: Option<&str>, vendor: Option<Vendor>) -> Result<&'static CpuM
 }
 
 fn prepare(options: &BootOptions) -> Result<Loaded, String> {
+    if options.policy == Policy::None && options.paging.is_some() {
+        return Err("on the bare machine there are no tables of a hypervisor: leave the kind of paging out, or choose a policy".to_owned());
+    }
     if !(MIN_MEMORY..=MAX_MEMORY).contains(&options.memory) || !options.memory.is_multiple_of(4096) {
         return Err("RAM is from 1M to 3G, in whole pages of 4K".to_owned());
     }
@@ -89,6 +93,10 @@ fn prepare(options: &BootOptions) -> Result<Loaded, String> {
         if mode == Mode::Real16 && base > 0xffff {
             return Err("in real mode code starts at 0xffff at most".to_owned());
         }
+        if !options.command_line.is_empty() || !options.modules.is_empty() {
+            let what = if options.modules.is_empty() { "a command line" } else { "modules" };
+            return Err(format!("flat code has nowhere to receive {what}; a multiboot image has"));
+        }
         let program = Program {
             pieces: vec![(base, options.image.clone())],
             entry: base,
@@ -97,6 +105,13 @@ fn prepare(options: &BootOptions) -> Result<Loaded, String> {
             handlers: Vec::new(),
             labels: BTreeMap::new(),
         };
+        if let Some(taken) = program.reserved().filter(|taken| base < taken.end && taken.start < end) {
+            let Range { start, end: behind } = taken;
+            let help = "load it elsewhere, for example at 0x10000 (in real mode at 0x7c00)";
+            return Err(format!(
+                "the image at {base:#x}..{end:#x} lies over the environment's own memory at {start:#x}..{behind:#x}; {help}"
+            ));
+        }
         return Ok(load_program(&program, options.vcpus));
     }
     let modules = options.modules.iter().map(|(text, bytes)| Module { text: text.clone(), bytes: bytes.clone() }).collect();
@@ -111,13 +126,34 @@ fn prepare(options: &BootOptions) -> Result<Loaded, String> {
     match loader::load(&options.image, &multiboot) {
         Err(LoadError::NoMultibootHeader) if options.image.starts_with(b"\x7fELF") => {
             let elf = LoadOptions { kind: loader::Kind::Elf, image_name: String::new(), ..multiboot };
-            loader::load(&options.image, &elf).map(Loaded::Image).map_err(|error| error.to_string())
+            loader::load(&options.image, &elf).map(Loaded::Image).map_err(|error| with_help(&error))
         }
         Err(LoadError::NoMultibootHeader) => {
-            Err("the image has neither a multiboot header nor is it ELF; `--flat ADDRESS` boots it as bare code".to_owned())
+            Err(format!("the image has neither a multiboot header nor is it ELF; {}", advice(&options.image)))
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(with_help(&error)),
         Ok(image) => Ok(Loaded::Image(image)),
+    }
+}
+
+/// What is wrong with an image, and what can be done about it.
+pub(crate) fn with_help(error: &LoadError) -> String {
+    format!("{error}; {}", error.help())
+}
+
+/// What can be done with a file that is no image.
+fn advice(image: &[u8]) -> &'static str {
+    // "HdrS" of the boot protocol's header, Documentation/arch/x86/boot.rst.
+    const LINUX: &[u8] = b"HdrS";
+    let text = std::str::from_utf8(image).ok().map(str::trim_start);
+    match text {
+        _ if image.starts_with(&stream::MAGIC) => "it is a checkpoint: `trapline restore` goes on from it",
+        _ if image.get(0x202..0x206) == Some(LINUX) => "it is a Linux kernel, whose boot protocol is not modelled",
+        Some(text) if text.starts_with('{') => "it is JSON: `trapline run` runs scenarios",
+        Some(text) if !text.is_empty() => {
+            "it is text: `trapline asm --output FILE` makes code of assembly text, which `--flat ADDRESS` boots"
+        }
+        _ => "`--flat ADDRESS` boots it as bare code",
     }
 }
 
@@ -127,5 +163,6 @@ fn prepare(options: &BootOptions) -> Result<Loaded, String> {
 /// Says what is wrong with the image or the options.
 pub fn boot(options: &BootOptions, serial: &mut dyn Write, also: Option<&mut dyn Sink>) -> Result<Report, String> {
     let mut booted = Booted::new(options, also.is_some())?;
-    Ok(booted.run(None, serial, also).expect("no moment is waited for"))
+    let report = booted.run(None, serial, also).map_err(|error| error.to_string())?;
+    Ok(report.expect("no moment is waited for"))
 }

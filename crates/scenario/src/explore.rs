@@ -150,8 +150,8 @@ impl Exploration {
             None => row("violations", "none".to_owned()),
             Some(finding) => {
                 row("violation", finding.text());
-                let turns = self.schedule.len();
-                row("schedule", format!("{turns} turns, {} deviations, after {} runs to make it short", self.deviations, self.minimising));
+                let (turns, deviations) = (counted(self.schedule.len() as u64, "turn"), counted(self.deviations.into(), "deviation"));
+                row("schedule", format!("{turns}, {deviations}, after {} to make it short", counted(self.minimising, "run")));
             }
         }
         text
@@ -177,6 +177,11 @@ impl Exploration {
             "deviations": self.deviations,
         })
     }
+}
+
+/// A number of things, with their name in the singular where it is one.
+fn counted(number: u64, name: &str) -> String {
+    format!("{number} {name}{}", if number == 1 { "" } else { "s" })
 }
 
 /// What is looked for where a scenario does not say.

@@ -248,7 +248,7 @@ pub fn load(image: &Image, vcpus: u32, memory: u64) -> Result<Loaded, String> {
         Image::Program(program) => Ok(load_program(program, vcpus)),
         Image::Elf(bytes) => {
             let options = LoadOptions { kind: Kind::Elf, memory_size: memory, ..LoadOptions::default() };
-            loader::load(bytes, &options).map(Loaded::Image).map_err(|error| error.to_string())
+            loader::load(bytes, &options).map(Loaded::Image).map_err(|error| crate::boot::with_help(&error))
         }
         Image::Multiboot { bytes, name, command_line, modules } => {
             let modules = modules.iter().map(|(text, bytes)| Module { text: text.clone(), bytes: bytes.clone() }).collect();
@@ -260,7 +260,7 @@ pub fn load(image: &Image, vcpus: u32, memory: u64) -> Result<Loaded, String> {
                 modules,
                 ..LoadOptions::default()
             };
-            loader::load(bytes, &options).map(Loaded::Image).map_err(|error| error.to_string())
+            loader::load(bytes, &options).map(Loaded::Image).map_err(|error| crate::boot::with_help(&error))
         }
     }
 }

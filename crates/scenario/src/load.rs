@@ -61,6 +61,25 @@ pub fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The text of a file.
+///
+/// # Errors
+/// Says why it is none, and what else the file may be.
+pub fn text(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let (bytes, valid) = (error.as_bytes(), error.utf8_error().valid_up_to());
+        match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it is UTF-16; save it as UTF-8".to_owned(),
+            _ if bytes.starts_with(&stream::MAGIC) => "it is a checkpoint, and no text: `trapline restore` goes on from it".to_owned(),
+            [0x7f, b'E', b'L', b'F', ..] => "it is an ELF image, and no text: `trapline boot` boots it".to_owned(),
+            _ => {
+                let line = 1 + bytes[..valid].iter().filter(|byte| **byte == b'\n').count();
+                format!("the byte {:#04x} in line {line} is no UTF-8; save it as UTF-8", bytes[valid])
+            }
+        }
+    })
+}
+
 /// A scenario that makes sense.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -136,7 +155,7 @@ impl Scenario {
         let unreadable =
             |error: &dyn std::fmt::Display| Diagnostics::from(Diagnostic::without_place(format!("cannot read {name}: {error}")));
         let bytes = read_bounded(path).map_err(|error| unreadable(&error))?;
-        let text = String::from_utf8(bytes).map_err(|error| unreadable(&error.utf8_error()))?;
+        let text = text(bytes).map_err(|why| unreadable(&why))?;
         let directory = path.parent().unwrap_or(Path::new(""));
         Self::parse(&name, text, &Directory(directory.to_owned()))
     }
@@ -282,9 +301,12 @@ impl Loader<'_> {
             match &machine.cpu {
                 Some(name) => self.model(name, &["machine", "cpu"]).into_iter().collect(),
                 None => {
-                    let diagnostic = self
-                        .at(&["machine"], "no CPU model is given")
-                        .hint("write `\"cpu\"` here, or a list of models in `\"matrix\": {\"cpu\": [...]}`");
+                    let names: Vec<_> = models::MODELS.iter().map(|model| model.name).collect();
+                    let hint = format!(
+                        "write `\"machine\": {{\"cpu\": ...}}`, or a list of models in `\"matrix\": {{\"cpu\": [...]}}`; there are {}",
+                        names.join(", ")
+                    );
+                    let diagnostic = self.at(&["machine"], "no CPU model is given").hint(hint);
                     self.report(diagnostic);
                     Vec::new()
                 }

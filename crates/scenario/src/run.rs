@@ -136,7 +136,7 @@ impl Report {
             "instructions": self.instructions.to_string(),
             "cycles": self.cycles.to_string(),
             "exits": exits,
-            "events": self.transcript.total(),
+            "events": self.summary.total(),
             "trace_hash": (self.transcript.total() > 0).then(|| format!("{:#018x}", self.transcript.hash())),
             "registers": registers,
             "serial": String::from_utf8_lossy(&self.serial),

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 /// The most scenarios of one tree, and the deepest it may be.
 const MAX_FILES: usize = 10_000;
 const MAX_DEPTH: usize = 8;
+/// The line of the header by which a reviewed trace is known.
+const SOURCE: &str = "\nsource: crates/scenario/../../snapshots/corpus.rs\n";
 
 /// Every scenario at or below a path, in the order of their names. Files that are named `*.schema.json` are no scenarios.
 pub fn scenario_files(path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -35,6 +37,93 @@ pub fn scenario_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// A tree of scenarios and its tree of reviewed traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trees {
+    /// The root of the scenarios: they are named from here.
+    pub scenarios: PathBuf,
+    /// The root of the traces.
+    pub snapshots: PathBuf,
+}
+
+impl Trees {
+    /// The trees that a path is about: the nearest directory at or above it that has `snapshots` beside itself, so that a part of a tree has the
+    /// names that it has in the whole. Where there is none, the path is the root (of a file, the directory it lies in).
+    ///
+    /// # Errors
+    /// The path is not there.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let whole = path.canonicalize()?;
+        let directory = if whole.is_dir() { &*whole } else { whole.parent().unwrap_or(&whole) };
+        let beside = |root: &Path| root.parent().map(|parent| parent.join("snapshots"));
+        // Right below the root of the file system lies somebody else's.
+        let there =
+            |root: &&Path| root.parent().is_some_and(|parent| parent.parent().is_some()) && beside(root).is_some_and(|it| it.is_dir());
+        let root = directory.ancestors().find(there).unwrap_or(directory);
+        Ok(Self { scenarios: root.to_owned(), snapshots: shown(beside(root).unwrap_or_else(|| root.join("snapshots"))) })
+    }
+
+    /// The same with traces that lie elsewhere.
+    ///
+    /// # Errors
+    /// The path is not there.
+    pub fn with(path: &Path, snapshots: PathBuf) -> io::Result<Self> {
+        let whole = path.canonicalize()?;
+        let root = match whole.is_dir() {
+            true => whole,
+            // Of a single file the directory it lies in is its theme.
+            false => whole.ancestors().nth(2).unwrap_or(&whole).to_owned(),
+        };
+        Ok(Self { scenarios: root, snapshots })
+    }
+
+    /// The name of a scenario in its tree.
+    pub fn name(&self, file: &Path) -> String {
+        story_name(&self.scenarios, &file.canonicalize().unwrap_or_else(|_| file.to_owned()))
+    }
+
+    /// The reviewed traces of scenarios at or below a path that no run belongs to any more, in the order of their names. `made` knows the traces
+    /// that do.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn orphans(&self, path: &Path, made: &dyn Fn(&Path) -> bool) -> io::Result<Vec<PathBuf>> {
+        let whole = path.canonicalize()?;
+        let mut waiting = match whole.strip_prefix(&self.scenarios) {
+            Ok(relative) if whole.is_dir() => vec![(self.snapshots.join(relative), 0)],
+            _ => Vec::new(),
+        };
+        let mut orphans = Vec::new();
+        while let Some((directory, depth)) = waiting.pop() {
+            let entries = match std::fs::read_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let path = entry?.path();
+                if path.is_dir() && depth < MAX_DEPTH {
+                    waiting.push((path, depth + 1));
+                } else if path.extension().is_some_and(|extension| extension == "snap") && !made(&path) {
+                    // Other tests may keep theirs in the same tree.
+                    let ours = std::fs::read_to_string(&path).is_ok_and(|text| text.starts_with("---\n") && text.contains(SOURCE));
+                    orphans.extend(ours.then_some(path));
+                }
+            }
+        }
+        orphans.sort();
+        Ok(orphans)
+    }
+}
+
+/// A path as messages show it: from the working directory, where it lies below that.
+fn shown(path: PathBuf) -> PathBuf {
+    let here = std::env::current_dir().and_then(|here| here.canonicalize());
+    match here {
+        Ok(here) => path.strip_prefix(here).map(Path::to_owned).unwrap_or(path),
+        Err(_) => path,
+    }
 }
 
 /// The name of a scenario: its path below the tree's root, without its extension, for example `edge-cases/e07-read-only-text`.
@@ -132,7 +221,7 @@ pub fn accept(path: &Path, text: &str) -> Comparison {
     if compare(path, text) == Comparison::Equal {
         return Comparison::Equal;
     }
-    let file = format!("---\nsource: crates/scenario/../../snapshots/corpus.rs\n---\n{}\n", text.trim_end());
+    let file = format!("---{SOURCE}---\n{}\n", text.trim_end());
     let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(path, file));
     match written {
         Ok(()) => Comparison::Accepted,

@@ -109,7 +109,7 @@ fn so_does_one_of_a_booted_guest() {
             compile: Compile::Never,
         };
         let mut booted = Booted::new(&options, true).expect("it can be booted");
-        assert!(booted.run(Some(Until::Instruction(37)), &mut std::io::sink(), None).is_none());
+        assert!(booted.run(Some(Until::Instruction(37)), &mut std::io::sink(), None).expect("nothing is written").is_none());
         let mut whole = Vec::new();
         booted.checkpoint(&mut whole).expect("vectors take everything");
         go_on_from_damaged(cpu, &whole, cases(), |read| {
@@ -122,7 +122,7 @@ fn so_does_one_of_a_booted_guest() {
             };
             let mut booted = Booted::restore(read, &options).map_err(|error| error.to_string())?;
             let mut summary = trace::Summary::new();
-            booted.run(None, &mut std::io::sink(), Some(&mut summary));
+            booted.run(None, &mut std::io::sink(), Some(&mut summary)).map_err(|error| error.to_string())?;
             Ok(())
         });
     }

@@ -146,6 +146,11 @@ impl Summary {
         self.kinds[kind as usize]
     }
 
+    /// How many events there were in all.
+    pub fn total(&self) -> u64 {
+        self.kinds.iter().sum()
+    }
+
     /// How many exits there were in all.
     pub fn exits(&self) -> u64 {
         self.count(Kind::Exit) + self.count(Kind::SiliconExit)

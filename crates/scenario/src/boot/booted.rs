@@ -13,7 +13,7 @@ use crate::verdict::stop_name;
 use cpu::block::Compile;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use stream::{Bytes, Writer};
 use trace::{Event, Sink, Summary, SummaryRecord, Transcript};
 
@@ -28,6 +28,8 @@ const SYMBOLS: &str = "boot/symbols";
 const SLICE: u64 = 1_000_000;
 /// Cycles after which it is handed on at the latest: few instructions may take long, as repeated string instructions do.
 const SLICE_CYCLES: u64 = 20_000_000;
+/// Instructions after which it is handed on to somebody who sees it beside the events, if no VM exit comes before.
+const FINE_SLICE: u64 = 1000;
 
 /// What was booted, and how far its run is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,6 +62,8 @@ pub struct Booted {
     serial: Vec<u8>,
     summary: Summary,
     symbols: BTreeMap<String, u64>,
+    /// Serial output is handed on at every VM exit.
+    fine: bool,
 }
 
 /// How a run goes on from a checkpoint.
@@ -126,6 +130,7 @@ impl Booted {
             serial: Vec::new(),
             summary: Summary::new(),
             symbols: board::loader::symbols(&options.image),
+            fine: false,
         })
     }
 
@@ -157,7 +162,13 @@ impl Booted {
             serial: record.serial.0,
             summary: Summary::of_record(&record.events, machine::watch::reason),
             symbols,
+            fine: false,
         })
+    }
+
+    /// Has serial output handed on at every VM exit, for whoever shows it beside the events. It takes longer, and shows nowhere else.
+    pub fn hand_on_finely(&mut self) {
+        self.fine = true;
     }
 
     /// Writes the run, from which [`Self::restore`] goes on.
@@ -205,9 +216,17 @@ impl Booted {
         checkpoint::moment_of(text, self.policy, &self.symbols)
     }
 
-    /// Runs up to a moment, or to the end: then there is a report. Serial output goes to `serial` as it comes, every event to `also`. That a
-    /// moment is waited for, and what comes of it, shows nowhere in the run.
-    pub fn run(&mut self, until: Option<Until>, serial: &mut dyn Write, also: Option<&mut dyn Sink>) -> Option<Report> {
+    /// Bytes that the guest finds at its serial port, behind those that it has not read yet.
+    pub fn serial_input(&mut self, bytes: &[u8]) {
+        self.host.serial_input(bytes);
+    }
+
+    /// Runs up to a moment, or to the end: then there is a report. Serial output goes to `serial` as it comes, every event to `also`; `serial` is
+    /// flushed again and again, whether something was written or not. That a moment is waited for, and what comes of it, shows nowhere in the run.
+    ///
+    /// # Errors
+    /// Those of `serial`, at which the run stops on its way.
+    pub fn run(&mut self, until: Option<Until>, serial: &mut dyn Write, also: Option<&mut dyn Sink>) -> io::Result<Option<Report>> {
         let Self { host, summary, .. } = self;
         host.interrupt_at(until);
         let mut sink = Counter { summary, also };
@@ -217,22 +236,23 @@ impl Booted {
             if totals.instructions >= self.max_instructions {
                 break Ending::new(Stop::InstructionLimit, format!("the limit of {} instructions is reached", self.max_instructions));
             }
+            let (slice, exits) = if self.fine { (FINE_SLICE, totals.exits.saturating_add(1)) } else { (SLICE, u64::MAX) };
             let limits = Totals {
-                instructions: self.max_instructions.min(totals.instructions.saturating_add(SLICE)),
+                instructions: self.max_instructions.min(totals.instructions.saturating_add(slice)),
                 cycles: self.max_cycles.min(slice_end),
-                exits: u64::MAX,
+                exits,
                 hypercalls: u64::MAX,
             };
             let pause = host.run(&limits, None, &mut sink);
             let output = host.take_serial();
             if !output.is_empty() {
-                // A reader of the serial port that goes away does not stop the guest.
-                let _ = serial.write_all(&output).and_then(|()| serial.flush());
                 self.serial.extend(&output[..output.len().min(MAX_SERIAL - self.serial.len())]);
+                serial.write_all(&output)?;
             }
+            serial.flush()?;
             match pause {
                 Pause::Over(ending) => break ending,
-                Pause::Interrupted | Pause::Moment => return None,
+                Pause::Interrupted | Pause::Moment => return Ok(None),
                 Pause::Limit(Stop::CycleLimit) if slice_end >= self.max_cycles => {
                     break Ending::new(Stop::CycleLimit, format!("the limit of {} cycles is reached", self.max_cycles));
                 }
@@ -243,7 +263,7 @@ impl Booted {
         let refused = assess_refused(&mut **host);
         let totals = host.totals();
         sink.emit(totals.cycles, 0, Event::Stop { reason: format!("{}: {}", stop_name(ending.stop), ending.detail) });
-        Some(Report {
+        Ok(Some(Report {
             machine: self.machine.clone(),
             stop: ending.stop,
             detail: ending.detail,
@@ -257,6 +277,6 @@ impl Booted {
             summary: self.summary.clone(),
             refused,
             failures: Default::default(),
-        })
+        }))
     }
 }

@@ -85,7 +85,7 @@ fn cut(options: &BootOptions, watched: bool, mut next: impl FnMut(&Booted) -> Op
     let mut booted = Booted::new(options, watched).expect("it can be booted");
     let report = loop {
         let sink = watched.then_some(&mut writer as &mut dyn Sink);
-        if let Some(report) = booted.run(next(&booted), &mut told.serial, sink) {
+        if let Some(report) = booted.run(next(&booted), &mut told.serial, sink).expect("a vector takes everything") {
             break report;
         }
         cuts += 1;
@@ -167,10 +167,11 @@ fn a_trace_can_begin_at_a_checkpoint() {
         assert_eq!(end(&watched), end(&quiet), "{name}");
         let mut booted = Booted::new(&options, false).expect("it can be booted");
         let mut serial = Vec::new();
-        assert!(booted.run(Some(Until::Instruction(1500)), &mut serial, None).is_none());
+        assert!(booted.run(Some(Until::Instruction(1500)), &mut serial, None).expect("a vector takes everything").is_none());
         let mut rest = Vec::new();
         let mut writer = Writer::new(&mut rest, Format::Text);
-        let report = through_a_checkpoint(&mut booted, true).run(None, &mut serial, Some(&mut writer)).expect("it comes to its end");
+        let report = through_a_checkpoint(&mut booted, true).run(None, &mut serial, Some(&mut writer));
+        let report = report.expect("a vector takes everything").expect("it comes to its end");
         writer.finish().expect("memory takes everything");
         assert_eq!(serial, watched.serial, "{name}");
         assert_eq!(report.cycles.to_string(), end(&watched)[2], "{name}");

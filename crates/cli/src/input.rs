@@ -1,0 +1,13 @@
+//! What is read from the standard input.
+
+use std::io::{self, Read};
+
+/// The whole standard input, of so many bytes at most.
+pub fn standard(most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().take(most + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 <= most {
+        true => Ok(bytes),
+        false => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {most} bytes"))),
+    }
+}
