@@ -328,12 +328,13 @@ fn refusal(request: &Request<'_>, misses: &[(Miss, Code)], mut codes: Vec<Code>,
             Refusal { help: Some(listed), ..Refusal::new(message, Some(operand)) }
         }
         Miss::Range(operand) => {
-            let value = request.arguments.iter().find(|argument| argument.origin == operand).and_then(shown_value);
-            let message = match value {
+            let argument = request.arguments.iter().find(|argument| argument.origin == operand);
+            let help = argument.filter(|argument| matches!(argument.value, ArgumentValue::Memory(_))).map(|_| DISPLACEMENT.to_owned());
+            let message = match argument.and_then(shown_value) {
                 Some(value) => format!("{value} does not fit this operand of `{name}`"),
                 None => format!("the number does not fit this operand of `{name}`"),
             };
-            Refusal { by_value: true, ..Refusal::new(message, Some(operand)) }
+            Refusal { by_value: true, help, ..Refusal::new(message, Some(operand)) }
         }
         Miss::Reach(operand, distance) => {
             let message = format!("the target is {distance} bytes away, a short branch reaches -128 to 127");
@@ -351,6 +352,9 @@ fn refusal(request: &Request<'_>, misses: &[(Miss, Code)], mut codes: Vec<Code>,
         }
     }
 }
+
+/// What is said of a displacement that does not fit.
+const DISPLACEMENT: &str = "a displacement has 32 bits, with a sign in 64-bit addresses; a larger one goes into a register";
 
 /// The number in an operand, for a message.
 fn shown_value(argument: &Argument) -> Option<String> {

@@ -173,9 +173,9 @@ pub fn load(file: &[u8], options: &LoadOptions) -> Result<Image, LoadError> {
     };
     if kind != Kind::Multiboot {
         let what = if !options.command_line.is_empty() {
-            Some("a command line")
+            Some("a command line was given")
         } else if !options.modules.is_empty() {
-            Some("modules")
+            Some("modules were given")
         } else {
             None
         };

@@ -272,7 +272,7 @@ fn refusals_say_what_and_where() {
         (
             good(),
             LoadOptions { modules: vec![Module { text: String::new(), bytes: vec![] }], ..options() },
-            "modules was given, but the image has no Multiboot header",
+            "modules were given, but the image has no Multiboot header",
         ),
         (good(), LoadOptions { kind: Kind::Multiboot, ..options() }, "no Multiboot header in the first 8192 bytes"),
         (header(0x4, &[0; 5]), options(), "the Multiboot header at offset 0x0 requires features 0x0004, which are not modelled"),

@@ -86,7 +86,7 @@ fn attempt(arguments: &Bench, output: &Output) -> Result<Exit, String> {
         }
     }
     if table.rows.is_empty() {
-        return Err("nothing has a name with that text".to_owned());
+        return Err(format!("nothing that is measured has a name with `{}`", arguments.only.as_deref().unwrap_or_default()));
     }
     if output.json() {
         let document =
@@ -268,14 +268,14 @@ impl Table<'_> {
     fn head(&self, title: &str, columns: &[&str]) {
         if self.human() {
             let gap = if self.output.quiet { "" } else { "\n" };
-            let columns: String = columns.iter().map(|column| format!("{column:>21}")).collect();
+            let columns: String = columns.iter().map(|column| format!("{column:>22}")).collect();
             self.output.print(&format!("{gap}{}{columns}\n", self.output.paint("1", &format!("{title:34}"))));
         }
     }
 
     fn line(&self, name: &str, cells: &[String]) {
         if self.human() {
-            let cells: String = cells.iter().map(|cell| format!("{cell:>21}")).collect();
+            let cells: String = cells.iter().map(|cell| format!("{cell:>22}")).collect();
             self.output.print(&format!("  {name:32}{cells}\n"));
         }
     }

@@ -192,11 +192,13 @@ fn show(report: &Report, traced: bool, written: Option<&Written<'_>>, output: &O
     } else if !output.quiet {
         // The serial output has the standard output for itself.
         output.complain(&format!("{}\n", report.summary_line()));
-        if output.verbose || exit_of(report) != Exit::Success {
+        // A guest that says that all is well may have had entries refused on purpose.
+        let content = matches!(report.stop, Stop::DebugExit | Stop::Shutdown) && exit_of(report) == Exit::Success;
+        if output.verbose || !content {
             output.complain(&refused(report, output.verbose, &|code, text| output.paint_error(code, text)));
-            if let (Some(hint), false) = (hint(report.stop), traced) {
-                output.complain(&format!("hint: {hint}\n"));
-            }
+        }
+        if let (Some(hint), false) = (hint(report.stop), traced) {
+            output.complain(&format!("hint: {hint}\n"));
         }
         if output.verbose {
             if report.summary.exits() > 0 {

@@ -53,18 +53,34 @@ impl Written<'_> {
     }
 }
 
-/// Writes a checkpoint to a file. Its size in bytes.
+/// Writes a checkpoint to a file. Its size in bytes. An earlier file of this name is replaced by a whole one, or left as it was.
 ///
 /// # Errors
 /// Says why it cannot be written.
 pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<(), checkpoint::Error>) -> Result<u64, String> {
     let cannot = |error: &dyn std::fmt::Display| format!("cannot write {}: {error}", path.display());
-    let file = File::create(path).map_err(|error| cannot(&error))?;
+    // Of a link what it leads to is replaced; what is no file (a pipe, a device) can only be written.
+    let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let part = match place.metadata() {
+        Ok(metadata) if !metadata.is_file() => None,
+        _ => place.file_name().map(|name| {
+            let mut name = name.to_owned();
+            name.push(".part");
+            place.with_file_name(name)
+        }),
+    };
+    let file = File::create(part.as_ref().unwrap_or(&place)).map_err(|error| cannot(&error))?;
     let mut buffered = BufWriter::new(&file);
-    write(&mut buffered).map_err(|error| cannot(&error))?;
-    buffered.flush().map_err(|error| cannot(&error))?;
+    let written = write(&mut buffered).map_err(|error| cannot(&error)).and_then(|()| buffered.flush().map_err(|error| cannot(&error)));
     drop(buffered);
-    Ok(file.metadata().map_or(0, |metadata| metadata.len()))
+    let settled = match (&part, written) {
+        (Some(part), Ok(())) => std::fs::rename(part, &place).map_err(|error| cannot(&error)),
+        (_, written) => written,
+    };
+    if let (Some(part), Err(_)) = (&part, &settled) {
+        let _ = std::fs::remove_file(part);
+    }
+    settled.map(|()| file.metadata().map_or(0, |metadata| metadata.len()))
 }
 
 /// Interrupts a run once, and writes it.

@@ -35,6 +35,31 @@ fn checkpoint(directory: &Path, machine: &str, at: &str) -> String {
     file
 }
 
+/// A checkpoint that cannot be written whole leaves the one that was there, and nothing beside it; a link leads to where it led.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_whole_checkpoint_is_never_replaced_by_a_part() {
+    let directory = scratch("whole");
+    let old = checkpoint(&directory, "zen3", "exit:1");
+    let before = std::fs::read(&old).expect("it is there");
+    let link = directory.join("link").display().to_string();
+    std::os::unix::fs::symlink(&old, &link).expect("a link");
+    for (limit, code, left) in [("4", 2, true), ("unlimited", 0, false)] {
+        // Blocks of 512 bytes; without the signal's default a longer file is an error.
+        let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" \"$@\"");
+        let arguments = [env!("CARGO_BIN_EXE_trapline"), "checkpoint", STORY, "--only", "zen3", "--at", "exit:3", "--output", &link];
+        let output = Command::new("sh").arg("-c").arg(script).args(arguments).current_dir(root()).output().expect("a shell");
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(std::fs::read(&old).expect("it is there") == before, left);
+        let mut names: Vec<_> =
+            std::fs::read_dir(&directory).expect("it is there").map(|entry| entry.expect("an entry").file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["link", "zen3-exit-1"]);
+    }
+    assert_eq!(std::fs::read_link(&link).expect("a link").display().to_string(), old);
+    assert_eq!(trapline(&["restore", &link, "--quiet"]).0, 0);
+}
+
 #[test]
 fn what_is_restored_is_the_rest_of_the_run() {
     let directory = scratch("restored");

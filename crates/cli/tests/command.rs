@@ -386,7 +386,11 @@ fn bench_measures_and_compares() {
     assert!(text(&output.stdout).contains("VM exits a second") && text(&output.stdout).contains('×'), "{}", text(&output.stdout));
     assert!(!text(&output.stdout).contains("CPUID"));
     let output = quick(&[&story]);
-    assert!(text(&output.stdout).contains("runs a second") && text(&output.stdout).contains("zen3.none"), "{}", text(&output.stdout));
+    assert!(
+        text(&output.stdout).contains("runs a second instructions a second") && text(&output.stdout).contains("zen3.none"),
+        "{}",
+        text(&output.stdout)
+    );
     let output = quick(&["--only", "start"]);
     assert!(text(&output.stdout).contains("start to exit"), "{}", text(&output.stderr));
     for wrong in [&["--only", "nothing"][..], &["--seconds", "0"], &["--against", &story], &["nowhere.json"]] {
@@ -497,6 +501,14 @@ fn a_run_says_which_rule_an_entry_broke() {
             let output = text(&trapline(&arguments).stdout);
             assert!(output.contains(&format!("because of {rule}")), "{vendor} {arguments:?}: {output}");
         }
+        // As an image it says so, too: the environment's constants are those of every guest.
+        let constants = "TURNS equ 3\nPAGE_TABLE equ 0x7000\nCODE64 equ 8\nDATA equ 0x10\n";
+        let whole = write(&directory, "whole.asm", format!("{constants}{}", source.replace(good, bad)).as_bytes());
+        let image = directory.join("whole.flat").display().to_string();
+        let assembled = trapline(&["asm", &whole, "--origin", "0x10000", "-o", &image]);
+        assert_eq!(code(&assembled), 0, "{}", text(&assembled.stderr));
+        let output = text(&trapline(&["boot", &image, "--flat", "0x10000", "--cpu", cpu]).stderr);
+        assert!(output.contains(&format!("because of {rule}")), "{vendor}: {output}");
         assert_eq!(code(&trapline(&["explain", &file])), 1);
     }
 }

@@ -161,9 +161,9 @@ pub enum LoadError {
         offset: u64,
     },
     /// Only a Multiboot image can be given this.
-    #[error("{what} was given, but the image has no Multiboot header to receive it")]
+    #[error("{what}, but the image has no Multiboot header to receive it")]
     NotMultiboot {
-        /// What was given.
+        /// What was given, in words.
         what: &'static str,
     },
     /// A text that is passed as a C string contains its terminator.
