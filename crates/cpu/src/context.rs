@@ -5,9 +5,11 @@
 //! the TLB. The silicon, which changes everything at once and back again, may take up an old one: at once if nothing was removed from the TLB
 //! since ([`Cpu::resume_context`]), else as soon as walks have brought back every entry that the old context's finds came from
 //! ([`Cpu::renew_context`]). Those walks are made when they would be made anyway, so that no time is charged that would not be, and all of it.
+//! Until then the processor is in *limbo*, where nothing is known; what has to be kept meanwhile begins a context of its own.
 
+use crate::block::Mode;
 use crate::state::Cpu;
-use crate::tlb::{FetchPage, Translation};
+use crate::tlb::{FetchPage, LIMBO, Translation};
 
 /// The most entries of the TLB that a context is known to come from.
 const MOST: usize = 8;
@@ -21,7 +23,7 @@ const NONE: u64 = u64::MAX;
 pub struct ContextMark {
     context: u64,
     epoch: u64,
-    mode: crate::block::Mode,
+    mode: Mode,
     set: usize,
 }
 
@@ -149,8 +151,33 @@ impl Cpu {
     }
 
     /// The present context, to come back to: what the engine has cached for it is kept.
+    #[inline]
     pub fn mark_context(&self) -> ContextMark {
-        ContextMark { context: self.context, epoch: self.software_tlb.epoch, mode: self.code_mode, set: self.contexts.present }
+        // Limbo is not to come back to.
+        let epoch = if self.is_in_limbo() { NONE } else { self.software_tlb.epoch };
+        ContextMark { context: self.context, epoch, mode: self.code_mode, set: self.contexts.present }
+    }
+
+    #[inline]
+    fn is_in_limbo(&self) -> bool {
+        self.context & !1 == LIMBO
+    }
+
+    /// Something will be kept of the present context: if there is none, one begins, and the one that is awaited still is.
+    #[inline]
+    fn leave_limbo(&mut self) {
+        if self.is_in_limbo() {
+            self.begin_meanwhile();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_meanwhile(&mut self) {
+        let (leave, awaited) = (self.leave, self.contexts.awaited);
+        self.context_changed();
+        self.leave = leave;
+        self.contexts.awaited = awaited.filter(|mark| mark.epoch == self.software_tlb.epoch);
     }
 
     /// Instead of [`Self::context_changed`], when everything that translations depend on is again as it was at the mark, and nothing was
@@ -167,17 +194,38 @@ impl Cpu {
         }
     }
 
-    /// Instead of [`Self::context_changed`], when everything that translations depend on is again as it was at the mark, but entries of the
-    /// TLB were removed for that address space since: the context is another one until walks have brought back all that it came from.
+    /// Instead of [`Self::context_changed`], when CR0, CR3, CR4, EFER and whatever else translations depend on are again as they were at the
+    /// mark, but entries of the TLB were removed for that address space since: the context is another one until walks have brought back all
+    /// that it came from.
     pub fn renew_context(&mut self, mark: ContextMark) {
-        self.context_changed();
         let set = &mut self.contexts.sets[mark.set];
-        let known = set.context == mark.context & !1 && (1..=MOST).contains(&set.count);
-        if known && mark.epoch == self.software_tlb.epoch && mark.mode == self.code_mode {
-            set.found = 0;
-            self.contexts.awaited = Some(mark);
-            self.contexts.removals = self.tlb.removals();
+        let known = set.context == mark.context & !1 && (1..=MOST).contains(&set.count) && mark.epoch == self.software_tlb.epoch;
+        if !known || !self.is_decoded_as(&mark.mode) {
+            return self.context_changed();
         }
+        self.leave = true;
+        self.code_mode = mark.mode;
+        self.context = LIMBO | u64::from(self.cpl == 3);
+        self.contexts.sets[mark.set].found = 0;
+        self.contexts.awaited = Some(mark);
+        self.contexts.removals = self.tlb.removals();
+    }
+
+    /// Whether code is decoded as it was in a mode, if CR0, CR4 and EFER are as they were.
+    #[inline]
+    fn is_decoded_as(&self, mode: &Mode) -> bool {
+        if mode.bits == 64 && self.is_64bit() {
+            debug_assert_eq!(Mode { view: mode.view, ..self.mode(false) }, *mode);
+            return mode.view == self.view;
+        }
+        *mode == self.mode(false)
+    }
+
+    /// What was found in the TLB is for something that will be kept.
+    #[inline]
+    pub(crate) fn note_found(&mut self, page: &Translation) {
+        self.leave_limbo();
+        self.contexts.note(page, 0);
     }
 
     /// A walk has put the page `walked` into the TLB, and what it is for will be kept.
@@ -188,8 +236,48 @@ impl Cpu {
             None => false,
         };
         if !back {
+            self.leave_limbo();
             self.contexts.note(&self.walked, self.known_walks.last());
         }
+    }
+
+    /// Whether walks may bring a context back.
+    #[inline]
+    pub(crate) fn awaits_context(&self) -> bool {
+        self.contexts.awaited.is_some()
+    }
+
+    /// Makes the walk for the fetch at RIP if it is all that a context waits for, and takes that context up. Whether it did; if not, whatever
+    /// of it is left to do is done by an ordinary fetch.
+    #[inline]
+    pub(crate) fn fetch_awaited(&mut self) -> bool {
+        let Some(mark) = self.contexts.awaited else { return false };
+        let alone = self.contexts.sets[mark.set].count == 1 && mark.epoch == self.software_tlb.epoch;
+        alone && self.refetch(mark.set) && self.take_up_awaited(&mark)
+    }
+
+    /// Makes the walk that the fetch at RIP would make, where everything that translations follow from is as it was in a context that came from
+    /// one page alone: [`Self::translate`] with all that is known already left out. Where it is not as simple as that, whatever is left to do
+    /// is left to that, and the answer is false.
+    #[inline]
+    fn refetch(&mut self, set: usize) -> bool {
+        let (page, walk) = (&self.contexts.sets[set].pages[0], self.contexts.sets[set].walks[0]);
+        let linear = self.rip;
+        let plain =
+            linear & !(page.bytes - 1) == page.linear && self.is_64bit() && self.apic_access_page.is_none() && !self.buffers_stores();
+        let (space, pcid) = (self.address_space, self.pcid());
+        if walk == 0 || !plain || self.tlb.lookup(linear, space, pcid).is_some() {
+            return false;
+        }
+        let Some(levels) = self.known_fetch(linear, walk) else { return false };
+        let back = self.tlb.bring_back(page, space, pcid, walk);
+        self.charge_walk(levels, walk);
+        debug_assert!(self.fetch_agrees(linear, self.contexts.sets[set].pages[0]), "a known walk is what a walk finds");
+        if !back {
+            self.walked = self.contexts.sets[set].pages[0];
+            self.keep_walked();
+        }
+        back
     }
 
     /// Notes that a source of the awaited context is back, and takes up the context if it is the last. Whether it did.
@@ -201,18 +289,29 @@ impl Cpu {
             return false;
         }
         let set = &self.contexts.sets[mark.set];
-        let temporary = self.contexts.present;
         let (space, pcid) = (self.address_space, self.pcid());
         // None of those before it has had to make room for another.
         let mut others = set.pages[..set.count].iter().enumerate().filter(|(at, _)| *at != last);
         let stand = self.contexts.removals == self.tlb.removals()
             || others.all(|(_, page)| self.tlb.lookup(page.linear, space, pcid) == Some(page));
-        if !stand || mark.epoch != self.software_tlb.epoch || !self.contexts.take_up(mark) {
+        if !stand || mark.epoch != self.software_tlb.epoch {
             self.contexts.awaited = None;
             return false;
         }
-        self.contexts.sets[temporary].context = NONE;
-        self.contexts.free = Some(temporary);
+        self.take_up_awaited(mark)
+    }
+
+    /// Takes up the awaited context, whose sources are all back, in place of the one in between. Whether its sources were still its own.
+    #[inline]
+    fn take_up_awaited(&mut self, mark: &ContextMark) -> bool {
+        let meanwhile = (!self.is_in_limbo()).then_some(self.contexts.present);
+        if !self.contexts.take_up(mark) {
+            return false;
+        }
+        if let Some(meanwhile) = meanwhile {
+            self.contexts.sets[meanwhile].context = NONE;
+            self.contexts.free = Some(meanwhile);
+        }
         self.context = mark.context & !1 | u64::from(self.cpl == 3);
         true
     }

@@ -143,7 +143,17 @@ impl Cpu {
             if self.system_flags().rf() {
                 self.set_resume_flag(false);
             }
-            let known = self.jumps.find(self.rip, self.context);
+            let mut known = self.jumps.find(self.rip, self.context);
+            if known.is_none() && next.is_none() && self.awaits_context() {
+                // The walk for this fetch may be all that a context waits for which knows the code at RIP.
+                if !self.fetch_awaited()
+                    && let Err(trap) = self.fetch_place()
+                {
+                    self.fetch_failed(trap);
+                    continue;
+                }
+                known = self.jumps.find(self.rip, self.context);
+            }
             let found = match (next.or(known), self.jumps.find_any(self.rip)) {
                 (Some(entry), _) => Ok(entry),
                 (None, Some(entry)) => self.find_block_again(entry),

@@ -140,58 +140,80 @@ impl Cpu {
     #[inline]
     pub(crate) fn cached(&self, linear: u64, access: Access, privilege: Privilege) -> Option<&Translation> {
         let found = self.tlb.lookup(linear, self.address_space, self.pcid())?;
-        let complete = match access {
+        self.serves(found, Request { linear, access, privilege }).then_some(found)
+    }
+
+    /// Whether an entry of the TLB serves an access without a walk.
+    #[inline]
+    fn serves(&self, found: &Translation, request: Request) -> bool {
+        let complete = match request.access {
             Access::Read => found.nested_readable,
             Access::Write => found.dirty && found.nested_writable,
             Access::Fetch => found.nested_executable,
         };
-        (complete && self.allows(rights_of(found), Request { linear, access, privilege })).then_some(found)
+        complete && self.allows(rights_of(found), request)
     }
 
     /// Translates a linear address for an access, through the TLB or by a walk; the fault is #PF, or the silicon's.
     pub fn translate(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome<Translation> {
         if self.cr0.pg() || self.nested_paging {
-            if let Some(&found) = self.cached(linear, access, privilege) {
-                self.contexts.note(&found, 0);
-                return Ok(found);
+            let request = Request { linear, access, privilege };
+            match self.tlb.lookup(linear, self.address_space, self.pcid()) {
+                Some(&found) if self.serves(&found, request) => {
+                    self.note_found(&found);
+                    return Ok(found);
+                }
+                None => self.walk_missing(request)?,
+                Some(&found) => self.walk_insufficient(request, found)?,
             }
-            self.translate_anew(linear, access, privilege)?;
             return Ok(self.walked);
         }
         Ok(identity(linear & !(PAGE_BYTES - 1)))
     }
 
-    /// Translates by a walk, which the TLB cannot spare, into `walked`.
+    /// Walks for an address that the TLB has an entry of, which does not serve.
     #[inline(never)]
-    pub(crate) fn translate_anew(&mut self, linear: u64, access: Access, privilege: Privilege) -> Outcome {
-        let (space, pcid) = (self.address_space, self.pcid());
-        let insufficient = self.tlb.lookup(linear, space, pcid).copied();
-        if let Some(old) = &insufficient {
-            // The walk is to find whether it still holds.
-            let largest = self.tlb.flush_page(linear, space, pcid);
-            if largest > old.bytes {
-                self.lost_page(linear, largest, old.physical);
-            }
+    fn walk_insufficient(&mut self, request: Request, old: Translation) -> Outcome {
+        // The walk is to find whether it still holds.
+        let largest = self.tlb.flush_page(request.linear, self.address_space, self.pcid());
+        if largest > old.bytes {
+            self.lost_page(request.linear, largest, old.physical);
         }
-        let (mode, request) = (self.paging_mode(), Request { linear, access, privilege });
-        let walked = if !self.buffers_stores() && self.repeat_walk(mode, request) {
-            debug_assert!(self.walk_agrees(mode, request), "a known walk is what a walk finds");
-            Ok(())
-        } else {
-            self.walk_nested(mode, request)
-        };
+        let walked = self.walk_or_repeat(request);
         // SDM vol 3, 4.10.4.1 "Operations that Invalidate TLBs and Paging-Structure Caches": a page fault leaves no entry for its address.
-        if let Some(old) = insufficient
-            && (walked.is_err() || !self.walked.extends(&old))
-        {
+        if walked.is_err() || !self.walked.extends(&old) {
             self.lost_page(old.linear, old.bytes, old.physical);
         }
         walked?;
-        if let Some(displaced) = self.tlb.insert(self.walked, space, pcid) {
+        self.keep_walked();
+        Ok(())
+    }
+
+    /// Walks for an address that the TLB has no entry of.
+    fn walk_missing(&mut self, request: Request) -> Outcome {
+        self.walk_or_repeat(request)?;
+        self.keep_walked();
+        Ok(())
+    }
+
+    /// A walk into `walked`.
+    #[inline]
+    fn walk_or_repeat(&mut self, request: Request) -> Outcome {
+        let mode = self.paging_mode();
+        if !self.buffers_stores() && self.repeat_walk(mode, request) {
+            debug_assert!(self.walk_agrees(mode, request), "a known walk is what a walk finds");
+            return Ok(());
+        }
+        self.walk_nested(mode, request)
+    }
+
+    /// Puts `walked` into the TLB.
+    #[inline]
+    pub(crate) fn keep_walked(&mut self) {
+        if let Some(displaced) = self.tlb.insert_walked(self.walked, self.address_space, self.pcid(), self.known_walks.last()) {
             self.lost_page(displaced.linear, displaced.bytes, displaced.physical);
         }
         self.note_walk();
-        Ok(())
     }
 
     /// The TLB has lost an entry by itself: nothing that the engine keeps in front of it may outlive it, or what an access costs would
@@ -236,6 +258,13 @@ impl Cpu {
         let walked = self.walk(mode, request, &mut trail);
         self.budget = budget;
         !trail.is_unclean() && walked.is_ok_and(|(walked, _)| Translation { linear: self.walked.linear, ..walked } == self.walked)
+    }
+
+    /// Whether a fetch by the program is served by a page, and a walk for it comes to that page.
+    pub(crate) fn fetch_agrees(&mut self, linear: u64, page: Translation) -> bool {
+        let request = Request { linear, access: Access::Fetch, privilege: self.privilege() };
+        self.walked = page;
+        self.serves(&page, request) && self.walk_agrees(self.paging_mode(), request)
     }
 
     /// Whether rights suffice. SDM vol 3, 4.6.1 "Determination of Access Rights".

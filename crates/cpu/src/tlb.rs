@@ -39,6 +39,9 @@ pub(crate) struct SoftwareEntry {
     pub addend: u64,
 }
 
+/// The number of no context in particular: nothing is ever kept under it. See [`Cpu::renew_context`](crate::state::Cpu::renew_context).
+pub(crate) const LIMBO: u64 = 0xffe;
+
 /// No page: its bytes are zero, so that an empty table is memory that nobody has touched ([`crate::state::place`]). No context has the number zero.
 pub(crate) const EMPTY: SoftwareEntry = SoftwareEntry { tag: 0, addend: 0 };
 
@@ -84,7 +87,7 @@ impl SoftwareTlb {
     /// A context that no entry has, and whether the numbers began anew: whatever else is kept by context is then void.
     pub(crate) fn next_context(&mut self, user: bool) -> (u64, bool) {
         self.last_context += 2;
-        let anew = self.last_context > 0xffe;
+        let anew = self.last_context >= LIMBO;
         if anew {
             self.clear();
             // Zero marks empty entries.
@@ -109,6 +112,7 @@ impl SoftwareTlb {
 
     /// Keeps a page for reads, and for writes if it may be written.
     pub(crate) fn set(&mut self, linear: u64, entry: SoftwareEntry, writable: bool) {
+        debug_assert_ne!(entry.tag & 0xffe, LIMBO, "nothing is kept in limbo");
         self.filled = true;
         let slot = Self::slot(linear);
         self.read[slot] = entry;
@@ -131,6 +135,7 @@ impl SoftwareTlb {
 
     /// Keeps a page with code.
     pub(crate) fn set_code_page(&mut self, linear: u64, found: CodePageEntry) {
+        debug_assert_ne!(found.entry.tag & 0xffe, LIMBO, "nothing is kept in limbo");
         self.filled = true;
         self.code[Self::code_slot(linear)] = found;
     }
@@ -190,6 +195,7 @@ impl JumpCache {
     }
 
     fn put(&mut self, slot: usize, entry: JumpEntry) {
+        debug_assert_ne!(entry.context & !1, LIMBO, "nothing is kept in limbo");
         self.filled = true;
         self.entries[slot] = entry;
     }
@@ -304,18 +310,31 @@ struct Slot {
     translation: Translation,
 }
 
+/// An entry of a table, or what is left of one.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    slot: Slot,
+    /// False: the entry was removed, and only waits for a walk to bring it back as it was. Nobody else sees it.
+    live: bool,
+    /// The number of the walk that found it, or zero: see [`crate::paging::KnownWalks::last`].
+    walk: u64,
+}
+
+/// Up to how many entries a table keeps what is left of those that are removed: sweeping takes the time of both.
+const MOST_LEFT: usize = 8;
+
 /// A direct-mapped table that is swept in the time its entries take, not its places.
 #[derive(Clone, Debug)]
 struct Table {
-    /// For each place the number of its entry in `slots`, counted from one; zero: it is empty.
+    /// For each place the number of its entry in `entries`, counted from one; zero: it is empty.
     places: Vec<u16>,
     /// The entries, in no order.
-    slots: Vec<Slot>,
+    entries: Vec<Entry>,
 }
 
 impl Table {
     fn new(places: usize) -> Self {
-        Self { places: vec![0; places], slots: Vec::new() }
+        Self { places: vec![0; places], entries: Vec::new() }
     }
 
     /// The place of a page. Address spaces are spread, because host and guest tend to use the same addresses.
@@ -329,12 +348,19 @@ impl Table {
         self.place(slot.translation.linear, slot.translation.bytes, slot.address_space)
     }
 
-    /// Where in `slots` the entry is that serves an address.
+    /// Where in `entries` the one at the place of a page is.
+    #[inline]
+    fn number(&self, linear: u64, bytes: u64, address_space: u32) -> Option<usize> {
+        usize::from(self.places[self.place(linear, bytes, address_space)]).checked_sub(1)
+    }
+
+    /// Where in `entries` the entry is that serves an address.
     #[inline]
     fn find(&self, linear: u64, bytes: u64, address_space: u32, pcid: u16) -> Option<usize> {
-        let number = usize::from(self.places[self.place(linear, bytes, address_space)]).checked_sub(1)?;
-        let slot = &self.slots[number];
-        let hit = slot.address_space == address_space
+        let number = self.number(linear, bytes, address_space)?;
+        let Entry { slot, live, .. } = &self.entries[number];
+        let hit = *live
+            && slot.address_space == address_space
             && linear & !(slot.translation.bytes - 1) == slot.translation.linear
             && (slot.pcid == pcid || slot.translation.global);
         hit.then_some(number)
@@ -342,45 +368,71 @@ impl Table {
 
     #[inline]
     fn lookup(&self, linear: u64, bytes: u64, address_space: u32, pcid: u16) -> Option<&Translation> {
-        self.find(linear, bytes, address_space, pcid).map(|number| &self.slots[number].translation)
+        self.find(linear, bytes, address_space, pcid).map(|number| &self.entries[number].slot.translation)
     }
 
-    fn insert(&mut self, slot: Slot) -> Option<Translation> {
+    fn insert(&mut self, slot: Slot, walk: u64) -> Option<Translation> {
         let place = self.place_of(&slot);
+        let entry = Entry { slot, live: true, walk };
         match self.places[place] {
             0 => {
-                self.slots.push(slot);
-                self.places[place] = self.slots.len() as u16;
+                self.entries.push(entry);
+                self.places[place] = self.entries.len() as u16;
                 None
             }
-            number => Some(std::mem::replace(&mut self.slots[usize::from(number) - 1], slot).translation),
+            number => {
+                let old = std::mem::replace(&mut self.entries[usize::from(number) - 1], entry);
+                old.live.then_some(old.slot.translation)
+            }
         }
+    }
+
+    /// Brings back an entry that was removed, if it is one that the walk of a number found. Whether it did.
+    #[inline]
+    fn bring_back(&mut self, page: &Translation, address_space: u32, pcid: u16, walk: u64) -> bool {
+        let Some(number) = self.number(page.linear, page.bytes, address_space) else { return false };
+        let Entry { slot, live, walk: found } = &mut self.entries[number];
+        // Walks of one number came to the same.
+        let same = !*live && *found == walk && slot.address_space == address_space && slot.pcid == pcid;
+        debug_assert!(!same || slot.translation == *page);
+        *live |= same;
+        same
     }
 
     /// Removes an entry; the last takes its number.
     fn take(&mut self, number: usize) -> Slot {
-        let slot = self.slots.swap_remove(number);
+        let slot = self.entries.swap_remove(number).slot;
         let place = self.place_of(&slot);
         self.places[place] = 0;
-        if let Some(moved) = self.slots.get(number) {
-            let place = self.place_of(moved);
+        if let Some(moved) = self.entries.get(number) {
+            let place = self.place_of(&moved.slot);
             self.places[place] = number as u16 + 1;
         }
         slot
     }
 
+    #[inline]
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
+        if self.entries.len() <= MOST_LEFT {
+            self.entries.iter_mut().for_each(|entry| entry.live &= keep(&entry.slot));
+        } else {
+            self.retain_anew(keep);
+        }
+    }
+
+    #[inline(never)]
+    fn retain_anew(&mut self, keep: impl Fn(&Slot) -> bool) {
         let mut kept = 0;
-        for number in 0..self.slots.len() {
-            let slot = &self.slots[number];
-            let (stays, place) = (keep(slot), self.place_of(slot));
+        for number in 0..self.entries.len() {
+            let entry = &self.entries[number];
+            let (stays, place) = (entry.live && keep(&entry.slot), self.place_of(&entry.slot));
             if stays {
-                self.slots.swap(kept, number);
+                self.entries.swap(kept, number);
                 kept += 1;
             }
             self.places[place] = if stays { kept as u16 } else { 0 };
         }
-        self.slots.truncate(kept);
+        self.entries.truncate(kept);
     }
 
     /// Removes the entry that serves an address. Returns the bytes of its page.
@@ -389,9 +441,15 @@ impl Table {
         found.map_or(0, |number| self.take(number).translation.bytes)
     }
 
-    /// The entries in order of place.
+    /// What the entries hold, in no order.
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.entries.iter().filter(|entry| entry.live).map(|entry| &entry.slot)
+    }
+
+    /// What the entries hold, in order of place.
     fn in_order(&self) -> impl Iterator<Item = &Slot> {
-        self.places.iter().filter_map(|number| self.slots.get(usize::from(*number).checked_sub(1)?))
+        let entries = self.places.iter().filter_map(|number| self.entries.get(usize::from(*number).checked_sub(1)?));
+        entries.filter(|entry| entry.live).map(|entry| &entry.slot)
     }
 }
 
@@ -424,7 +482,7 @@ impl Tlb {
     pub(crate) fn fingerprint(&self) -> u64 {
         use std::hash::{DefaultHasher, Hash, Hasher};
         // In whatever order they came.
-        self.small.slots.iter().chain(&self.large.slots).fold(0, |sum: u64, slot| {
+        self.small.slots().chain(self.large.slots()).fold(0, |sum: u64, slot| {
             let mut hasher = DefaultHasher::new();
             slot.hash(&mut hasher);
             sum.wrapping_add(hasher.finish())
@@ -453,16 +511,31 @@ impl Tlb {
 
     /// Caches a translation. Returns the one, of whatever address space, that had to make room for it.
     pub fn insert(&mut self, translation: Translation, address_space: u32, pcid: u16) -> Option<Translation> {
+        self.insert_walked(translation, address_space, pcid, 0)
+    }
+
+    /// Caches a translation that the walk of a number came to.
+    #[inline]
+    pub(crate) fn insert_walked(&mut self, translation: Translation, address_space: u32, pcid: u16, walk: u64) -> Option<Translation> {
         self.version += 1;
         let slot = Slot { address_space, pcid, translation };
         let displaced = if translation.bytes == 4096 {
-            self.small.insert(slot)
+            self.small.insert(slot, walk)
         } else {
             self.sizes |= translation.bytes;
-            self.large.insert(slot)
+            self.large.insert(slot, walk)
         };
         self.removals += u64::from(displaced.is_some());
         displaced
+    }
+
+    /// Caches a translation again that the walk of a number came to, if what it was is still here: [`Tlb::insert_walked`], for less. Whether it did.
+    #[inline]
+    pub(crate) fn bring_back(&mut self, page: &Translation, address_space: u32, pcid: u16, walk: u64) -> bool {
+        let table = if page.bytes == 4096 { &mut self.small } else { &mut self.large };
+        let back = walk != 0 && table.bring_back(page, address_space, pcid, walk);
+        self.version += u64::from(back);
+        back
     }
 
     /// What it holds.
@@ -488,12 +561,13 @@ impl Tlb {
         Ok(())
     }
 
+    #[inline]
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
         self.version += 1;
         self.removals += 1;
         self.small.retain(&keep);
         self.large.retain(&keep);
-        if self.large.slots.is_empty() {
+        if self.large.entries.is_empty() {
             self.sizes = 0;
         }
     }

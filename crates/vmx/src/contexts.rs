@@ -8,29 +8,39 @@
 use cpu::state::{ContextMark, Cpu};
 use isa::vmx::EptPointer;
 
-/// What translations depend on, but for privilege and code segment, which the core compares itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Paging {
-    address_space: u32,
-    ept: Option<EptPointer>,
-    apic_access_page: Option<u64>,
-    registers: [u64; 4],
-    pdptes: [u64; 4],
-    alignment_check: bool,
-    breakpoints: u64,
-}
+/// What translations depend on, but for privilege and code segment, which the core compares itself. Words, so that comparing takes a few
+/// instructions.
+#[derive(Clone, Copy, Debug)]
+struct Paging([u64; 12]);
 
 impl Paging {
+    #[inline]
     fn of(cpu: &Cpu, ept: EptPointer) -> Paging {
-        Paging {
-            address_space: cpu.address_space,
-            ept: cpu.nested_paging.then_some(ept),
-            apic_access_page: cpu.apic_access_page,
-            registers: [cpu.cr0.into_bits(), cpu.cr3, cpu.cr4.into_bits(), cpu.efer.into_bits()],
-            pdptes: cpu.pdptes,
-            alignment_check: cpu.system_flags().ac(),
-            breakpoints: cpu.dr7.into_bits(),
-        }
+        let ept = if cpu.nested_paging { ept.into_bits() } else { 0 };
+        let alignment_check = u64::from(cpu.system_flags().ac());
+        let rest = u64::from(cpu.address_space) << 2 | u64::from(cpu.nested_paging) << 1 | alignment_check;
+        let [pdpte_0, pdpte_1, pdpte_2, pdpte_3] = cpu.pdptes;
+        Paging([
+            cpu.cr0.into_bits(),
+            cpu.cr3,
+            cpu.cr4.into_bits(),
+            cpu.efer.into_bits(),
+            pdpte_0,
+            pdpte_1,
+            pdpte_2,
+            pdpte_3,
+            cpu.dr7.into_bits(),
+            // No page has this address.
+            cpu.apic_access_page.unwrap_or(u64::MAX),
+            ept,
+            rest,
+        ])
+    }
+
+    /// Whether both are the same, without a branch for each word.
+    #[inline]
+    fn is(&self, other: &Paging) -> bool {
+        self.0.iter().zip(other.0).fold(0, |differences, (one, other)| differences | one ^ other) == 0
     }
 }
 
@@ -56,7 +66,7 @@ fn leave(cpu: &Cpu, ept: EptPointer) -> Option<Kept> {
 
 fn resume(cpu: &mut Cpu, ept: EptPointer, kept: &Option<Kept>) {
     match kept {
-        Some(kept) if kept.paging == Paging::of(cpu, ept) => {
+        Some(kept) if kept.paging.is(&Paging::of(cpu, ept)) => {
             if kept.flushed {
                 cpu.renew_context(kept.mark);
             } else {

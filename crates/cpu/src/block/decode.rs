@@ -33,8 +33,7 @@ impl Cpu {
     /// The entry of the block at RIP, where the jump cache knows one from another context: it is the same if RIP leads to the same physical
     /// address and code is decoded in the same way, which spares the search.
     pub(crate) fn find_block_again(&mut self, entry: *const Insn) -> Outcome<*const Insn> {
-        let linear = self.fetch_linear(self.rip)?;
-        let physical = self.fetch_physical(linear)?;
+        let (linear, physical) = self.fetch_place()?;
         debug_assert_eq!(self.code_mode, self.mode(false), "a change of mode makes another context");
         let block = Block::at(Block::of_entry(entry));
         if block.print.physical == physical && block.mode == self.code_mode && self.is_current(entry) {
@@ -46,9 +45,15 @@ impl Cpu {
     /// The entry of the block at RIP, decoded if need be. Faults are those of the instruction fetch.
     pub(crate) fn find_block(&mut self, single: bool) -> Outcome<*const Insn> {
         let mode = self.mode(single);
-        let linear = self.fetch_linear(self.rip)?;
-        let physical = self.fetch_physical(linear)?;
+        let (linear, physical) = self.fetch_place()?;
         self.find_block_at(linear, physical, mode)
+    }
+
+    /// The linear and the physical address of the instruction at RIP. Faults are those of the instruction fetch.
+    #[inline]
+    pub(crate) fn fetch_place(&mut self) -> Outcome<(u64, u64)> {
+        let linear = self.fetch_linear(self.rip)?;
+        Ok((linear, self.fetch_physical(linear)?))
     }
 
     /// Whether the search would find the block that the jump cache knows in this context: one that was not overwritten and lies in one page,

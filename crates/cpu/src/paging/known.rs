@@ -12,36 +12,36 @@ use crate::tlb::Translation;
 use crate::trap::Access;
 use isa::cpuid::Feature;
 use isa::paging::PagingMode;
+use memory::Memory;
 
 /// How many walks are kept.
 const PLACES: usize = 64;
 
-/// Everything but the entries that a walk's outcome follows from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Circumstances {
-    /// The linear page.
-    page: u64,
-    /// CR3, CR0, CR4 and EFER.
-    registers: [u64; 4],
-    gigabyte_pages: bool,
-    access: Access,
-    privilege: Privilege,
-    alignment_check: bool,
-    pkru: u32,
-}
+/// Everything but the entries that a walk's outcome follows from: CR3, CR0, CR4 and EFER; the linear page; and the rest, bit by bit. Words, so
+/// that comparing takes a few instructions.
+#[derive(Clone, Copy, Debug)]
+struct Circumstances([u64; 6]);
+
+/// Which of the words is the linear page.
+const PAGE: usize = 4;
 
 impl Circumstances {
     #[inline]
     fn of(cpu: &Cpu, request: Request) -> Self {
-        Self {
-            page: request.linear >> 12,
-            registers: [cpu.cr3, cpu.cr0.into_bits(), cpu.cr4.into_bits(), cpu.efer.into_bits()],
-            gigabyte_pages: cpu.has(Feature::Page1gb),
-            access: request.access,
-            privilege: request.privilege,
-            alignment_check: cpu.system_flags().ac(),
-            pkru: cpu.pkru,
-        }
+        let gigabyte_pages = u64::from(cpu.has(Feature::Page1gb));
+        let alignment_check = u64::from(cpu.system_flags().ac());
+        let rest = u64::from(cpu.pkru) << 32
+            | (request.access as u64) << 16
+            | (request.privilege as u64) << 8
+            | gigabyte_pages << 1
+            | alignment_check;
+        Self([cpu.cr3, cpu.cr0.into_bits(), cpu.cr4.into_bits(), cpu.efer.into_bits(), request.linear >> 12, rest])
+    }
+
+    /// Whether both are the same, without a branch for each word.
+    #[inline]
+    fn are(&self, others: &Self) -> bool {
+        self.0.iter().zip(others.0).fold(0, |differences, (one, other)| differences | one ^ other) == 0
     }
 }
 
@@ -66,6 +66,12 @@ impl Trail {
         self.unclean |= !settled;
     }
 
+    /// Whether the entries hold what they held.
+    #[inline]
+    fn stands(&self, memory: &Memory) -> bool {
+        self.entries[..self.length].iter().all(|&(physical, entry)| memory.read_u64(physical) == Ok(entry))
+    }
+
     /// Whether something else than reading happened on the way.
     pub(super) fn is_unclean(&self) -> bool {
         self.unclean
@@ -75,6 +81,8 @@ impl Trail {
 #[derive(Clone, Copy, Debug)]
 struct KnownWalk {
     circumstances: Circumstances,
+    /// By what privilege it was for a fetch, if it was.
+    fetch: Option<Privilege>,
     trail: Trail,
     outcome: Translation,
     /// See [`KnownWalks::last`].
@@ -112,21 +120,32 @@ impl Cpu {
     #[inline]
     pub(super) fn repeat_walk(&mut self, mode: PagingMode, request: Request) -> bool {
         let Some(known) = &self.known_walks.places[KnownWalks::place(request.linear)] else { return false };
-        if mode != PagingMode::Level4 || self.nested_paging || known.circumstances != Circumstances::of(self, request) {
+        if mode != PagingMode::Level4 || self.nested_paging || !known.circumstances.are(&Circumstances::of(self, request)) {
             return false;
         }
-        let memory = self.memory();
-        let entries = &known.trail.entries[..known.trail.length];
-        for &(physical, entry) in entries {
-            if memory.read_u64(physical) != Ok(entry) {
-                return false;
-            }
+        if !known.trail.stands(self.memory()) {
+            return false;
         }
-        let levels = entries.len() as u64;
+        let (levels, serial) = (known.trail.length as u64, known.serial);
         self.walked = known.outcome;
-        self.known_walks.last = known.serial;
-        self.charge(levels * self.model.costs.page_walk_level.ticks());
+        self.charge_walk(levels, serial);
         true
+    }
+
+    /// How many levels a walk has for a fetch by the program, where nothing but the entries and the privilege can have changed since the walk of
+    /// a number. `None` if it would not come to what that one did, or nobody knows.
+    #[inline]
+    pub(crate) fn known_fetch(&self, linear: u64, walk: u64) -> Option<u64> {
+        let known = self.known_walks.places[KnownWalks::place(linear)].as_ref()?;
+        let same = known.serial == walk && known.circumstances.0[PAGE] == linear >> 12 && known.fetch == Some(self.privilege());
+        (same && known.trail.stands(self.memory())).then_some(known.trail.length as u64)
+    }
+
+    /// Charges a walk that is known.
+    #[inline]
+    pub(crate) fn charge_walk(&mut self, levels: u64, serial: u64) {
+        self.known_walks.last = serial;
+        self.charge(levels * self.model.costs.page_walk_level.ticks());
     }
 
     /// Keeps a walk that did nothing but read RAM.
@@ -140,7 +159,9 @@ impl Cpu {
             let (outcome, walks) = (self.walked, &mut self.known_walks);
             walks.kept += 1;
             walks.last = walks.kept;
-            walks.places[KnownWalks::place(request.linear)] = Some(KnownWalk { circumstances, trail: *trail, outcome, serial: walks.kept });
+            let fetch = (request.access == Access::Fetch).then_some(request.privilege);
+            let known = KnownWalk { circumstances, fetch, trail: *trail, outcome, serial: walks.kept };
+            walks.places[KnownWalks::place(request.linear)] = Some(known);
         }
     }
 }
