@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CODE, Machine, PAGES, ROOT};
+use common::{CODE, Machine, PAGES, ROOT, STACK};
 use cpu::access::Privilege::{Implicit, Supervisor, User};
 use cpu::trap::Access::{Fetch, Read, Write};
 use isa::control::{Cr0, Cr4, Efer};
@@ -127,4 +127,90 @@ fn the_same_address_in_two_address_spaces_is_other_code() {
     machine.memory.write_u64(second_pages + 8 * there, (there + 1) << 12 | 7).unwrap();
     assert_eq!(machine.run_to_handler(), None);
     assert_eq!(machine.cpu.gpr(Gpr::Rax), 100 * 0x1001);
+}
+
+/// The address spaces between which the next test goes to and fro: one of small pages, and one whose first two megabytes, code and data and all,
+/// are a large page.
+const SPACES: [u64; 2] = [ROOT, 0x10_0000];
+
+#[test]
+fn a_context_that_walks_bring_back_does_what_one_does_that_never_was() {
+    // As VM entries and exits without VPID do: the address space changes, and all of it is flushed. One processor takes up its old contexts when
+    // walks have brought back what they came from; its twin begins new ones. Between the transitions, somebody changes paging structures.
+    let source = "
+        first: mov rax, [rsi]
+        add [rdi], rax
+        dec ecx
+        jnz first
+        call second
+        hlt
+        align 4096
+        second: add rdx, [rsi + 0x1000]
+        ret
+        third: mov [rdi + 8], rdx
+        call first
+        hlt";
+    let [mut renewed, mut fresh] = [(); 2].map(|()| {
+        let mut machine = Machine::long(source);
+        for (at, entry) in [(SPACES[1], 0x10_1027), (0x10_1000, 0x10_2027), (0x10_2000, 0xe7), (0x10_2008, 0x20_00e7)] {
+            machine.memory.write_u64(at, entry).unwrap();
+        }
+        machine
+    });
+    let [first, second, third] = ["first", "second", "third"].map(|name| renewed.symbols[name]);
+    let page = |address: u64| PAGES + 8 * (address >> 12);
+    // The last two hold all that a delivered fault needs, too: what is done to them is undone at once.
+    let tables = [page(PAGE), page(PAGE + 0x1000), page(second), page(CODE), 0x3008, 0x10_2008, 0x3000, 0x10_2000];
+    let original = tables.map(|table| renewed.memory.read_u64(table).unwrap());
+    let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
+    let (mut marks, mut space) = ([None; 2], 0);
+    let mut ends = std::collections::BTreeMap::new();
+    for turn in 0..6000 {
+        let transition = numbers.below(3) > 0;
+        if transition {
+            let old = std::mem::replace(&mut space, numbers.below(2));
+            marks[old] = Some(renewed.cpu.mark_context());
+            for machine in [&mut renewed, &mut fresh] {
+                machine.cpu.cr3 = SPACES[space];
+                machine.cpu.tlb().flush_address_space(0);
+            }
+            match marks[space] {
+                Some(mark) => renewed.cpu.renew_context(mark),
+                None => renewed.cpu.context_changed(),
+            }
+            fresh.cpu.context_changed();
+        }
+        let change = match numbers.below(6) {
+            0 => Some((numbers.of(&tables), numbers.of(&[1u64, 2, 4, 0x20, 0x40, 0x100, 1 << 12, 1 << 63]))),
+            _ => None,
+        };
+        let (entry, registers) =
+            (numbers.of(&[first, first, second, third]), [numbers.of(&[PAGE, PAGE + 0xff8, 0x20_0000]), 1 + numbers.below(4) as u64]);
+        let target = numbers.of(&[PAGE, PAGE + 0x800, 0x20_0100]);
+        let limit = 1 + numbers.below(40) as u64;
+        let [one, two] = [&mut renewed, &mut fresh].map(|machine| {
+            if let Some((table, flag)) = change {
+                let held = machine.memory.read_u64(table).unwrap();
+                machine.memory.write_u64(table, held ^ flag).unwrap();
+            }
+            machine.cpu.activity = cpu::state::Activity::Active;
+            machine.cpu.rip = entry;
+            for (register, value) in [(Gpr::Rsi, registers[0]), (Gpr::Rcx, registers[1]), (Gpr::Rdi, target), (Gpr::Rsp, STACK)] {
+                machine.cpu.set_gpr(register, value);
+            }
+            let end = machine.run_for(limit);
+            machine.with(|cpu| cpu.check_caches()).unwrap();
+            if change.is_some_and(|(table, _)| tables[6..].contains(&table)) || end == cpu::RunExit::Shutdown {
+                for (table, entry) in tables.into_iter().zip(original) {
+                    machine.memory.write_u64(table, entry).unwrap();
+                }
+            }
+            let entries = tables.map(|table| machine.memory.read_u64(table).unwrap());
+            (format!("{end:?}"), machine.cpu.now(), entries, machine.cpu.record())
+        });
+        assert_eq!((&one.0, one.1, one.2), (&two.0, two.1, two.2), "turn {turn}");
+        assert!(one.3 == two.3, "turn {turn}: {:?}\n{:?}", one.3, two.3);
+        *ends.entry(one.0).or_insert(0) += 1;
+    }
+    assert!(ends.len() >= 3 && ends.values().all(|count| *count > 20), "runs to the limit, to a HLT and to a shutdown: {ends:?}");
 }
