@@ -182,14 +182,14 @@ impl Cpu {
 
     /// Instead of [`Self::context_changed`], when everything that translations depend on is again as it was at the mark, and nothing was
     /// removed from the TLB for that address space since. The silicon does it at VM entries and exits.
-    pub fn resume_context(&mut self, mark: ContextMark) {
+    pub fn resume_context(&mut self, mark: &ContextMark) {
         if mark.epoch != self.software_tlb.epoch || mark.mode != self.mode(false) {
             return self.context_changed();
         }
         self.leave = true;
         self.code_mode = mark.mode;
         self.context = mark.context & !1 | u64::from(self.cpl == 3);
-        if !self.contexts.take_up(&mark) {
+        if !self.contexts.take_up(mark) {
             self.contexts.begin(self.context, MOST + 1);
         }
     }
@@ -197,7 +197,7 @@ impl Cpu {
     /// Instead of [`Self::context_changed`], when CR0, CR3, CR4, EFER and whatever else translations depend on are again as they were at the
     /// mark, but entries of the TLB were removed for that address space since: the context is another one until walks have brought back all
     /// that it came from.
-    pub fn renew_context(&mut self, mark: ContextMark) {
+    pub fn renew_context(&mut self, mark: &ContextMark) {
         let set = &mut self.contexts.sets[mark.set];
         let known = set.context == mark.context & !1 && (1..=MOST).contains(&set.count) && mark.epoch == self.software_tlb.epoch;
         if !known || !self.is_decoded_as(&mark.mode) {
@@ -207,7 +207,7 @@ impl Cpu {
         self.code_mode = mark.mode;
         self.context = LIMBO | u64::from(self.cpl == 3);
         self.contexts.sets[mark.set].found = 0;
-        self.contexts.awaited = Some(mark);
+        self.contexts.awaited = Some(*mark);
         self.contexts.removals = self.tlb.removals();
     }
 
@@ -344,7 +344,7 @@ mod tests {
         for round in 0..10 {
             cpu.context_changed();
             cpu.tlb.flush_all();
-            cpu.renew_context(mark);
+            cpu.renew_context(&mark);
             assert_ne!(cpu.context, old, "round {round}");
             walk(&mut cpu, &page(0x2000));
             // A page that it does not know does not matter.
@@ -366,7 +366,7 @@ mod tests {
             walk(&mut cpu, &page(0x1000));
             let mark = cpu.mark_context();
             cpu.tlb.flush_all();
-            cpu.renew_context(mark);
+            cpu.renew_context(&mark);
             walk(&mut cpu, &other);
             assert_ne!(cpu.context, old);
         }
@@ -382,7 +382,7 @@ mod tests {
         pages.iter().for_each(|page| walk(&mut cpu, page));
         let mark = cpu.mark_context();
         cpu.tlb.flush_all();
-        cpu.renew_context(mark);
+        cpu.renew_context(&mark);
         pages.iter().for_each(|page| walk(&mut cpu, page));
         assert_ne!(cpu.context, old);
 
@@ -391,13 +391,13 @@ mod tests {
         walk(&mut cpu, &page(0x1000));
         let mark = cpu.mark_context();
         cpu.tlb.flush_all();
-        cpu.renew_context(mark);
+        cpu.renew_context(&mark);
         cpu.context_changed();
         walk(&mut cpu, &page(0x1000));
         assert_ne!(cpu.context, old, "a change in between");
         let mark = cpu.mark_context();
         cpu.flush_tlb();
-        cpu.renew_context(mark);
+        cpu.renew_context(&mark);
         walk(&mut cpu, &page(0x1000));
         assert_ne!(cpu.context, mark.context, "everything was voided");
     }
@@ -411,7 +411,7 @@ mod tests {
         pages.iter().for_each(|page| walk(&mut cpu, page));
         let mark = cpu.mark_context();
         cpu.tlb.flush_all();
-        cpu.renew_context(mark);
+        cpu.renew_context(&mark);
         pages.iter().for_each(|page| walk(&mut cpu, page));
         assert_ne!(cpu.context, old);
     }
@@ -423,7 +423,7 @@ mod tests {
         cpu.jumps.remember(0x1000, old, std::ptr::null());
         let mark = cpu.mark_context();
         cpu.context_changed();
-        cpu.resume_context(mark);
+        cpu.resume_context(&mark);
         assert!(cpu.context == old && cpu.jumps.find(0x1000, old).is_some(), "taken up again with all it had");
         loop {
             cpu.context_changed();
@@ -432,7 +432,7 @@ mod tests {
             }
         }
         assert_eq!(cpu.jumps.find(0x1000, cpu.context), None);
-        cpu.resume_context(mark);
+        cpu.resume_context(&mark);
         assert_ne!(cpu.context, old, "the mark is void");
     }
 
@@ -442,7 +442,7 @@ mod tests {
         let mark = cpu.mark_context();
         cpu.flush_tlb();
         let after = cpu.context;
-        cpu.resume_context(mark);
+        cpu.resume_context(&mark);
         assert!(cpu.context != mark.context && cpu.context != after);
     }
 }

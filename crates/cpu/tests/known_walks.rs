@@ -175,7 +175,7 @@ fn a_context_that_walks_bring_back_does_what_one_does_that_never_was() {
                 machine.cpu.tlb().flush_address_space(0);
             }
             match marks[space] {
-                Some(mark) => renewed.cpu.renew_context(mark),
+                Some(mark) => renewed.cpu.renew_context(&mark),
                 None => renewed.cpu.context_changed(),
             }
             fresh.cpu.context_changed();

@@ -49,7 +49,7 @@ impl Contexts {
     /// The guest is loaded.
     pub(crate) fn enter_guest(&self, cpu: &mut Cpu, nested: Option<NestedRoot>) {
         match &self.guest {
-            Some((space, mark)) if *space == AddressSpace::of(cpu, nested) => cpu.resume_context(*mark),
+            Some((space, mark)) if *space == AddressSpace::of(cpu, nested) => cpu.resume_context(mark),
             _ => cpu.context_changed(),
         }
     }
@@ -61,7 +61,7 @@ impl Contexts {
 
     /// The host is loaded as it was at VMRUN.
     pub(crate) fn enter_host(&self, cpu: &mut Cpu) {
-        match self.host {
+        match &self.host {
             Some(mark) => cpu.resume_context(mark),
             None => cpu.context_changed(),
         }

@@ -68,9 +68,9 @@ fn resume(cpu: &mut Cpu, ept: EptPointer, kept: &Option<Kept>) {
     match kept {
         Some(kept) if kept.paging.is(&Paging::of(cpu, ept)) => {
             if kept.flushed {
-                cpu.renew_context(kept.mark);
+                cpu.renew_context(&kept.mark);
             } else {
-                cpu.resume_context(kept.mark);
+                cpu.resume_context(&kept.mark);
             }
         }
         _ => cpu.context_changed(),

@@ -348,14 +348,14 @@ vmcs_fields! {
 /// Bits 14:1 of an encoding, which alone differ among fields.
 const ENCODING_PLACES: usize = 1 << 14;
 
-/// By bits 14:1 of the encoding, the index of the field plus one; zero where there is none.
-static BY_ENCODING: [u8; ENCODING_PLACES] = {
-    let mut table = [0; ENCODING_PLACES];
+/// The fields by bits 14:1 of their encodings.
+static BY_ENCODING: [Option<VmcsField>; ENCODING_PLACES] = {
+    let mut table = [None; ENCODING_PLACES];
     let mut index = 0;
     while index < VmcsField::COUNT {
         let place = (VmcsField::ENCODINGS[index] >> 1) as usize;
-        assert!(table[place] == 0, "two fields have one encoding");
-        table[place] = index as u8 + 1;
+        assert!(table[place].is_none(), "two fields have one encoding");
+        table[place] = Some(VmcsField::ALL[index]);
         index += 1;
     }
     table
@@ -374,10 +374,7 @@ impl VmcsField {
         if encoding & 0x8001 != 0 {
             return None;
         }
-        match BY_ENCODING[(encoding >> 1) as usize] {
-            0 => None,
-            number => Some(Self::ALL[number as usize - 1]),
-        }
+        BY_ENCODING[(encoding >> 1) as usize]
     }
 
     /// Width, from bits 14:13 of the encoding.
