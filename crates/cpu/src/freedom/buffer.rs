@@ -7,7 +7,8 @@
 //!
 //! What empties it (SDM vol 3, 12.10 "Store Buffer"; APM vol 2, 7.5.1 "Write Buffering"): MFENCE, locked instructions and XCHG with
 //! memory, the instructions of [`super::serializes`], IN and OUT, the delivery of exceptions and interrupts, VM exits, accesses to devices, and HLT,
-//! behind which nothing else could. Not SFENCE and LFENCE: they do not keep a load from being done before an earlier store.
+//! behind which nothing else could. Of VM exits only the APM says it (#VMEXIT, in 7.5.1); for VMX it is a decision. Not SFENCE and LFENCE: they
+//! do not keep a load from being done before an earlier store.
 //!
 //! What the processor does by itself comes past the buffer. A fetch or a page walk that meets a store in it empties it first, so a
 //! program sees its own stores to its code and its tables. The stores of the processor itself (descriptors, stacks of inner levels) empty it.
