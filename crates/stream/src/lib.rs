@@ -33,6 +33,7 @@
 
 mod bytes;
 mod cbor;
+mod compress;
 pub mod contents;
 mod error;
 mod header;

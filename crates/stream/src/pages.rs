@@ -16,15 +16,14 @@
 //! Batches are made and compressed in parallel, and come out in order: which pages share a batch, which is the first of several that are
 //! equal, and every byte depend on the frames and their contents alone.
 
+use crate::compress::compress;
 use crate::error::{Error, Problem};
 use crate::section::Section;
 use rayon::prelude::*;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc::{channel, sync_channel};
 use xxhash_rust::xxh3::xxh3_64;
-use zstd::bulk::Compressor;
 
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
@@ -34,9 +33,6 @@ pub const BATCH: usize = 256;
 
 /// Batches that are worked on together.
 const GROUP: usize = 16;
-
-/// How hard zstd tries. What is gained by more is less than the time it takes.
-const LEVEL: i32 = 1;
 
 const RUN_BYTES: usize = 24;
 
@@ -202,11 +198,8 @@ fn encode_batch<'a>(
             _ => runs.push(Run { kind, first: frame, count: 1 }),
         }
     }
-    let data = || frames.iter().zip(kinds).filter(|(_, kind)| **kind == Kind::Data).map(|(frame, _)| page(*frame).unwrap_or(&ZERO));
-    let bytes = kinds.iter().filter(|kind| **kind == Kind::Data).count() * PAGE_BYTES;
-    let head = 4 + runs.len() * RUN_BYTES;
+    let data = frames.iter().zip(kinds).filter(|(_, kind)| **kind == Kind::Data).map(|(frame, _)| page(*frame).unwrap_or(&ZERO));
     stored.clear();
-    stored.reserve(head + bytes);
     stored.extend((runs.len() as u32).to_le_bytes());
     for run in &runs {
         let (kind, source) = match run.kind {
@@ -219,32 +212,8 @@ fn encode_batch<'a>(
         stored.extend(run.first.to_le_bytes());
         stored.extend(source.to_le_bytes());
     }
-    let compressed = bytes > 0 && compress(data(), bytes, &mut stored);
-    if !compressed {
-        data().for_each(|page| stored.extend_from_slice(page));
-    }
+    let compressed = kinds.contains(&Kind::Data) && compress(data, &mut stored);
     Section::of_pages(name, version, frames.len() as u64, stored, compressed)
-}
-
-/// Puts pages of so many bytes behind what is there, as one zstd frame, unless that is no less.
-fn compress<'a>(pages: impl Iterator<Item = &'a [u8; PAGE_BYTES]>, bytes: usize, stored: &mut Vec<u8>) -> bool {
-    thread_local! {
-        // Kept, because the kernel makes every page zero that is given back to it and taken again: the pages in a row, and what zstd needs.
-        static SCRATCH: RefCell<(Vec<u8>, Option<Compressor<'static>>)> = const { RefCell::new((Vec::new(), None)) };
-    }
-    SCRATCH.with_borrow_mut(|(row, compressor)| {
-        row.clear();
-        pages.for_each(|page| row.extend_from_slice(page));
-        if compressor.is_none() {
-            *compressor = Compressor::new(LEVEL).ok();
-        }
-        let head = stored.len();
-        // One byte less than the pages: no room is an answer, too.
-        stored.resize(head + bytes - 1, 0);
-        let length = compressor.as_mut().and_then(|compressor| compressor.compress_to_buffer(row, &mut stored[head..]).ok());
-        stored.truncate(head + length.unwrap_or(0));
-        length.is_some()
-    })
 }
 
 /// Decodes sections of pages in parallel; the answers are in their order.
