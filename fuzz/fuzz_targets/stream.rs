@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut words = bytes.chunks(8).map(|chunk| chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
     let mut choose = || words.next().unwrap_or(0);
     let seed = SEEDS[choose() as usize % SEEDS.len()];
-    let (damaged, _) = damage::damaged(seed, &mut choose);
+    let (damaged, _) = damage::damaged(seed, |_| true, &mut choose);
     let Ok(read) = Checkpoint::read(damaged.as_slice()) else { return };
     if let Ok(restored) = checkpoint::restore(read, Compile::Never) {
         let _ = run_restored(restored, &Options { compile: Compile::Never, ..Options::default() }, None);

@@ -148,8 +148,8 @@ enum Journey {
     Instructions(u64, u64),
     /// There, live, before an instruction, with what goes wrong on the way.
     Live(Box<Drawn>),
-    /// Nowhere, but held before an instruction for so many cycles, and before so many instructions in all.
-    Held(u64, u64, u64),
+    /// Nowhere, but held before these instructions, in ascending order, each for so many cycles.
+    Held(Vec<(u64, u64)>),
 }
 
 impl Journey {
@@ -160,7 +160,7 @@ impl Journey {
             Self::Exits(there, back) => format!("there at exit {there}, back at exit {back}"),
             Self::Instructions(there, back) => format!("there at instruction {there}, back at instruction {back}"),
             Self::Live(drawn) => format!("live at instruction {}", drawn.at),
-            Self::Held(at, cycles, times) => format!("held at instruction {at} for {cycles} cycles, {times} times"),
+            Self::Held(holds) => format!("held at instructions for so many cycles: {holds:?}"),
         }
     }
 
@@ -178,9 +178,9 @@ impl Journey {
 
     /// Where the run is interrupted once.
     fn interruption(&self) -> Option<Until> {
-        match *self {
-            Self::Live(ref drawn) => Some(Until::Instruction(drawn.at)),
-            Self::Held(at, ..) => Some(Until::Instruction(at)),
+        match self {
+            Self::Live(drawn) => Some(Until::Instruction(drawn.at)),
+            Self::Held(holds) => holds.first().map(|(at, _)| Until::Instruction(*at)),
             _ => None,
         }
     }
@@ -225,10 +225,10 @@ impl Traveller {
                 self.log.borrow_mut().live = Some((report, host.totals().instructions));
                 Ok(pause)
             }
-            Journey::Held(_, cycles, times) => {
-                host.hold(*cycles, sink)?;
-                *times = times.saturating_sub(1);
-                host.interrupt_at((*times > 0).then(|| Until::Instruction(host.totals().instructions + 1)));
+            Journey::Held(holds) => {
+                let (_, cycles) = holds.remove(0);
+                host.hold(cycles, sink)?;
+                host.interrupt_at(self.journey.interruption());
                 Ok(None)
             }
             _ => Ok(None),

@@ -29,8 +29,14 @@ impl Interrupt for Keep {
     }
 }
 
-/// Damages a checkpoint so often, and goes on from what is left of it; `go_on` says why it refused.
-fn go_on_from_damaged(name: &str, whole: &[u8], cases: u64, go_on: impl Fn(Checkpoint) -> Result<(), String> + std::panic::RefUnwindSafe) {
+/// Damages a checkpoint so often in these sections, and goes on from what is left of it; `go_on` says why it refused.
+fn go_on_from_damaged(
+    name: &str,
+    whole: &[u8],
+    sections: impl Fn(&str) -> bool,
+    cases: u64,
+    go_on: impl Fn(Checkpoint) -> Result<(), String> + std::panic::RefUnwindSafe,
+) {
     let (mut refused, mut ran, mut panics) = (0, 0, Vec::new());
     for case in 0..cases {
         let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(case + 1) | 1;
@@ -40,7 +46,7 @@ fn go_on_from_damaged(name: &str, whole: &[u8], cases: u64, go_on: impl Fn(Check
             random ^= random << 17;
             random >> 11
         };
-        let (bytes, place) = damage::damaged(whole, &mut choose);
+        let (bytes, place) = damage::damaged(whole, &sections, &mut choose);
         let outcome = std::panic::catch_unwind(|| go_on(Checkpoint::read(bytes.as_slice()).map_err(|error| error.to_string())?));
         match outcome {
             Ok(Err(error)) => {
@@ -67,24 +73,52 @@ const BY_STEPS: &str = r#"{ "title": "t", "teaches": "t.", "matrix": { "cpu": ["
   "guest": { "start": "all", "assembly": ["mov ecx, 20", "again: mov [again + 62], rcx", "vmmcall", "vmcall", "dec ecx", "jnz again", "sti", "hlt",
     "times 64 nop"] } }"#;
 
-#[test]
-fn a_checkpoint_with_any_value_in_it_ends_in_an_error_or_a_stop() {
-    let stories =
-        [("none", "nop"), ("trap-and-patch", "vmmcall")].map(|(policy, call)| STORY.replace("POLICY", policy).replace("CALL", call));
-    for (number, text) in stories.into_iter().chain([BY_STEPS.to_owned()]).enumerate() {
-        let scenario = Scenario::parse("story.json", text, &NoFiles).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-        for variant in &scenario.variants {
-            let at = if number == 2 { 5 } else { 37 };
-            let mut keep = Keep(Some(Until::Instruction(at)), Vec::new());
-            let left = run_interrupted(&scenario, variant, &Options::default(), None, &mut keep);
-            assert!(matches!(left, Ok(None)), "the moment comes");
-            go_on_from_damaged(&variant.name(), &keep.1, cases(), |read| {
-                let restored = checkpoint::restore(read, Compile::Never).map_err(|error| error.to_string())?;
-                run_restored(restored, &Options { compile: Compile::Never, ..Options::default() }, None);
-                Ok(())
-            });
+/// And with stores that wait: in front of instruction 4, two of CPU 0's are in its store buffer, and a load has come before both.
+const BUFFERED: &str = r#"{ "title": "t", "teaches": "t.", "matrix": { "cpu": ["skylake-server", "zen3"] }, "machine": { "vcpus": 2, "memory": "1M" },
+  "hypervisor": { "policy": "trap-and-patch" }, "limits": { "instructions": 400, "cycles": 4000000 },
+  "schedule": [{ "cpu": 0, "steps": 3, "buffer": true }, { "cpu": 0, "steps": 2 }, { "cpu": 1, "steps": 4, "drain": true }, { "cpu": 0, "steps": 9 }],
+  "guest": { "start": "all", "assembly": ["mov ecx, 20", "again: mov [0x8ffc], rcx", "mov [0x8008], ecx", "mov rdx, [0x8ff8]", "vmmcall", "vmcall",
+    "dec ecx", "jnz again", "sti", "hlt"] } }"#;
+
+/// A story written in front of an instruction, on each of its machines, and damaged: in all sections, and as often in those of its steps, if it
+/// goes by steps.
+fn damage_story(text: &str, at: u64, is_as_meant: impl Fn(&stream::Contents) -> bool) {
+    let scenario = Scenario::parse("story.json", text.to_owned(), &NoFiles).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    for variant in &scenario.variants {
+        let mut keep = Keep(Some(Until::Instruction(at)), Vec::new());
+        let left = run_interrupted(&scenario, variant, &Options::default(), None, &mut keep);
+        assert!(matches!(left, Ok(None)), "the moment comes");
+        assert!(is_as_meant(&stream::Contents::read(keep.1.as_slice()).0), "{}", variant.name());
+        let go_on = |read| {
+            let restored = checkpoint::restore(read, Compile::Never).map_err(|error| error.to_string())?;
+            run_restored(restored, &Options { compile: Compile::Never, ..Options::default() }, None);
+            Ok(())
+        };
+        go_on_from_damaged(&variant.name(), &keep.1, |_| true, cases(), go_on);
+        if scenario.goes_by_steps() {
+            let of_steps = |section: &str| section == "schedule" || section.ends_with("/freedoms");
+            go_on_from_damaged(&variant.name(), &keep.1, of_steps, cases(), go_on);
         }
     }
+}
+
+#[test]
+fn a_checkpoint_with_any_value_in_it_ends_in_an_error_or_a_stop() {
+    for (policy, call) in [("none", "nop"), ("trap-and-patch", "vmmcall")] {
+        damage_story(&STORY.replace("POLICY", policy).replace("CALL", call), 37, |_| true);
+    }
+}
+
+/// What the processors' freedoms are in the middle of, as text.
+fn freedoms(contents: &stream::Contents) -> String {
+    let sections = contents.values.iter().filter(|(name, _)| name.ends_with("/freedoms"));
+    sections.map(|(_, section)| format!("{:?}", section.tree().expect("it is a value"))).collect()
+}
+
+#[test]
+fn so_does_one_in_the_middle_of_a_schedule() {
+    damage_story(BY_STEPS, 5, |contents| freedoms(contents).contains("stale"));
+    damage_story(BUFFERED, 4, |contents| freedoms(contents).contains("buffer"));
 }
 
 #[test]
@@ -112,18 +146,24 @@ fn so_does_one_of_a_booted_guest() {
         assert!(booted.run(Some(Until::Instruction(37)), &mut std::io::sink(), None).expect("nothing is written").is_none());
         let mut whole = Vec::new();
         booted.checkpoint(&mut whole).expect("vectors take everything");
-        go_on_from_damaged(cpu, &whole, cases(), |read| {
-            let options = RestoreOptions {
-                compile: Compile::Never,
-                watched: true,
-                deliveries: true,
-                max_instructions: Some(400),
-                max_cycles: Some(4_000_000),
-            };
-            let mut booted = Booted::restore(read, &options).map_err(|error| error.to_string())?;
-            let mut summary = trace::Summary::new();
-            booted.run(None, &mut std::io::sink(), Some(&mut summary)).map_err(|error| error.to_string())?;
-            Ok(())
-        });
+        go_on_from_damaged(
+            cpu,
+            &whole,
+            |_| true,
+            cases(),
+            |read| {
+                let options = RestoreOptions {
+                    compile: Compile::Never,
+                    watched: true,
+                    deliveries: true,
+                    max_instructions: Some(400),
+                    max_cycles: Some(4_000_000),
+                };
+                let mut booted = Booted::restore(read, &options).map_err(|error| error.to_string())?;
+                let mut summary = trace::Summary::new();
+                booted.run(None, &mut std::io::sink(), Some(&mut summary)).map_err(|error| error.to_string())?;
+                Ok(())
+            },
+        );
     }
 }

@@ -97,7 +97,7 @@ struct Told {
     journeys: u64,
     moves: u64,
     live: Vec<Live>,
-    /// Stories whose guest comes to another end when it is held for as long as a live move took.
+    /// Stories whose guest came to an end to which it comes at home only when it is held there.
     timely: BTreeSet<String>,
     /// Machines by the words of the rule that left them out.
     rules: BTreeMap<String, u64>,
@@ -205,7 +205,7 @@ fn live_text(told: &Told) -> String {
     row("— and lost with a host", &|live| live.end == End::Lost);
     row("the guest executed instructions behind the hand-over", &|live| live.report.resumed.is_some() && live.behind > 0);
     row("not compared: a moment of the guest's script came during the move", &|live| live.end == End::Late);
-    row("not compared: the guest comes to another end if it is only held for as long", &|live| live.end == End::Held);
+    row("another end, which the guest comes to at home, too, if it is held for no longer", &|live| live.end == End::Held);
     let struck: Vec<&str> = told.live.iter().flat_map(Live::struck).collect();
     text += "\n| fault | how often it struck |\n|---|---|\n";
     for kind in KINDS {

@@ -2,8 +2,9 @@
 //!
 //! Whatever goes wrong, a guest that runs on somewhere must come to the end at home. One that runs nowhere is helped on as a person would, by
 //! all that there is to do; what is lost then must be what docs/migration.md says.
-//! Not compared are guests whose end is another one as soon as they are held at home for as long, and those that a script does something to at a
-//! moment that came during the move: it comes behind it, as docs/migration.md says.
+//! The end of some guests depends on time. Such a one must come to an end that it comes to at home, too, when it is held there for no longer than
+//! the move took: at its moment, or at others, which are drawn until one is found. Not compared are those that a script does something to at a moment
+//! that came during the move: it comes behind it, as docs/migration.md says.
 
 use super::{Effort, Finding, Journey};
 use crate::file::{Converge, Link, Mend, MigrateAction, MoveMode};
@@ -16,8 +17,11 @@ use std::collections::BTreeSet;
 /// The most faults of one move.
 const MOST_FAULTS: u64 = 3;
 
-/// In how many pieces a guest is held at home, one instruction apart.
+/// In how many pieces a guest is held at home at most.
 const PIECES: u64 = 8;
+
+/// How many ways to hold a guest at home are drawn in search of an end.
+const HELD: u64 = 256;
 
 /// A live move of a guest at an instruction.
 #[derive(Clone, Debug)]
@@ -50,7 +54,7 @@ pub enum End {
     Same,
     /// Something else.
     Other(Vec<String>),
-    /// Something else, and held for as long at home it comes to another end as well.
+    /// Something else, and held at home for no longer it comes to that end as well.
     Held,
     /// Something else, and a moment of its script came during the move.
     Late,
@@ -90,18 +94,22 @@ pub(super) fn moves(
         }
         let Some((report, executed)) = end.log.live.clone() else { continue };
         let command = drawn.command(scenario, variant);
-        let mut differences = super::compare(home, &end);
-        if report.mended.is_some_and(|mended| mended.how == migration::Mend::DestinationIsOff) {
-            // The guest went back in time, and may have called before.
-            differences.retain(|it| !it.contains(" hypercalls instead of "));
-        }
+        let went_back = report.mended.is_some_and(|mended| mended.how == migration::Mend::DestinationIsOff);
+        let from = |other: &super::End| {
+            let mut differences = super::compare(other, &end);
+            if went_back {
+                // The guest went back in time, and may have called before.
+                differences.retain(|it| !it.contains(" hypercalls instead of "));
+            }
+            differences
+        };
+        let differences = from(home);
         let again = travel(&drawn);
         let repeats = again.report.transcript.hash() == end.report.transcript.hash() && again.log.live.as_ref() == end.log.live.as_ref();
         let cycles = report.end.saturating_sub(report.start);
-        // At once, and in pieces: a timer that has come to an end interrupts once, however long that is ago.
-        let is_timely = || {
-            let held = |times: u64| run(variant.cpu, Journey::Held(drawn.at, cycles / times, times));
-            [1, PIECES].into_iter().any(|times| !super::compare(home, &held(times)).is_empty())
+        let comes_there_when_held = |dice: &mut Dice| {
+            let ways = (0..HELD).map(|way| holds(dice, way, drawn.at, home.report.instructions, cycles));
+            ways.map(|holds| run(variant.cpu, Journey::Held(holds))).any(|held| from(&held).is_empty())
         };
         let end = if !repeats {
             End::Other(vec!["the same move once more is another".to_owned()])
@@ -111,7 +119,7 @@ pub(super) fn moves(
             End::Same
         } else if end.log.late {
             End::Late
-        } else if is_timely() {
+        } else if comes_there_when_held(&mut dice) {
             End::Held
         } else {
             End::Other(differences)
@@ -121,6 +129,29 @@ pub(super) fn moves(
         made.push(Live { command, mode, behind, end, report });
     }
     made
+}
+
+/// A way to hold a guest that executes so many instructions for at most so many cycles, from an instruction on: in front of which instructions, and
+/// for how long. First at once; then in pieces, an instruction apart, because a timer that has come to an end interrupts once, however long ago
+/// that is; then anyhow.
+fn holds(dice: &mut Dice, way: u64, at: u64, instructions: u64, cycles: u64) -> Vec<(u64, u64)> {
+    let pieces = |count: u64| (0..count).map(|piece| (at + piece, cycles / count)).collect();
+    match way {
+        0 => pieces(1),
+        1 => pieces(PIECES),
+        _ => {
+            let mut moments: Vec<u64> = (0..=dice.below(PIECES)).map(|_| at + dice.below(instructions.saturating_sub(at) + 1)).collect();
+            moments.sort_unstable();
+            moments.dedup();
+            let mut left = cycles;
+            let mut piece = || {
+                let piece = dice.below(left + 1);
+                left -= piece;
+                piece
+            };
+            moments.into_iter().map(|moment| (moment, piece())).collect()
+        }
+    }
 }
 
 /// What goes wrong in a move, by name: kinds of faults of the link, then those of hosts.

@@ -2,14 +2,15 @@
 
 use stream::{Form, Reader, Section, Value, Writer};
 
-/// A checkpoint with another value somewhere, and where. `choose` gives numbers that decide where and what.
-pub fn damaged(checkpoint: &[u8], choose: &mut impl FnMut() -> u64) -> (Vec<u8>, String) {
+/// A checkpoint with another value somewhere in the sections of these names, and where. `choose` gives numbers that decide where and what.
+pub fn damaged(checkpoint: &[u8], sections_in_question: impl Fn(&str) -> bool, choose: &mut impl FnMut() -> u64) -> (Vec<u8>, String) {
     let mut reader = Reader::new(checkpoint).expect("a stream");
     let mut sections = Vec::new();
     while let Some(section) = reader.next_section().expect("a whole stream") {
         sections.push(section);
     }
-    let values: Vec<usize> = (0..sections.len()).filter(|at| sections[*at].form() == Form::Value).collect();
+    let is_in_question = |section: &Section| section.form() == Form::Value && sections_in_question(section.name());
+    let values: Vec<usize> = (0..sections.len()).filter(|at| is_in_question(&sections[*at])).collect();
     let at = values[choose() as usize % values.len()];
     let mut tree = sections[at].tree().expect("a value");
     let mut place = sections[at].name().to_owned();
