@@ -55,7 +55,7 @@ fn hexadecimal(value: u64) -> String {
     format!("{value:#x}")
 }
 
-fn outcome(outcome: Outcome) -> Value {
+pub(crate) fn outcome(outcome: Outcome) -> Value {
     let words = text::outcome(outcome);
     match outcome {
         Outcome::VmFailValid { instruction, error, .. } => {

@@ -24,19 +24,19 @@ fn look_up(manual: &Manual, output: &Output) -> Exit {
     let (Manual::Exit(row) | Manual::Field(row) | Manual::Check(row) | Manual::Msr(row)) = manual;
     let name = row.name.join(" ");
     let name = (!name.is_empty()).then_some(name.as_str());
-    let found = match manual {
-        Manual::Exit(_) => audit::manual::exit(name),
-        Manual::Field(_) => audit::manual::field(name),
-        Manual::Check(_) => audit::manual::check(name),
-        Manual::Msr(_) => audit::manual::msr(name),
+    let (table, found) = match manual {
+        Manual::Exit(_) => ("exits", audit::manual::exit(name)),
+        Manual::Field(_) => ("fields", audit::manual::field(name)),
+        Manual::Check(_) => ("checks", audit::manual::check(name)),
+        Manual::Msr(_) => ("msrs", audit::manual::msr(name)),
     };
     match found {
-        Ok(text) if output.json() => {
-            output.print(&format!("{:#}\n", serde_json::json!({ "schema_version": 1, "text": text })));
+        Ok(answer) if output.json() => {
+            output.print(&format!("{:#}\n", serde_json::json!({ "schema_version": 1, table: answer.rows })));
             Exit::Success
         }
-        Ok(text) => {
-            output.print(&text);
+        Ok(answer) => {
+            output.print(&answer.text);
             Exit::Success
         }
         Err(unknown) => {

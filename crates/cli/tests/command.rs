@@ -219,6 +219,15 @@ fn a_booted_guest_reads_what_was_typed() {
         let boot = ["boot", &image, "--flat", "0x10000", "--cpu", model, "--serial-input"];
         let output = trapline(&[&boot[..], &[&typed], more].concat());
         assert_eq!((code(&output), &*text(&output.stdout)), (0, "hello, guest\n"), "{}", text(&output.stderr));
+        // What was not read is in a checkpoint, wherever the guest was stopped.
+        let kept = directory.join("kept").display().to_string();
+        let cut = ["--at", "instruction:60", "--stop"];
+        let output = trapline(&[&boot[..], &[&typed], more, &["--checkpoint", &kept], &cut].concat());
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        let rest = trapline(&["restore", &kept]);
+        let told = [text(&output.stdout), text(&rest.stdout)];
+        assert!(told.iter().all(|part| part.len() > 1), "{told:?}");
+        assert_eq!((code(&rest), &*told.concat()), (0, "hello, guest\n"), "{}", text(&rest.stderr));
         let mut child = Command::new(env!("CARGO_BIN_EXE_trapline"))
             .args([&boot[..], &["-"], more].concat())
             .stdin(std::process::Stdio::piped())
@@ -471,6 +480,7 @@ fn explain_is_a_manual_at_hand() {
         (&["check", "asid-zero"], "VMEXIT_INVALID"),
         (&["msr", "efer"], "0xc0000080"),
         (&["msr"], "IA32_EFER"),
+        (&["exit", "-1"], "VMEXIT_INVALID"),
     ] {
         let output = trapline(&[&["explain"], query].concat());
         assert_eq!(code(&output), 0, "{query:?}");
@@ -479,6 +489,32 @@ fn explain_is_a_manual_at_hand() {
     let output = trapline(&["explain", "exit", "vmcal"]);
     assert_eq!(code(&output), 2);
     assert!(text(&output.stderr).contains("Did you mean `VMCALL`"), "{}", text(&output.stderr));
+    assert!(text(&trapline(&["explain", "exit", "-9"]).stderr).contains("there is no exit `-9`"));
+    // For programs the rows of a table, and of no other.
+    for (table, name, column, value) in [
+        ("exit", "-1", "number", "0xffffffffffffffff"),
+        ("field", "GuestRip", "encoding", "0x681e"),
+        ("check", "asid-zero", "vendor", "SVM"),
+        ("msr", "efer", "number", "0xc0000080"),
+    ] {
+        let output = trapline(&["explain", table, name, "--format", "json"]);
+        assert_eq!(code(&output), 0, "{table}");
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let rows = document[format!("{table}s")].as_array().expect("an array");
+        assert_eq!((&document["schema_version"], &rows[0][column]), (&1.into(), &value.into()), "{table}");
+        assert_eq!(document.as_object().map(serde_json::Map::len), Some(2), "{table}");
+    }
+}
+
+/// A feature that is spelled wrongly is answered with what it may have meant, or with all there are.
+#[test]
+fn ledger_names_the_features_there_are() {
+    for (name, words) in [("lzcnnt", "did you mean `lzcnt`?"), ("quantum-foam", "; there are ")] {
+        let output = trapline(&["ledger", "zen3", "skylake-server", "--without", name]);
+        assert_eq!(code(&output), 2, "{}", text(&output.stderr));
+        let error = text(&output.stderr);
+        assert!(error.contains(&format!("unknown feature `{name}`")) && error.contains(words), "{error}");
+    }
 }
 
 /// A hypervisor in the machine whose VMCB or VMCS breaks a rule: the corpus has the good ones.
