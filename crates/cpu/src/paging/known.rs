@@ -104,6 +104,11 @@ impl KnownWalks {
         Self { places: Box::new([None; PLACES]), kept: 0, last: 0 }
     }
 
+    /// None, with numbers that go on behind those of others: entries of the TLB may have theirs.
+    pub(crate) fn behind(others: &Self) -> Self {
+        Self { kept: others.kept, ..Self::new() }
+    }
+
     #[inline]
     pub(crate) fn last(&self) -> u64 {
         self.last

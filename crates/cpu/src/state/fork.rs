@@ -118,7 +118,7 @@ impl Cpu {
             walked: Translation::NONE,
             known_gates: KnownGates::new(),
             known_segments: KnownSegments::new(),
-            known_walks: KnownWalks::new(),
+            known_walks: KnownWalks::behind(&self.known_walks),
             slice_end: self.slice_end,
             idle: self.idle,
             memory_generation: 0,
