@@ -1,5 +1,6 @@
 //! The command line: subcommands, options and their help, as one set of types.
 
+use crate::input::is_standard;
 use crate::words;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -555,7 +556,7 @@ const BESIDES: &[(&str, &str)] = &[(OTHER_VENDOR, "The modern one of the vendor 
 
 /// A file to write to, where the standard output has something else.
 fn file() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
+    PathBufValueParser::new().try_map(|path| match is_standard(&path) {
         true => Err("the standard output has the report; name a file (`./-` if it is to have this name, /dev/stdout with --quiet)"),
         false => Ok(path),
     })

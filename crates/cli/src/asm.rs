@@ -2,6 +2,7 @@
 
 use crate::arguments::Asm;
 use crate::exit::Exit;
+use crate::input::is_standard;
 use crate::output::{Output, Standard};
 use assembler::{Bits, Options};
 use scenario::diagnostic::{Diagnostic, Diagnostics, Source};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 /// Assembles the file.
 pub fn asm(arguments: &Asm, output: &Output) -> Exit {
-    let standard = arguments.file.as_os_str() == "-";
+    let standard = is_standard(&arguments.file);
     let name = if standard { "standard input".to_owned() } else { arguments.file.display().to_string() };
     let read = if standard { crate::input::standard(scenario::load::MAX_FILE) } else { scenario::load::read_bounded(&arguments.file) };
     let text = match read.map_err(|error| error.to_string()).and_then(scenario::load::text) {
@@ -51,7 +52,7 @@ pub fn asm(arguments: &Asm, output: &Output) -> Exit {
         }
     };
     match &arguments.output {
-        Some(path) if path.as_os_str() == "-" => {
+        Some(path) if is_standard(path) => {
             if output.json() {
                 output.error("with --format json the standard output has the report alone: name a file instead of `-`");
                 return Exit::Invalid;

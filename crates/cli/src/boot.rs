@@ -3,6 +3,7 @@
 use crate::arguments::{Boot, Cut, Restore, VendorName};
 use crate::checkpoint::{Written, cannot_go_on, write_file};
 use crate::exit::Exit;
+use crate::input::is_standard;
 use crate::output::Output;
 use crate::run::refused;
 use crate::streams::Streams;
@@ -75,7 +76,7 @@ fn attempt(arguments: &Boot, output: &Output) -> Result<Exit, String> {
 
 /// What somebody typed for the guest before it starts.
 fn typed(path: &Path) -> Result<Vec<u8>, String> {
-    if path.as_os_str() != "-" {
+    if !is_standard(path) {
         return read(path);
     }
     crate::input::standard(MAX_TYPED).map_err(|error| format!("cannot read the standard input: {error}"))

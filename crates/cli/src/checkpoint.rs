@@ -2,6 +2,7 @@
 
 use crate::arguments::{Checkpoint, Restore};
 use crate::exit::Exit;
+use crate::input::is_standard;
 use crate::output::Output;
 use scenario::boot::Booted;
 use scenario::checkpoint;
@@ -185,7 +186,7 @@ fn restore_scenario(checkpoint: checkpoint::Checkpoint, arguments: &Restore, out
     if let Some((option, _)) = for_guests.iter().find(|(_, given)| *given) {
         return Err(format!("{option} is for guests of `trapline boot`, and {} is a scenario's run", arguments.file.display()));
     }
-    if arguments.trace.as_deref().is_some_and(|path| path.as_os_str() == "-") {
+    if arguments.trace.as_deref().is_some_and(is_standard) {
         return Err("--trace: the standard output has the trace of a scenario as text; name a file for NDJSON".to_owned());
     }
     let options = Options { compile: arguments.tiers.compile(), ..Options::default() };

@@ -2,6 +2,7 @@
 
 use crate::arguments::{Explain, Format, Manual};
 use crate::exit::Exit;
+use crate::input::is_standard;
 use crate::output::Output;
 use audit::ReadError;
 use scenario::diagnostic::{Diagnostic, Diagnostics, Source};
@@ -48,7 +49,7 @@ fn look_up(manual: &Manual, output: &Output) -> Exit {
 
 /// Says which rules a control structure breaks.
 fn explain_file(file: &Path, cpu: Option<&str>, output: &Output) -> Exit {
-    if file.as_os_str() != "-" && is_stream(file) {
+    if !is_standard(file) && is_stream(file) {
         return explain_checkpoint(file, output);
     }
     let (name, text) = match read(file) {
@@ -58,7 +59,7 @@ fn explain_file(file: &Path, cpu: Option<&str>, output: &Output) -> Exit {
             return Exit::Invalid;
         }
     };
-    if audit::recognise(&text) == audit::Content::OtherJson && file.as_os_str() != "-" {
+    if audit::recognise(&text) == audit::Content::OtherJson && !is_standard(file) {
         return explain_scenario(file, output);
     }
     let cpu = match cpu.map(models::find).transpose() {
@@ -212,7 +213,7 @@ fn explain_scenario(file: &Path, output: &Output) -> Exit {
 
 /// The name to show and the text. A log may hold bytes that are no UTF-8: they are no part of what is looked for.
 fn read(file: &Path) -> Result<(String, String), String> {
-    let (name, bytes) = if file.as_os_str() == "-" {
+    let (name, bytes) = if is_standard(file) {
         ("standard input".to_owned(), crate::input::standard(audit::MAX_SIZE as u64))
     } else {
         (file.display().to_string(), scenario::load::read_bounded(file))

@@ -97,25 +97,23 @@ pub fn explore(arguments: &Explore, output: &Output) -> Exit {
     if violated { Exit::Failed } else { Exit::Success }
 }
 
+/// The directory that a file lies in, or will.
+fn directory(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Whether a file can be made there; it is not made.
 fn writable(path: &Path) -> Result<(), String> {
     let there = match path.metadata() {
         Ok(_) => std::fs::OpenOptions::new().append(true).open(path).map(|_| ()),
-        Err(_) => {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            std::fs::read_dir(parent).map(|_| ())
-        }
+        Err(_) => std::fs::read_dir(directory(path)).map(|_| ()),
     };
     there.map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 /// What lies beside a scenario is named from where its copy is written.
 fn relocate(document: &mut Value, from: &Path, to: &Path) {
-    let directory = |file: &Path| {
-        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        parent.canonicalize().ok()
-    };
-    let (Some(from), Some(to)) = (directory(from), directory(to)) else { return };
+    let (Ok(from), Ok(to)) = (directory(from).canonicalize(), directory(to).canonicalize()) else { return };
     let way = way(&to, &from);
     let move_name = |name: &mut Value| {
         if let Some(text) = name.as_str().filter(|text| Path::new(text).is_relative()) {

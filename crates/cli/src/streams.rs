@@ -1,5 +1,6 @@
 //! Where the serial output of a booted guest goes, and its events: to files, or both to the standard output.
 
+use crate::input::is_standard;
 use crate::output::{Output, Standard};
 use std::cell::RefCell;
 use std::fs::File;
@@ -137,13 +138,12 @@ impl Streams {
     /// # Errors
     /// A file cannot be made, or two things would go to the standard output that nobody could tell apart.
     pub fn new(serial: Option<&Path>, trace: Option<&Path>, alone: bool, output: &Output) -> Result<Self, String> {
-        let standard = |path: &Path| path.as_os_str() == "-";
-        if output.json() && [serial, trace].into_iter().flatten().any(standard) {
+        if output.json() && [serial, trace].into_iter().flatten().any(is_standard) {
             return Err("with --format json the standard output has the report alone: name a file instead of `-`".to_owned());
         }
         let console = Rc::new(RefCell::new(Channel::console()));
         let lane = |path: &Path, speaker| {
-            let channel = if standard(path) { console.clone() } else { Rc::new(RefCell::new(Channel::file(path)?)) };
+            let channel = if is_standard(path) { console.clone() } else { Rc::new(RefCell::new(Channel::file(path)?)) };
             Ok::<Lane, String>(Lane { channel, speaker, alone })
         };
         let output_of_guest = match serial {
@@ -155,7 +155,7 @@ impl Streams {
             return Ok(Self { serial: Serial { lane: output_of_guest, events: None }, trace: None, together: false });
         };
         let events = lane(path, Speaker::Trace)?;
-        let format = if standard(path) { Format::Text } else { Format::Ndjson };
+        let format = if is_standard(path) { Format::Text } else { Format::Ndjson };
         let writer = Lane { channel: events.channel.clone(), ..events };
         Ok(Self {
             together: Rc::ptr_eq(&output_of_guest.channel, &events.channel),

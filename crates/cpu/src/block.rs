@@ -22,6 +22,7 @@ use crate::insn::{Header, Insn, Links};
 use crate::state::ZERO_REGISTER;
 use crate::system::Function;
 use iced_x86::{Decoder, DecoderOptions, Instruction};
+#[cfg(feature = "compiler")]
 use memory::PAGE_BYTES;
 use models::DecodeRules;
 use std::cell::UnsafeCell;

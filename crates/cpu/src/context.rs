@@ -266,7 +266,7 @@ impl Cpu {
         let plain =
             linear & !(page.bytes - 1) == page.linear && self.is_64bit() && self.apic_access_page.is_none() && !self.buffers_stores();
         let (space, pcid) = (self.address_space, self.pcid());
-        if walk == 0 || !plain || self.tlb.lookup(linear, space, pcid).is_some() {
+        if !plain || self.tlb.lookup(linear, space, pcid).is_some() {
             return false;
         }
         let Some(levels) = self.known_fetch(linear, walk) else { return false };

@@ -46,13 +46,7 @@ fn before(wanted: u32, instruction: &Instruction, factory: &mut InstructionInfoF
 impl Plan {
     /// Finds them.
     pub(super) fn find_narrow(&mut self) {
-        let (mut forward, mut backward) = (InstructionInfoFactory::new(), InstructionInfoFactory::new());
-        // Of what is never written nothing is known but what a door finds, and nobody has to hand it on.
-        let narrow = self.agreed(
-            self.written,
-            |narrow, instruction| behind(narrow, instruction, &mut forward),
-            |wanted, instruction| before(wanted, instruction, &mut backward),
-        );
+        let narrow = self.agreed(self.written, behind, before);
         self.nodes.iter_mut().zip(narrow).for_each(|(node, narrow)| node.narrow = narrow);
     }
 }

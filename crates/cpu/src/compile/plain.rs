@@ -56,13 +56,7 @@ impl Plan {
         if !self.doubles {
             return;
         }
-        let (mut forward, mut backward) = (InstructionInfoFactory::new(), InstructionInfoFactory::new());
-        // Of what is never written nothing is known but what a door finds, and nobody has to hand it on.
-        let plain = self.agreed(
-            self.used_low,
-            |plain, instruction| behind(plain, instruction, &mut forward),
-            |wanted, instruction| before(wanted, instruction, &mut backward),
-        );
+        let plain = self.agreed(self.used_low, behind, before);
         self.nodes.iter_mut().zip(plain).for_each(|(node, plain)| node.plain = plain);
     }
 }

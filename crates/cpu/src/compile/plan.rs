@@ -9,6 +9,9 @@ use crate::state::Cpu;
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 use std::collections::BTreeMap;
 
+/// From what holds of registers on one side of an instruction, as a bit set, what holds on its other side.
+type Step = fn(u32, &Instruction, &mut InstructionInfoFactory) -> u32;
+
 /// The most blocks of a region.
 const MAXIMUM_BLOCKS: usize = 200;
 /// Instructions of a region that is worth its doors without a loop. Leaving and entering take about as long as interpreting ten.
@@ -305,14 +308,11 @@ impl Plan {
     }
 
     /// What is true of registers, as a bit set, at the beginning of each node: the most that all ways there agree on, and only what somebody
-    /// wants, here or further on, because it is what a door has to look at. At first `all` is taken for true everywhere. `behind` tells from
-    /// what is true in front of an instruction what is behind it, `before` from what is wanted behind one what is wanted in front of it.
-    pub(super) fn agreed(
-        &self,
-        all: u32,
-        mut behind: impl FnMut(u32, &Instruction) -> u32,
-        mut before: impl FnMut(u32, &Instruction) -> u32,
-    ) -> Vec<u32> {
+    /// wants, here or further on, because it is what a door has to look at. At first `all` is taken for true everywhere; it leaves out what
+    /// is never written, of which nothing is known but what a door finds, and which nobody has to hand on. `behind` tells from what is true in
+    /// front of an instruction what is behind it, `before` from what is wanted behind one what is wanted in front of it.
+    pub(super) fn agreed(&self, all: u32, behind: Step, before: Step) -> Vec<u32> {
+        let mut factory = InstructionInfoFactory::new();
         let (mut agreed, mut wanted) = (vec![all; self.nodes.len()], vec![0; self.nodes.len()]);
         let instructions = |node: &Node| {
             let block = Block::at(node.block);
@@ -321,7 +321,7 @@ impl Plan {
         loop {
             let mut changed = false;
             for (from, node) in self.nodes.iter().enumerate() {
-                let end = instructions(node).fold(agreed[from], &mut behind);
+                let end = instructions(node).fold(agreed[from], |bits, instruction| behind(bits, instruction, &mut factory));
                 for Edge { to, .. } in node.compiled_ways() {
                     changed |= agreed[to] & !end != 0;
                     agreed[to] &= end;
@@ -335,7 +335,7 @@ impl Plan {
             let mut changed = false;
             for (from, node) in self.nodes.iter().enumerate().rev() {
                 let end = node.compiled_ways().fold(0, |bits, edge| bits | wanted[edge.to]);
-                let start = instructions(node).rev().fold(end, &mut before);
+                let start = instructions(node).rev().fold(end, |bits, instruction| before(bits, instruction, &mut factory));
                 changed |= std::mem::replace(&mut wanted[from], start) != start;
             }
             if !changed {

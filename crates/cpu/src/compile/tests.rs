@@ -39,6 +39,23 @@ fn run(program: &str, code: &mut CodeCache, instructions: u64) -> (Vec<u64>, u64
     (cpu.regs[..16].to_vec(), cpu.rip, cpu.now())
 }
 
+/// What the interpreter comes to.
+fn interpreted(program: &str, instructions: u64) -> (Vec<u64>, u64, u64) {
+    let mut code = CodeCache::new();
+    code.compile(Compile::Never);
+    run(program, &mut code, instructions)
+}
+
+/// Holds compiled code to it, however early there is any.
+fn comes_to(expected: &(Vec<u64>, u64, u64), program: &str, instructions: u64) {
+    for heat in [1, 3, 50] {
+        let mut code = CodeCache::new();
+        code.compile(Compile::After(heat));
+        assert_eq!(run(program, &mut code, instructions), *expected, "hot after {heat}");
+        assert!(code.compiled_regions().0 > 0);
+    }
+}
+
 /// Loops on as many pages, called in turn for ever.
 fn many_loops(count: u32) -> String {
     let calls: String = (0..count).map(|number| format!("call f{number}\n")).collect();
@@ -53,9 +70,7 @@ fn many_loops(count: u32) -> String {
 #[test]
 fn compiled_code_is_bounded_and_made_anew() {
     let program = many_loops(60);
-    let mut code = CodeCache::new();
-    code.compile(Compile::Never);
-    let expected = run(&program, &mut code, 60_000);
+    let expected = interpreted(&program, 60_000);
     let mut code = CodeCache::new();
     code.compile(Compile::After(3));
     code.compiler.limit = 6_000;
@@ -68,9 +83,7 @@ fn compiled_code_is_bounded_and_made_anew() {
 #[test]
 fn when_code_becomes_ready_changes_nothing() {
     let program = many_loops(5);
-    let mut code = CodeCache::new();
-    code.compile(Compile::Never);
-    let expected = run(&program, &mut code, 3_000_000);
+    let expected = interpreted(&program, 3_000_000);
     // As users run it: on a second thread, whenever that comes to it.
     for _ in 0..3 {
         assert_eq!(run(&program, &mut CodeCache::new(), 3_000_000), expected);
@@ -136,16 +149,9 @@ fn a_denormal_number_that_comes_through_another_blocks_door_is_noticed() {
         and eax, 2
         add r9, rax
         jmp again";
-    let mut code = CodeCache::new();
-    code.compile(Compile::Never);
-    let expected = run(program, &mut code, 20_000);
+    let expected = interpreted(program, 20_000);
     assert!(expected.0[9] >= 2 * expected.0[10] - 2 && expected.0[10] > 500, "MXCSR.DE each time: {expected:?}");
-    for heat in [1, 3, 50] {
-        let mut code = CodeCache::new();
-        code.compile(Compile::After(heat));
-        assert_eq!(run(program, &mut code, 20_000), expected, "hot after {heat}");
-        assert!(code.compiled_regions().0 > 0);
-    }
+    comes_to(&expected, program, 20_000);
 }
 
 /// The same of a register whose upper half a loop takes for zero.
@@ -166,16 +172,9 @@ fn an_upper_half_that_comes_through_another_blocks_door_is_kept() {
         jnz l
         inc r10
         jmp again";
-    let mut code = CodeCache::new();
-    code.compile(Compile::Never);
-    let expected = run(program, &mut code, 20_000);
+    let expected = interpreted(program, 20_000);
     assert!(expected.0[10] > 500);
-    for heat in [1, 3, 50] {
-        let mut code = CodeCache::new();
-        code.compile(Compile::After(heat));
-        assert_eq!(run(program, &mut code, 20_000), expected, "hot after {heat}");
-        assert!(code.compiled_regions().0 > 0);
-    }
+    comes_to(&expected, program, 20_000);
 }
 
 /// A loop that keeps pages from turn to turn, at distances that leave a page in the middle of an access, and its end by a byte.

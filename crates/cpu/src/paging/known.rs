@@ -6,7 +6,6 @@
 //! had to set a flag, walks behind nested paging and those of other modes than 4-level paging.
 
 use super::Request;
-use crate::access::Privilege;
 use crate::state::Cpu;
 use crate::tlb::Translation;
 use crate::trap::Access;
@@ -17,25 +16,27 @@ use memory::Memory;
 /// How many walks are kept.
 const PLACES: usize = 64;
 
-/// Everything but the entries that a walk's outcome follows from: CR3, CR0, CR4 and EFER; the linear page; and the rest, bit by bit. Words, so
+/// Everything but the entries that a walk's outcome follows from: CR3, CR0, CR4 and EFER; what was asked for; and the rest, bit by bit. Words, so
 /// that comparing takes a few instructions.
 #[derive(Clone, Copy, Debug)]
 struct Circumstances([u64; 6]);
 
-/// Which of the words is the linear page.
-const PAGE: usize = 4;
+/// Which of the words says what was asked for.
+const ASKED: usize = 4;
+
+/// The linear page of a request, with access and privilege where the place in the page would be.
+#[inline]
+fn asked(request: Request) -> u64 {
+    request.linear & !0xfff | (request.access as u64) << 4 | request.privilege as u64
+}
 
 impl Circumstances {
     #[inline]
     fn of(cpu: &Cpu, request: Request) -> Self {
         let gigabyte_pages = u64::from(cpu.has(Feature::Page1gb));
         let alignment_check = u64::from(cpu.system_flags().ac());
-        let rest = u64::from(cpu.pkru) << 32
-            | (request.access as u64) << 16
-            | (request.privilege as u64) << 8
-            | gigabyte_pages << 1
-            | alignment_check;
-        Self([cpu.cr3, cpu.cr0.into_bits(), cpu.cr4.into_bits(), cpu.efer.into_bits(), request.linear >> 12, rest])
+        let rest = u64::from(cpu.pkru) << 32 | gigabyte_pages << 1 | alignment_check;
+        Self([cpu.cr3, cpu.cr0.into_bits(), cpu.cr4.into_bits(), cpu.efer.into_bits(), asked(request), rest])
     }
 
     /// Whether both are the same, without a branch for each word.
@@ -81,8 +82,6 @@ impl Trail {
 #[derive(Clone, Copy, Debug)]
 struct KnownWalk {
     circumstances: Circumstances,
-    /// By what privilege it was for a fetch, if it was.
-    fetch: Option<Privilege>,
     trail: Trail,
     outcome: Translation,
     /// See [`KnownWalks::last`].
@@ -142,7 +141,8 @@ impl Cpu {
     #[inline]
     pub(crate) fn known_fetch(&self, linear: u64, walk: u64) -> Option<u64> {
         let known = self.known_walks.places[KnownWalks::place(linear)].as_ref()?;
-        let same = known.serial == walk && known.circumstances.0[PAGE] == linear >> 12 && known.fetch == Some(self.privilege());
+        let request = Request { linear, access: Access::Fetch, privilege: self.privilege() };
+        let same = known.serial == walk && known.circumstances.0[ASKED] == asked(request);
         (same && known.trail.stands(self.memory())).then_some(known.trail.length as u64)
     }
 
@@ -164,9 +164,7 @@ impl Cpu {
             let (outcome, walks) = (self.walked, &mut self.known_walks);
             walks.kept += 1;
             walks.last = walks.kept;
-            let fetch = (request.access == Access::Fetch).then_some(request.privilege);
-            let known = KnownWalk { circumstances, fetch, trail: *trail, outcome, serial: walks.kept };
-            walks.places[KnownWalks::place(request.linear)] = Some(known);
+            walks.places[KnownWalks::place(request.linear)] = Some(KnownWalk { circumstances, trail: *trail, outcome, serial: walks.kept });
         }
     }
 }
